@@ -1,0 +1,2 @@
+//! Runs the same work on ipiq and its peers.
+fn main() {}

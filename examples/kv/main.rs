@@ -1,0 +1,2 @@
+//! A sharded key-value server.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The fabric's port to bare x86-64.
+#![no_std]

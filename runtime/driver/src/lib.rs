@@ -1,0 +1,1 @@
+//! I/O for thread-per-core runtimes.

@@ -1,0 +1,2 @@
+//! What one core runs: tasks, timers and the core loop.
+#![no_std]

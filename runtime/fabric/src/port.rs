@@ -1,0 +1,78 @@
+//! The contract between the fabric and the machine it runs on.
+//!
+//! A machine implements [`Port`] (how to reach another core), [`Idle`] (how a core sleeps) and [`Clock`].
+//! The protocols live above this module; an implementation encodes and sends, and decides nothing.
+//!
+//! | Method | Called by | When | What the caller already handles |
+//! |---|---|---|---|
+//! | [`Port::kick`] | any thread | after winning a target's parked → kicked transition | repeated and late kicks |
+//! | [`Port::heavy_fence`] | a core about to park | between announcing "parked" and the last look at its rings | refusal: it goes back to polling |
+//! | [`Port::relax`] | a core in a wait loop | once per turn | spurious returns |
+//! | [`Port::current`] | any thread | on every wake of a task | threads that are no core |
+//! | [`Idle::park`] | the core itself | with the proof that its doorbell is armed | spurious returns |
+
+use crate::{Armed, CoreId};
+
+/// How store→load order between a sender and a parking receiver is kept. Decided once, at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FenceKind {
+    /// Senders pay a compiler fence; a parking core asks the machine to fence every other core
+    /// ([`Port::heavy_fence`]).
+    Asymmetric,
+    /// Both sides execute a `SeqCst` fence.
+    Symmetric,
+}
+
+/// What a machine offers to the fabric.
+///
+/// Every method may be called from any thread, must not block for longer than a system call takes, and must not
+/// call back into the fabric.
+pub trait Port: Send + Sync + 'static {
+    /// Which pair of fences this machine supports. Must return the same value for the whole life of the port.
+    fn fence_kind(&self) -> FenceKind;
+
+    /// Makes every other core of this process execute a full fence before this returns `true`.
+    ///
+    /// Returns `false`, having done nothing, when that is busy right now (another core is in the middle of one):
+    /// the caller then stays awake and tries again later. Never called when [`fence_kind`](Self::fence_kind) is
+    /// [`FenceKind::Symmetric`].
+    fn heavy_fence(&self) -> bool;
+
+    /// Makes a current or the next [`Idle::park`] of `target` return.
+    ///
+    /// A kick is never lost: if `target` is between arming its doorbell and sleeping, the sleep must return at
+    /// once. Kicks may coalesce. Must not touch the heap, and must be callable inside a `Waker`.
+    fn kick(&self, target: CoreId);
+
+    /// One turn of a wait loop; `turn` counts from zero. Pauses the CPU at first; gives the CPU away when the turns
+    /// grow, so that a waited-for core that shares it can run.
+    fn relax(&self, turn: u32);
+
+    /// The calling thread's slot, as last set by [`set_current`](Self::set_current); null on a thread that is no
+    /// core.
+    fn current(&self) -> *const ();
+
+    /// Stores a pointer in the calling thread's slot. The fabric never dereferences it; whoever sets it does.
+    fn set_current(&self, slot: *const ());
+}
+
+/// How a core sleeps.
+pub trait Idle {
+    /// Looks for outside events (I/O completions) without sleeping. Returns how many there were.
+    fn poll(&mut self) -> usize;
+
+    /// Hands what was queued to the outside world, without looking for events. Called at the end of a tick.
+    fn flush(&mut self) {}
+
+    /// Sleeps until kicked, an outside event, or `timeout_ns` nanoseconds have passed, whichever is first.
+    ///
+    /// `_armed` proves that the doorbell is armed: from here on every sender kicks. Spurious returns are fine;
+    /// missing a kick is not.
+    fn park(&mut self, armed: &Armed<'_>, timeout_ns: Option<u64>);
+}
+
+/// A monotonic clock.
+pub trait Clock {
+    /// Nanoseconds since an arbitrary, fixed point. Never goes back.
+    fn now_ns(&self) -> u64;
+}

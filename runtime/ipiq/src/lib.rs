@@ -1,0 +1,2 @@
+//! A thread-per-core async runtime.
+#![forbid(unsafe_code)]
