@@ -796,6 +796,12 @@ impl Core {
         armed
     }
 
+    /// Whether messages wait in an overflow list.
+    #[must_use]
+    pub fn has_overflow(&self) -> bool {
+        self.outgoing.iter().any(|out| out.listed() > 0)
+    }
+
     /// Targets in whose rings this core waits for space.
     fn wanting(&self) -> CoreSet {
         let mut set = CoreSet::empty();

@@ -182,6 +182,13 @@ impl Fabric {
         self.shared.cores.len()
     }
 
+    /// Whether `other` is the same fabric.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_same(&self, other: &Self) -> bool {
+        StdArc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Which pair of fences was chosen at start.
     #[must_use]
     pub fn fence_kind(&self) -> FenceKind {

@@ -308,6 +308,21 @@ where
             }
             self.try_send(core);
         }
+        if self.is_unsent() {
+            // Space was there, and another send took it between the look and the push: look again.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.poll_sent(cx)
+    }
+
+    /// As [`poll`](Self::poll), for a call that is not [`is_unsent`](Self::is_unsent).
+    ///
+    /// # Panics
+    ///
+    /// If it is unsent, or polled again after it was ready.
+    #[inline(always)]
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<R>> {
         match &self.stage {
             Stage::Sent(name) => {
                 // SAFETY: 1. a pending call is not `Send`: it is at home. 2. the future owns it until `Finished`.
@@ -335,17 +350,19 @@ where
                 Stage::Answered(outcome) => Poll::Ready(outcome),
                 _ => unreachable!("the stage was just looked at"),
             },
-            Stage::Unsent(..) => {
-                // Space was there, and another send took it between the look and the push: look again.
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
+            Stage::Unsent(..) => panic!("an unsent call needs its endpoint"),
             Stage::Finished => panic!("a call was polled after it was ready"),
         }
     }
 }
 
 impl<F, R> PendingCall<F, R> {
+    /// Whether the request still waits for space.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        matches!(self.stage, Stage::Unsent(..))
+    }
+
     /// The place in the queue for space, to be given up with [`Core::end_wait`] when the call is dropped unsent.
     pub fn take_wait(&mut self) -> Option<SpaceWait> {
         match &mut self.stage {
