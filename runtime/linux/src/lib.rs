@@ -8,6 +8,8 @@
 //! | [`clock`] | the monotonic clock |
 
 pub mod clock;
+pub mod cpus;
 pub mod kick;
 pub mod membarrier;
+pub mod pin;
 pub mod port;
