@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     /// Bytes that dropped receives took out of the socket, for the next reader.
     recovered: RefCell<Vec<u8>>,
     has_recovered: Cell<bool>,
+    /// Receives submitted so far, up to where the backend stops counting.
+    pub(crate) recvs: Cell<u8>,
     /// The last completed receive left bytes behind.
     pub(crate) has_more: Cell<bool>,
 }
@@ -87,6 +89,7 @@ impl Shared {
             orphan_sends: Cell::new(0),
             recovered: RefCell::new(Vec::new()),
             has_recovered: Cell::new(false),
+            recvs: Cell::new(0),
             has_more: Cell::new(false),
         }
     }

@@ -63,7 +63,8 @@ pub(crate) trait Backend {
     fn abandon<B: 'static>(&self, socket: &Socket, stage: &mut Stage<B>);
 }
 
-/// The backend in use.
+/// The backend in use; there is one per core, so its size does not matter.
+#[expect(clippy::large_enum_variant)]
 pub(crate) enum Chosen {
     Epoll(Epoll),
     Uring(Uring),
