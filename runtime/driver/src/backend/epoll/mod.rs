@@ -10,6 +10,7 @@ use crate::socket::Shared;
 use crate::table::{Key, Table};
 use crate::{Config, DriverError, Notifier};
 
+mod pwait2;
 mod sources;
 mod transfer;
 mod wait;

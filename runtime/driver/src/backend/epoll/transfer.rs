@@ -14,7 +14,7 @@ use crate::readiness::Half;
 use crate::socket::{Shared, Socket};
 
 impl Epoll {
-    /// Calls until done or "would block"; then waits for the next edge.
+    /// Calls until done or "would block"; then waits for the next edge. [op S1]
     fn poll_transfer<B>(
         &self,
         shared: &Shared,

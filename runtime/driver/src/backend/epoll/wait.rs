@@ -8,7 +8,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll;
 use rustix::io::Errno;
 
-use super::Epoll;
+use super::{Epoll, pwait2};
 use crate::backend::bounded;
 use crate::table::Key;
 
@@ -68,12 +68,17 @@ impl Epoll {
         }
         batch.next = 0;
         batch.events.clear();
-        epoll::wait(
-            &self.fd,
-            spare_capacity(&mut batch.events),
-            timeout.as_ref(),
-        )?;
-        Ok(())
+        match timeout {
+            Some(timeout) if timeout != NO_SLEEP && !self.coarse.get() => {
+                pwait2::wait(&self.fd, &mut batch.events, timeout)
+            }
+            _ => epoll::wait(
+                &self.fd,
+                spare_capacity(&mut batch.events),
+                timeout.as_ref(),
+            )
+            .map(drop),
+        }
     }
 
     fn dispatch(&self) -> usize {

@@ -17,7 +17,8 @@ impl Uring {
         if shared.registration.get() != Key::NONE {
             return;
         }
-        let slot = self.take_slot(Phase::Poll, shared);
+        let slot = self.idle_slot();
+        self.fly(&slot, Phase::Poll, shared);
         let key = slot.key.get();
         shared.registration.set(key);
         let events = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;

@@ -36,11 +36,12 @@ impl Uring {
         bytes: impl FnOnce(&mut B) -> (*mut u8, usize),
         cx: &mut Context<'_>,
     ) -> Rc<Slot> {
-        let slot = self.take_slot(Phase::Owned(half), shared);
+        let slot = self.idle_slot();
         let place = slot.payload.put(buf);
         // SAFETY: the buffer was put there just now; the kernel has not seen it, so it is ours alone.
         let (start, len) = bytes(unsafe { &mut *place });
         slot.bytes.set((start, len.min(i32::MAX as usize) as u32));
+        self.fly(&slot, Phase::Owned(half), shared);
         slot.set_waker(cx.waker());
         self.submit_transfer(&slot, shared, half);
         slot
@@ -79,10 +80,7 @@ impl Uring {
         let result = slot.result.get();
         if result == -Errno::INTR.raw_os_error() || result == -Errno::AGAIN.raw_os_error() {
             // Not an answer: ask again, with the buffer where it is.
-            let key = self.flying.borrow_mut().insert(Rc::clone(&slot));
-            slot.key.set(key);
-            slot.phase.set(Phase::Owned(half));
-            slot.shared.set(Some(Rc::clone(shared)));
+            self.fly(&slot, Phase::Owned(half), shared);
             slot.set_waker(cx.waker());
             self.submit_transfer(&slot, shared, half);
             *stage = Stage::InFlight(slot);
@@ -150,7 +148,7 @@ impl Shared {
     }
 }
 
-/// Receives without a submission, if bytes are known or likely to be there.
+/// Receives without a submission, if bytes are known or likely to be there. [op S1]
 fn try_now(shared: &Shared, space: &mut [MaybeUninit<u8>]) -> Option<io::Result<usize>> {
     if let Some(count) = shared.take_recovered(space) {
         return Some(Ok(count));
@@ -292,6 +290,7 @@ impl Backend for Uring {
         drop(slot.waker.take());
         match slot.phase.get() {
             Phase::Done(half) => {
+                // [op S5] The kernel has answered: what it moved must not be lost.
                 if half == Half::Read {
                     recover(&slot, shared, slot.result.get());
                     shared.read.wake();
@@ -301,7 +300,7 @@ impl Backend for Uring {
                 self.put_slot(slot);
             }
             Phase::Owned(half) => {
-                slot.phase.set(Phase::Orphan(half));
+                slot.phase.set(Phase::Orphan(half)); // [op S5]
                 let orphans = match half {
                     Half::Read => &shared.orphan_recvs,
                     Half::Write => &shared.orphan_sends,

@@ -186,15 +186,17 @@ impl Uring {
         self.polled(&shared, key, result, more);
     }
 
-    /// A slot in the table of what is flying.
-    pub(super) fn take_slot(&self, phase: Phase, shared: &Rc<Shared>) -> Rc<Slot> {
+    pub(super) fn idle_slot(&self) -> Rc<Slot> {
         let idle = self.idle.borrow_mut().pop();
-        let slot = idle.unwrap_or_else(|| Rc::new(Slot::new()));
+        idle.unwrap_or_else(|| Rc::new(Slot::new()))
+    }
+
+    /// Enters a slot into the table of what is flying; the caller submits it next.
+    pub(super) fn fly(&self, slot: &Rc<Slot>, phase: Phase, shared: &Rc<Shared>) {
         slot.phase.set(phase);
         slot.shared.set(Some(Rc::clone(shared)));
-        slot.key
-            .set(self.flying.borrow_mut().insert(Rc::clone(&slot)));
-        slot
+        let key = self.flying.borrow_mut().insert(Rc::clone(slot));
+        slot.key.set(key);
     }
 
     /// Makes a slot available again; its payload is empty and the kernel does not know it.
