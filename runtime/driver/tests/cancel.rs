@@ -38,10 +38,7 @@ struct Counted {
 
 impl Counted {
     fn new(drops: &Arc<AtomicUsize>) -> Self {
-        Self {
-            bytes: Vec::with_capacity(64),
-            drops: Arc::clone(drops),
-        }
+        Self { bytes: Vec::with_capacity(64), drops: Arc::clone(drops) }
     }
 }
 
@@ -150,11 +147,7 @@ fn a_dropped_recv_frees_its_buffer_once_the_kernel_has_let_go(driver: &Driver) {
     let BufResult(result, buf) = block_on(driver, near.recv(Counted::new(&drops)));
     assert_eq!(result.unwrap(), 5);
     assert_eq!(buf.bytes, b"bytes");
-    assert_eq!(
-        drops.load(Ordering::SeqCst),
-        1,
-        "a buffer given back is the caller's"
-    );
+    assert_eq!(drops.load(Ordering::SeqCst), 1, "a buffer given back is the caller's");
     drop(buf);
     assert_eq!(drops.load(Ordering::SeqCst), 2);
 }
@@ -262,10 +255,7 @@ fn a_waker_may_call_into_the_driver(driver: &Driver) {
     let pairs: Vec<_> = (0..8).map(|_| pair(driver)).collect();
     let reenter = Arc::new(Reenter(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&reenter));
-    let mut recvs: Vec<_> = pairs
-        .iter()
-        .map(|(near, _)| near.recv(Vec::with_capacity(8)))
-        .collect();
+    let mut recvs: Vec<_> = pairs.iter().map(|(near, _)| near.recv(Vec::with_capacity(8))).collect();
     for recv in &mut recvs {
         assert!(Future::poll(Pin::new(recv), &mut Context::from_waker(&waker)).is_pending());
     }

@@ -39,9 +39,7 @@ fn churn_returns_to_the_baseline(driver: &Driver) {
         match round % 5 {
             0 => {
                 far.write_all(b"x").unwrap();
-                block_on(driver, near.recv(Vec::with_capacity(1)))
-                    .0
-                    .unwrap();
+                block_on(driver, near.recv(Vec::with_capacity(1))).0.unwrap();
             }
             1 => assert!(poll_once(&mut near.recv(Vec::with_capacity(1))).is_pending()),
             2 => {
@@ -97,20 +95,14 @@ fn a_number_used_again_wakes_only_its_new_owner(driver: &Driver) {
     let before = woken.0.load(Ordering::SeqCst);
     old_far.write_all(b"x").unwrap();
     driver.wait(Some(Duration::from_millis(20))).unwrap();
-    assert_eq!(
-        woken.0.load(Ordering::SeqCst),
-        before,
-        "woken for another socket"
-    );
+    assert_eq!(woken.0.load(Ordering::SeqCst), before, "woken for another socket");
     (&far).write_all(b"y").unwrap();
     assert_eq!(block_on(driver, recv).1, b"y");
 }
 
 fn accept_reports_that_descriptors_ran_out_and_recovers(driver: &Driver) {
     let (listener, address) = listener(driver);
-    let far_ends: Vec<_> = (0..3)
-        .map(|_| TcpStream::connect(address).unwrap())
-        .collect();
+    let far_ends: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
     let limit = getrlimit(Resource::Nofile);
     let highest = std::fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -122,14 +114,9 @@ fn accept_reports_that_descriptors_ran_out_and_recovers(driver: &Driver) {
         (filler.as_raw_fd() as u64 <= highest.unwrap()).then_some(filler)
     })
     .collect::<Vec<_>>();
-    let lowered = Rlimit {
-        current: highest.map(|h| h + 1),
-        ..limit
-    };
+    let lowered = Rlimit { current: highest.map(|h| h + 1), ..limit };
     setrlimit(Resource::Nofile, lowered).unwrap();
-    let refused: Vec<_> = (0..3)
-        .map(|_| block_on(driver, listener.accept()))
-        .collect();
+    let refused: Vec<_> = (0..3).map(|_| block_on(driver, listener.accept())).collect();
     setrlimit(Resource::Nofile, limit).unwrap();
     for accept in refused {
         let error = accept.expect_err("no descriptor is free");

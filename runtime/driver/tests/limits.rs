@@ -43,8 +43,7 @@ fn every_receive_completes(driver: &Driver) {
         let done: Vec<BufResult<usize, Vec<u8>>> = block_on(driver, join_all(receives));
         let mut bytes: Vec<u8> = done.into_iter().flat_map(|r| r.unwrap().1).collect();
         bytes.sort_unstable();
-        let counts =
-            [b'a', b'b', b'c'].map(|letter| bytes.iter().filter(|&&b| b == letter).count());
+        let counts = [b'a', b'b', b'c'].map(|letter| bytes.iter().filter(|&&b| b == letter).count());
         assert_eq!(counts, [100; 3]);
     }
 }

@@ -49,14 +49,9 @@ fn several_accepts_on_one_listener_all_get_a_connection(driver: &Driver) {
         assert!(poll_once(&mut accept).is_pending());
         accepts.push(Box::pin(accept) as _);
     }
-    let far_ends: Vec<_> = (0..10)
-        .map(|_| TcpStream::connect(address).unwrap())
-        .collect();
+    let far_ends: Vec<_> = (0..10).map(|_| TcpStream::connect(address).unwrap()).collect();
     let accepted: Vec<std::io::Result<(Socket, SocketAddr)>> = block_on(driver, join_all(accepts));
-    let mut peers: Vec<_> = accepted
-        .into_iter()
-        .map(|accepted| accepted.unwrap().1)
-        .collect();
+    let mut peers: Vec<_> = accepted.into_iter().map(|accepted| accepted.unwrap().1).collect();
     let mut expected: Vec<_> = far_ends.iter().map(|f| f.local_addr().unwrap()).collect();
     peers.sort();
     expected.sort();
@@ -98,14 +93,10 @@ fn a_dropped_connect_closes_its_socket(driver: &Driver) {
 
 fn two_listeners_share_a_port(driver: &Driver) {
     let options = ListenOptions::default().reuse_port(true).backlog(128);
-    let first = options
-        .listen(driver, SocketAddr::from(([127, 0, 0, 1], 0)))
-        .unwrap();
+    let first = options.listen(driver, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = first.local_addr().unwrap();
     let second = options.listen(driver, address).unwrap();
-    let far_ends: Vec<_> = (0..64)
-        .map(|_| TcpStream::connect(address).unwrap())
-        .collect();
+    let far_ends: Vec<_> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
     let mut counts = [0; 2];
     let start = Instant::now();
     while counts.iter().sum::<usize>() < far_ends.len() {
@@ -115,15 +106,10 @@ fn two_listeners_share_a_port(driver: &Driver) {
             }
         }
         driver.wait(Some(Duration::from_millis(10))).unwrap();
-        assert!(
-            start.elapsed() < WATCHDOG,
-            "connections are lost: {counts:?}"
-        );
+        assert!(start.elapsed() < WATCHDOG, "connections are lost: {counts:?}");
     }
     assert!(counts.iter().all(|&c| c > 0), "one got all: {counts:?}");
-    let taken = ListenOptions::default()
-        .listen(driver, address)
-        .unwrap_err();
+    let taken = ListenOptions::default().listen(driver, address).unwrap_err();
     assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
 }
 

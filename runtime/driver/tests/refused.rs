@@ -8,16 +8,11 @@ use std::time::{Duration, Instant};
 use common::{block_on, pair};
 use ipiq_driver::{Config, Driver, DriverError, DriverKind};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
 /// Runs a scenario on a thread where `io_uring_setup` with at least so many entries fails.
-fn with_refusal<T: Send + 'static>(
-    errno: i32,
-    from_entries: u64,
-    scenario: impl FnOnce() -> T + Send + 'static,
-) -> T {
+fn with_refusal<T: Send + 'static>(errno: i32, from_entries: u64, scenario: impl FnOnce() -> T + Send + 'static) -> T {
     with_failure(libc::SYS_io_uring_setup, errno, from_entries, scenario)
 }
 
@@ -47,9 +42,7 @@ fn with_failure<T: Send + 'static>(
 }
 
 fn explicit(errno: i32) -> DriverError {
-    with_refusal(errno, 0, || {
-        Driver::new(&Config::with_kind(DriverKind::Uring)).expect_err("refused")
-    })
+    with_refusal(errno, 0, || Driver::new(&Config::with_kind(DriverKind::Uring)).expect_err("refused"))
 }
 
 #[test]

@@ -30,10 +30,7 @@ fn a_notification_before_the_wait_ends_it(driver: &Driver) {
     }
     let start = Instant::now();
     driver.wait(Some(Duration::from_millis(5))).unwrap();
-    assert!(
-        start.elapsed() >= Duration::from_millis(5),
-        "each counts once"
-    );
+    assert!(start.elapsed() >= Duration::from_millis(5), "each counts once");
 }
 
 fn a_notification_during_the_wait_ends_it(driver: &Driver) {

@@ -71,10 +71,7 @@ pub(crate) enum Chosen {
 }
 
 /// Makes the backend that the configuration asks for, and says why it is not io_uring if that was tried.
-pub(crate) fn choose(
-    config: &Config,
-    notifier: &Notifier,
-) -> Result<(Chosen, Option<String>), DriverError> {
+pub(crate) fn choose(config: &Config, notifier: &Notifier) -> Result<(Chosen, Option<String>), DriverError> {
     let epoll = || Epoll::new(config, notifier).map(Chosen::Epoll);
     let uring = || Uring::new(config, notifier).map(Chosen::Uring);
     match config.kind {

@@ -7,15 +7,8 @@ use rustix::event::epoll::Event;
 use rustix::io::Errno;
 
 /// Waits and fills the spare capacity of `events`. Linux 5.11.
-pub(super) fn wait(
-    epoll: impl AsFd,
-    events: &mut Vec<Event>,
-    timeout: Timespec,
-) -> Result<(), Errno> {
-    let timeout = libc::timespec {
-        tv_sec: timeout.tv_sec,
-        tv_nsec: timeout.tv_nsec,
-    };
+pub(super) fn wait(epoll: impl AsFd, events: &mut Vec<Event>, timeout: Timespec) -> Result<(), Errno> {
+    let timeout = libc::timespec { tv_sec: timeout.tv_sec, tv_nsec: timeout.tv_nsec };
     let spare = events.spare_capacity_mut();
     // SAFETY: the kernel writes at most `spare.len()` events, of the layout of `Event`, to the spare capacity,
     // and reads the timeout; the signal mask is absent.

@@ -53,10 +53,7 @@ impl Uring {
         let entry: squeue::Entry = match half {
             Half::Read if shared.recvs.get() == 1 => opcode::Recv::new(fd, start, len).build(),
             Half::Read => opcode::Recv::new(fd, start, len).ioprio(POLL_FIRST).build(),
-            Half::Write => opcode::Send::new(fd, start, len)
-                .flags(msg_nosignal())
-                .ioprio(POLL_FIRST)
-                .build(),
+            Half::Write => opcode::Send::new(fd, start, len).flags(msg_nosignal()).ioprio(POLL_FIRST).build(),
         };
         let entry = entry.user_data(slot.key.get().to_bits());
         // SAFETY: 1. the bytes are those of the buffer in the slot, which stays there, untouched, until the
@@ -153,11 +150,7 @@ fn try_now(shared: &Shared, space: &mut [MaybeUninit<u8>]) -> Option<io::Result<
     if let Some(count) = shared.take_recovered(space) {
         return Some(Ok(count));
     }
-    let likely = if shared.is_watched() {
-        shared.read.is_ready()
-    } else {
-        shared.has_more.replace(false)
-    };
+    let likely = if shared.is_watched() { shared.read.is_ready() } else { shared.has_more.replace(false) };
     if !likely && !space.is_empty() {
         return None;
     }
@@ -211,18 +204,14 @@ impl Backend for Uring {
     ) -> Poll<BufResult<usize, B>> {
         let shared = socket.shared();
         if let Stage::InFlight(_) = stage {
-            let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else {
-                unreachable!()
-            };
-            return self
-                .poll_flying(shared, slot, stage, cx)
-                .map(|BufResult(result, mut buf)| {
-                    if let Ok(count) = result {
-                        // SAFETY: 1. the kernel wrote `count` bytes to the start of the space.
-                        unsafe { received(&mut buf, count) };
-                    }
-                    BufResult(result, buf)
-                });
+            let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else { unreachable!() };
+            return self.poll_flying(shared, slot, stage, cx).map(|BufResult(result, mut buf)| {
+                if let Ok(count) = result {
+                    // SAFETY: 1. the kernel wrote `count` bytes to the start of the space.
+                    unsafe { received(&mut buf, count) };
+                }
+                BufResult(result, buf)
+            });
         }
         let (mut buf, mut ticket) = stage.take_buf();
         if shared.is_held(Half::Read) {
@@ -260,9 +249,7 @@ impl Backend for Uring {
     ) -> Poll<BufResult<usize, B>> {
         let shared = socket.shared();
         if let Stage::InFlight(_) = stage {
-            let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else {
-                unreachable!()
-            };
+            let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else { unreachable!() };
             return self.poll_flying(shared, slot, stage, cx);
         }
         let (buf, mut ticket) = stage.take_buf();
