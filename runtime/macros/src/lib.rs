@@ -2,6 +2,7 @@
 //!
 //! Both turn an `async fn` into a plain one that builds a runtime and waits for the body on its core 0. They expand to calls
 //! of `::ipiq`'s public API only. Use them through `ipiq`, which re-exports them.
+#![forbid(unsafe_code)]
 
 mod arguments;
 mod expand;
