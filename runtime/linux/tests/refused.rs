@@ -9,7 +9,7 @@ use std::process::Command;
 
 use ipiq_fabric::port::{FenceKind, Port};
 use ipiq_linux::membarrier::Membarrier;
-use ipiq_linux::pin::pin_thread;
+use ipiq_linux::pin::pin_current;
 use ipiq_linux::port::{FenceChoice, LinuxPort};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
@@ -61,8 +61,17 @@ fn membarrier_refused_as_forbidden() {
 #[test]
 fn pinning_refused_says_so() {
     refused("pinning_refused_says_so", libc::SYS_sched_setaffinity, libc::EPERM, || {
-        let error = pin_thread(0).expect_err("refused");
+        let error = pin_current(0).expect_err("refused");
         assert!(error.is_refused() && !error.is_not_allowed(), "{error}");
+    });
+}
+
+#[test]
+fn the_affinity_mask_refused_still_gives_cpus() {
+    refused("the_affinity_mask_refused_still_gives_cpus", libc::SYS_sched_getaffinity, libc::EPERM, || {
+        let cpus = ipiq_linux::cpus::allowed();
+        assert!(cpus.default_cores() >= 1);
+        assert!(cpus.to_string().contains("guessed"), "{cpus}");
     });
 }
 
