@@ -33,9 +33,7 @@ pub fn run(options: &Options) -> Result<(), CompareError> {
     };
     machine::check_cpus(cpus)?;
     let mut lines = match &options.json {
-        Some(path) => {
-            Some(File::create(path).map_err(|error| CompareError::Json(path.clone(), error))?)
-        }
+        Some(path) => Some(File::create(path).map_err(|error| CompareError::Json(path.clone(), error))?),
         None => None,
     };
     let pace = Pace::of(options.quick, cpus);
@@ -46,8 +44,7 @@ pub fn run(options: &Options) -> Result<(), CompareError> {
             for peer in in_turn(round, options) {
                 for row in cell(work, peer, round, &pace)? {
                     if let (Some(file), Some(path)) = (&mut lines, &options.json) {
-                        writeln!(file, "{}", row.to_json())
-                            .map_err(|error| CompareError::Json(path.clone(), error))?;
+                        writeln!(file, "{}", row.to_json()).map_err(|error| CompareError::Json(path.clone(), error))?;
                     }
                     rows.push(row);
                 }
@@ -71,55 +68,32 @@ impl Pace {
         let millis = Duration::from_millis;
         if quick {
             Self {
-                plan: Plan {
-                    cpus,
-                    section: millis(50),
-                    items: 100_000,
-                },
+                plan: Plan { cpus, section: millis(50), items: 100_000 },
                 floor: millis(10),
                 patience: Duration::ZERO,
             }
         } else {
-            Self {
-                plan: Plan {
-                    cpus,
-                    section: millis(250),
-                    items: 1_000_000,
-                },
-                floor: millis(25),
-                patience: PATIENCE,
-            }
+            Self { plan: Plan { cpus, section: millis(250), items: 1_000_000 }, floor: millis(25), patience: PATIENCE }
         }
     }
 }
 
 /// The peers asked for, starting with another one each round, so that none always comes first.
 fn in_turn(round: usize, options: &Options) -> Vec<&'static dyn Peer> {
-    let mut peers: Vec<_> = PEERS
-        .iter()
-        .copied()
-        .filter(|peer| options.wants(peer.runtime()))
-        .collect();
-    let first = round % peers.len().max(1);
+    let mut peers: Vec<_> = PEERS.iter().copied().filter(|peer| options.wants(peer.runtime())).collect();
+    let first = (round - 1) % peers.len().max(1);
     peers.rotate_left(first);
     peers
 }
 
 /// Measures the floor, then the peer, and judges both by what others did meanwhile.
-fn cell(
-    work: &'static Work,
-    peer: &'static dyn Peer,
-    round: usize,
-    pace: &Pace,
-) -> Result<Vec<Row>, CompareError> {
+fn cell(work: &'static Work, peer: &'static dyn Peer, round: usize, pace: &Pace) -> Result<Vec<Row>, CompareError> {
     machine::wait_until_quiet(pace.patience).map_err(CompareError::Load)?;
     let load = Load::start().map_err(CompareError::Load)?;
     let line_ns = floor::line_round_trip_ns(pace.plan.cpus, pace.floor);
     let floor_ns = match work.yardstick {
         Yardstick::Line => line_ns,
-        Yardstick::Futex => {
-            floor::futex_round_trips(pace.plan.cpus, pace.plan.section).percentile_ns(50.0)
-        }
+        Yardstick::Futex => floor::futex_round_trips(pace.plan.cpus, pace.plan.section).percentile_ns(50.0),
     };
     let outcome = watched(work, peer, pace.plan)?;
     let placement = Placement::of(line_ns, load.others().map_err(CompareError::Load)?);
@@ -133,30 +107,21 @@ fn cell(
         placement,
     };
     Ok(match outcome {
-        Outcome::Figures(figures) => figures
-            .into_iter()
-            .map(|figure| row(Some(figure)))
-            .collect(),
+        Outcome::Figures(figures) => figures.into_iter().map(|figure| row(Some(figure))).collect(),
         Outcome::NotOffered if !peer.is_reference() => vec![row(None)],
         Outcome::NotOffered | Outcome::Elsewhere => Vec::new(),
     })
 }
 
 /// Runs the cell in a thread of its own, so that a peer that hangs ends the comparison.
-fn watched(
-    work: &'static Work,
-    peer: &'static dyn Peer,
-    plan: Plan,
-) -> Result<Outcome, CompareError> {
+fn watched(work: &'static Work, peer: &'static dyn Peer, plan: Plan) -> Result<Outcome, CompareError> {
     let (report, outcome) = mpsc::channel();
     thread::spawn(move || report.send((work.run)(peer, plan)));
-    outcome
-        .recv_timeout(WATCHDOG)
-        .map_err(|error| CompareError::Cell {
-            work: work.name,
-            peer: format!("{} {}", peer.runtime(), peer.variant()),
-            hung: error == RecvTimeoutError::Timeout,
-        })
+    outcome.recv_timeout(WATCHDOG).map_err(|error| CompareError::Cell {
+        work: work.name,
+        peer: format!("{} {}", peer.runtime(), peer.variant()),
+        hung: error == RecvTimeoutError::Timeout,
+    })
 }
 
 fn print_notes(options: &Options) {
@@ -205,22 +170,11 @@ impl fmt::Display for CompareError {
             Self::Machine(error) => error.fmt(f),
             Self::Load(error) => write!(f, "cannot read the machine's load: {error}"),
             Self::Json(path, error) => write!(f, "cannot write {}: {error}", path.display()),
-            Self::Cell {
-                work,
-                peer,
-                hung: true,
-            } => {
+            Self::Cell { work, peer, hung: true } => {
                 write!(f, "{peer} did not finish {work} within {WATCHDOG:?}")
             }
-            Self::Cell {
-                work,
-                peer,
-                hung: false,
-            } => {
-                write!(
-                    f,
-                    "{peer} panicked in {work}; leave it out with --only or --runtime"
-                )
+            Self::Cell { work, peer, hung: false } => {
+                write!(f, "{peer} panicked in {work}; leave it out with --only or --runtime")
             }
         }
     }

@@ -23,6 +23,9 @@ use crate::work::{Figure, Plan};
 /// Operations between two readings of the clock.
 const BATCH: u64 = 64;
 
+/// Calls of a lane between two readings of the clock.
+const LANE_BATCH: u64 = 16;
+
 /// Remote tasks not yet joined at any time.
 pub const WINDOW: usize = 4096;
 
@@ -90,6 +93,7 @@ pub struct Lanes {
     started: OnceLock<Instant>,
     over: AtomicBool,
     calls: AtomicU64,
+    ended_ns: AtomicU64,
 }
 
 impl Lanes {
@@ -101,6 +105,7 @@ impl Lanes {
             started: OnceLock::new(),
             over: AtomicBool::new(false),
             calls: AtomicU64::new(0),
+            ended_ns: AtomicU64::new(0),
         })
     }
 
@@ -115,26 +120,24 @@ impl Lanes {
         E: Debug,
     {
         let started = *self.started.get_or_init(Instant::now);
-        let mut calls = 0;
+        let mut calls: u64 = 0;
         while !self.over.load(Ordering::Relaxed) {
             hint::black_box(call().await.expect("a call was lost"));
             calls += 1;
-            if lane == 0 && started.elapsed() >= self.section {
+            let looks_at_clock = lane == 0 && calls.is_multiple_of(LANE_BATCH);
+            if looks_at_clock && started.elapsed() >= self.section {
                 self.over.store(true, Ordering::Relaxed);
             }
         }
         self.calls.fetch_add(calls, Ordering::Relaxed);
+        self.ended_ns.fetch_max(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// Nanoseconds per call once all lanes have been joined.
-    ///
-    /// # Panics
-    ///
-    /// When no lane has run.
+    /// Nanoseconds per call from the first lane's start to the last one's end; for after all were joined.
     #[must_use]
     pub fn per_call_ns(&self) -> f64 {
-        let started = self.started.get().expect("a lane has run");
-        per_item_ns(started.elapsed(), self.calls.load(Ordering::Relaxed))
+        let elapsed = Duration::from_nanos(self.ended_ns.load(Ordering::Relaxed));
+        per_item_ns(elapsed, self.calls.load(Ordering::Relaxed))
     }
 }
 
@@ -143,11 +146,7 @@ impl Lanes {
 /// # Panics
 ///
 /// When a call is lost.
-pub async fn in_flight_ns<F, R, E>(
-    section: Duration,
-    outstanding: usize,
-    call: impl Fn() -> F,
-) -> f64
+pub async fn in_flight_ns<F, R, E>(section: Duration, outstanding: usize, call: impl Fn() -> F) -> f64
 where
     F: Future<Output = Result<R, E>>,
     E: Debug,
@@ -237,10 +236,7 @@ async fn join<R, E: Debug>(task: impl Future<Output = Result<R, E>>) {
 pub async fn yields<F: Future>(plan: Plan, yield_now: impl Fn() -> F) -> Vec<Figure> {
     let own = mean_ns(plan.section, yield_now).await;
     let bare = mean_ns(plan.section, || WakeSelf { woken: false }).await;
-    vec![
-        Figure::new("per_yield", own),
-        Figure::new("per_self_wake", bare),
-    ]
+    vec![Figure::new("per_yield", own), Figure::new("per_self_wake", bare)]
 }
 
 struct WakeSelf {
@@ -284,14 +280,11 @@ mod tests {
     use std::future::ready;
 
     use futures::executor::block_on;
+    use futures::future::join_all;
 
     use super::*;
 
-    const PLAN: Plan = Plan {
-        cpus: [0, 1],
-        section: Duration::from_millis(2),
-        items: 10_000,
-    };
+    const PLAN: Plan = Plan { cpus: [0, 1], section: Duration::from_millis(2), items: 10_000 };
 
     #[test]
     fn a_window_of_tasks_is_joined_to_the_last() {
@@ -317,6 +310,17 @@ mod tests {
             }
         }));
         assert_eq!((under_way.get(), most.get()), (0, 16));
+    }
+
+    #[test]
+    fn lanes_stop_together_and_count_no_time_after_their_end() {
+        let lanes = Lanes::new(PLAN.section);
+        let call = || ready(Ok::<_, Infallible>(()));
+        block_on(join_all((0..4).map(|lane| Arc::clone(&lanes).run(lane, call))));
+        let per_call_ns = lanes.per_call_ns();
+        std::thread::sleep(PLAN.section);
+        assert_eq!(lanes.per_call_ns(), per_call_ns);
+        assert!(per_call_ns > 0.0);
     }
 
     #[test]

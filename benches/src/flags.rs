@@ -131,9 +131,9 @@ fn positive(text: &str) -> Result<usize, FlagError> {
 }
 
 fn cpus(text: &str) -> Result<CpuPair, FlagError> {
-    let pair = text.split_once(',').and_then(|(source, target)| {
-        Some([source.trim().parse().ok()?, target.trim().parse().ok()?])
-    });
+    let pair = text
+        .split_once(',')
+        .and_then(|(source, target)| Some([source.trim().parse().ok()?, target.trim().parse().ok()?]));
     pair.ok_or_else(|| FlagError::NotTwoCpus(text.to_owned()))
 }
 
@@ -176,11 +176,9 @@ impl fmt::Display for FlagError {
             Self::NoSuchWork(name) => {
                 write!(f, "no work is named '{name}'; works: {}", work_names())
             }
-            Self::NoSuchRuntime(name) => write!(
-                f,
-                "no runtime is named '{name}'; runtimes: {}",
-                runtime_names().join(", "),
-            ),
+            Self::NoSuchRuntime(name) => {
+                write!(f, "no runtime is named '{name}'; runtimes: {}", runtime_names().join(", "),)
+            }
             Self::NotPositive(text) => {
                 write!(f, "--rounds takes a number above zero, not '{text}'")
             }
@@ -224,13 +222,7 @@ mod tests {
         let names: Vec<_> = options.works.iter().map(|work| work.name).collect();
         assert_eq!(
             names,
-            [
-                "call_pipelined/1",
-                "call_pipelined/16",
-                "call_pipelined/256",
-                "call_pipelined/1024",
-                "yield",
-            ],
+            ["call_pipelined/1", "call_pipelined/16", "call_pipelined/256", "call_pipelined/1024", "yield",],
         );
     }
 
@@ -243,19 +235,13 @@ mod tests {
     #[test]
     fn an_unknown_work_is_refused_with_the_list() {
         let text = refusal(&["--only", "call_rtt,calls"]);
-        assert!(
-            text.contains("'calls'") && text.contains("call_pipelined/256"),
-            "{text}"
-        );
+        assert!(text.contains("'calls'") && text.contains("call_pipelined/256"), "{text}");
     }
 
     #[test]
     fn an_unknown_runtime_is_refused_with_the_list() {
         let text = refusal(&["--runtime", "tokyo"]);
-        assert!(
-            text.contains("'tokyo'") && text.contains("tokio"),
-            "{text}"
-        );
+        assert!(text.contains("'tokyo'") && text.contains("ipiq, tokio"), "{text}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::machine::{CpuPair, pin};
 use crate::stats::{Spread, Times};
 
 /// Round trips between two clock readings of the line's ping-pong.
-const TRIPS_PER_BATCH: u32 = 4096;
+const TRIPS_PER_BATCH: u32 = 512;
 
 /// Turn that tells the target to stop.
 const STOP: u32 = u32::MAX;
@@ -113,10 +113,7 @@ pub fn ring_one_way_ns<const CHUNK: usize>(cpus: CpuPair, items: usize) -> f64 {
     struct Item([u64; 8]);
 
     const RING_ITEMS: usize = 1024;
-    assert!(
-        CHUNK <= RING_ITEMS,
-        "a chunk of {CHUNK} does not fit into the ring"
-    );
+    assert!(CHUNK <= RING_ITEMS, "a chunk of {CHUNK} does not fit into the ring");
     let chunks = items.div_ceil(CHUNK);
     let (mut producer, mut consumer) = rtrb::RingBuffer::<Item>::new(RING_ITEMS);
     ping_pong(
@@ -159,11 +156,7 @@ pub fn ring_one_way_ns<const CHUNK: usize>(cpus: CpuPair, items: usize) -> f64 {
 }
 
 /// Runs the target's side on the second CPU and the measuring side on the first.
-fn ping_pong<T: Send>(
-    cpus: CpuPair,
-    target: impl FnOnce() + Send,
-    source: impl FnOnce() -> T + Send,
-) -> T {
+fn ping_pong<T: Send>(cpus: CpuPair, target: impl FnOnce() + Send, source: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         scope.spawn(move || {
             pin(cpus[1]);

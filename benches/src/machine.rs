@@ -85,10 +85,9 @@ impl fmt::Display for MachineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownAffinity => write!(f, "cannot tell which CPUs this process may use"),
-            Self::TooFewCpus(count) => write!(
-                f,
-                "a comparison needs two CPUs, this process may use {count}: widen its affinity mask",
-            ),
+            Self::TooFewCpus(count) => {
+                write!(f, "a comparison needs two CPUs, this process may use {count}: widen its affinity mask",)
+            }
             Self::SameCpu(cpu) => {
                 write!(f, "a comparison needs two different CPUs, not {cpu} twice")
             }
@@ -112,10 +111,7 @@ impl Placement {
     /// Judges a cell by its floor and the share of a CPU that others used during it.
     #[must_use]
     pub fn of(floor_ns: f64, others: f64) -> Self {
-        Self {
-            far: floor_ns >= NEAR_BELOW_NS,
-            disturbed: others >= DISTURBED_FROM,
-        }
+        Self { far: floor_ns >= NEAR_BELOW_NS, disturbed: others >= DISTURBED_FROM }
     }
 
     /// The distance alone, as printed in the table.

@@ -54,17 +54,8 @@ impl Row {
     }
 }
 
-const HEADINGS: [&str; 9] = [
-    "work",
-    "figure",
-    "runtime",
-    "CPUs",
-    "median ns",
-    "min–max ns",
-    "× floor",
-    "budget",
-    "clean",
-];
+const HEADINGS: [&str; 9] =
+    ["work", "figure", "runtime", "CPUs", "median ns", "min–max ns", "× floor", "budget", "clean"];
 
 /// The table over all rounds: one line per figure, variant and placement.
 ///
@@ -90,24 +81,17 @@ fn groups<'a>(rows: &'a [Row], work: &str) -> Vec<Vec<&'a Row>> {
         let variant = index_of(&mut variants, (row.runtime, row.variant));
         // A work that is not offered is no nearer or farther.
         let far = row.figure.is_some() && row.placement.far;
-        groups
-            .entry((metric, far, variant))
-            .or_insert_with(Vec::new)
-            .push(row);
+        groups.entry((metric, far, variant)).or_insert_with(Vec::new).push(row);
     }
-    let (offered, refused): (Vec<_>, Vec<_>) = groups
-        .into_values()
-        .partition(|group| group[0].figure.is_some());
+    let (offered, refused): (Vec<_>, Vec<_>) = groups.into_values().partition(|group| group[0].figure.is_some());
     offered.into_iter().chain(refused).collect()
 }
 
 fn index_of<T: PartialEq>(seen: &mut Vec<T>, value: T) -> usize {
-    seen.iter()
-        .position(|known| *known == value)
-        .unwrap_or_else(|| {
-            seen.push(value);
-            seen.len() - 1
-        })
+    seen.iter().position(|known| *known == value).unwrap_or_else(|| {
+        seen.push(value);
+        seen.len() - 1
+    })
 }
 
 fn line(work: &work::Work, group: &[&Row]) -> [String; 9] {
@@ -127,16 +111,9 @@ fn line(work: &work::Work, group: &[&Row]) -> [String; 9] {
             absent(),
         ];
     };
-    let clean: Vec<&Row> = group
-        .iter()
-        .copied()
-        .filter(|row| !row.placement.disturbed)
-        .collect();
+    let clean: Vec<&Row> = group.iter().copied().filter(|row| !row.placement.disturbed).collect();
     let counted = if clean.is_empty() { group } else { &clean };
-    let values = counted
-        .iter()
-        .filter_map(|row| row.figure)
-        .map(|figure| figure.value_ns);
+    let values = counted.iter().filter_map(|row| row.figure).map(|figure| figure.value_ns);
     let value = Spread::of(values).expect("a group has rows");
     let ratio = Spread::of(counted.iter().filter_map(|row| row.ratio())).expect("a group has rows");
     let floor = match work.yardstick {
@@ -152,12 +129,7 @@ fn line(work: &work::Work, group: &[&Row]) -> [String; 9] {
         format!("{}–{}", number(value.min), number(value.max)),
         format!("{}{floor}", number(ratio.median)),
         budget(work, first, ratio.median),
-        format!(
-            "{}/{}{}",
-            clean.len(),
-            group.len(),
-            if clean.is_empty() { " !" } else { "" }
-        ),
+        format!("{}/{}{}", clean.len(), group.len(), if clean.is_empty() { " !" } else { "" }),
     ]
 }
 
@@ -223,37 +195,18 @@ mod tests {
 
     fn line_of<'a>(table: &'a str, runtime: &str) -> Vec<&'a str> {
         let line = table.lines().find(|line| line.contains(runtime)).unwrap();
-        line.split("  ")
-            .map(str::trim)
-            .filter(|cell| !cell.is_empty())
-            .collect()
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
     }
 
     #[test]
     fn a_line_of_json_has_the_agreed_keys() {
         let line = row("ipiq", Some(100.0), 50.0, 0.0).to_json();
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let mut keys: Vec<_> = value
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
         assert_eq!(
             keys,
-            [
-                "floor_ns",
-                "metric",
-                "placement",
-                "ratio",
-                "round",
-                "runtime",
-                "unit",
-                "value",
-                "variant",
-                "work",
-            ],
+            ["floor_ns", "metric", "placement", "ratio", "round", "runtime", "unit", "value", "variant", "work",],
         );
         assert_eq!(value["ratio"], 2.0);
         assert_eq!(value["placement"], "near");
@@ -278,11 +231,7 @@ mod tests {
         ];
         let table = table(&rows);
         let line = line_of(&table, "ipiq");
-        assert_eq!(
-            line[4..],
-            ["160", "100–240", "3.00", "≤ 2.5 over", "3/3"],
-            "{table}"
-        );
+        assert_eq!(line[4..], ["160", "100–240", "3.00", "≤ 2.5 over", "3/3"], "{table}");
     }
 
     #[test]
@@ -290,25 +239,16 @@ mod tests {
         let clean = row("ipiq", Some(100.0), 50.0, 0.0);
         let disturbed = row("ipiq", Some(900.0), 50.0, 0.5);
         let mixed = table(&[clean, disturbed.clone()]);
-        assert_eq!(
-            line_of(&mixed, "ipiq")[4..],
-            ["100", "100–100", "2.00", "≤ 2.5 met", "1/2"]
-        );
+        assert_eq!(line_of(&mixed, "ipiq")[4..], ["100", "100–100", "2.00", "≤ 2.5 met", "1/2"]);
         let alone = table(&[disturbed]);
         assert_eq!(*line_of(&alone, "ipiq").last().unwrap(), "0/1 !");
     }
 
     #[test]
     fn near_and_far_rounds_are_never_mixed() {
-        let rows = [
-            row("ipiq", Some(100.0), 50.0, 0.0),
-            row("ipiq", Some(900.0), 380.0, 0.0),
-        ];
+        let rows = [row("ipiq", Some(100.0), 50.0, 0.0), row("ipiq", Some(900.0), 380.0, 0.0)];
         let table = table(&rows);
         assert_eq!(table.lines().count(), 3, "{table}");
-        assert!(
-            table.contains("≤ 2.5 met") && table.contains("far"),
-            "{table}"
-        );
+        assert!(table.contains("≤ 2.5 met") && table.contains("far"), "{table}");
     }
 }

@@ -73,14 +73,7 @@ mod tests {
     #[test]
     fn median_of_an_odd_count_is_the_middle_value() {
         let spread = Spread::of([3.0, 1.0, 2.0]).unwrap();
-        assert_eq!(
-            spread,
-            Spread {
-                min: 1.0,
-                median: 2.0,
-                max: 3.0
-            }
-        );
+        assert_eq!(spread, Spread { min: 1.0, median: 2.0, max: 3.0 });
     }
 
     #[test]

@@ -140,10 +140,7 @@ impl Work {
     /// Budget of a figure of this work.
     #[must_use]
     pub fn budget(&self, metric: &str) -> Option<f64> {
-        self.budgets
-            .iter()
-            .find(|budget| budget.metric == metric)
-            .map(|budget| budget.at_most)
+        self.budgets.iter().find(|budget| budget.metric == metric).map(|budget| budget.at_most)
     }
 
     /// Whether `--only NAME` means this work: its whole name, or the part before the slash.
@@ -233,30 +230,11 @@ mod tests {
 
     #[test]
     fn a_name_without_parameter_means_every_parameter() {
-        let named: Vec<_> = WORKS
-            .iter()
-            .filter(|work| work.answers_to("call_pipelined"))
-            .map(|work| work.name)
-            .collect();
-        assert_eq!(
-            named,
-            [
-                "call_pipelined/1",
-                "call_pipelined/16",
-                "call_pipelined/256",
-                "call_pipelined/1024"
-            ],
-        );
-        assert!(
-            find("call_pipelined/16")
-                .unwrap()
-                .answers_to("call_pipelined/16")
-        );
-        assert!(
-            !find("call_pipelined/16")
-                .unwrap()
-                .answers_to("call_pipelined/1")
-        );
+        let named: Vec<_> =
+            WORKS.iter().filter(|work| work.answers_to("call_pipelined")).map(|work| work.name).collect();
+        assert_eq!(named, ["call_pipelined/1", "call_pipelined/16", "call_pipelined/256", "call_pipelined/1024"],);
+        assert!(find("call_pipelined/16").unwrap().answers_to("call_pipelined/16"));
+        assert!(!find("call_pipelined/16").unwrap().answers_to("call_pipelined/1"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::work::Peer;
 
+mod fabric;
 mod raw;
 mod tokio;
 
@@ -10,6 +11,7 @@ pub static PEERS: &[&dyn Peer] = &[
     &raw::LINE,
     &raw::FUTEX,
     &raw::RING,
+    &fabric::FABRIC,
     &tokio::CURRENT_THREAD,
     &tokio::CURRENT_THREAD_BUSY,
     &tokio::CURRENT_THREAD_SPAWN,

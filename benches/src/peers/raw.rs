@@ -43,14 +43,8 @@ impl Peer for Raw {
             return Outcome::NotOffered;
         }
         vec![
-            Figure::new(
-                "per_message",
-                floor::ring_one_way_ns::<1>(plan.cpus, plan.items),
-            ),
-            Figure::new(
-                "per_message_by_32",
-                floor::ring_one_way_ns::<32>(plan.cpus, plan.items),
-            ),
+            Figure::new("per_message", floor::ring_one_way_ns::<1>(plan.cpus, plan.items)),
+            Figure::new("per_message_by_32", floor::ring_one_way_ns::<32>(plan.cpus, plan.items)),
         ]
         .into()
     }
@@ -60,10 +54,6 @@ impl Peer for Raw {
             return Outcome::NotOffered;
         }
         let times = floor::futex_round_trips(plan.cpus, plan.section);
-        vec![
-            Figure::new("p50", times.percentile_ns(50.0)),
-            Figure::new("p99", times.percentile_ns(99.0)),
-        ]
-        .into()
+        vec![Figure::new("p50", times.percentile_ns(50.0)), Figure::new("p99", times.percentile_ns(99.0))].into()
     }
 }

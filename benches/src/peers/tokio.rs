@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as threads;
 use std::thread;
+use std::time::Instant;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
@@ -42,11 +43,8 @@ pub(super) static CURRENT_THREAD_SPAWN: Tokio = Tokio {
 };
 
 /// Spawned through the other runtime's handle, kept awake.
-pub(super) static CURRENT_THREAD_SPAWN_BUSY: Tokio = Tokio {
-    variant: "ct-spawn-busy",
-    note: "as ct-spawn, kept awake as ct-busy",
-    way: Way::Handle { busy: true },
-};
+pub(super) static CURRENT_THREAD_SPAWN_BUSY: Tokio =
+    Tokio { variant: "ct-spawn-busy", note: "as ct-spawn, kept awake as ct-busy", way: Way::Handle { busy: true } };
 
 /// Two workers that steal from each other.
 pub(super) static MULTI_THREAD: Tokio = Tokio {
@@ -54,6 +52,9 @@ pub(super) static MULTI_THREAD: Tokio = Tokio {
     note: "two pinned workers; cannot place work: a call may never leave its caller's core",
     way: Way::Workers,
 };
+
+/// Messages that fit into the channel, as many as into the other peers' rings.
+const CHANNEL_ITEMS: usize = 1024;
 
 /// tokio in one way of using it.
 pub(super) struct Tokio {
@@ -123,6 +124,13 @@ impl Peer for Tokio {
         measure!(self, plan, yield_now(plan))
     }
 
+    fn post(&self, plan: Plan) -> Outcome {
+        if let Way::Handle { .. } = self.way {
+            return Outcome::Elsewhere;
+        }
+        measure!(self, plan, post(plan))
+    }
+
     fn wake_parked(&self, plan: Plan) -> Outcome {
         match self.way {
             Way::Channel { busy: true } | Way::Handle { busy: true } => Outcome::Elsewhere,
@@ -156,14 +164,11 @@ async fn call_pipelined<R: Reach>(reach: R, plan: Plan, outstanding: usize) -> V
         task.await.expect("a lane panicked");
     }
     let one_task = drive::in_flight_ns(plan.section, outstanding, || reach.call()).await;
-    vec![
-        Figure::new("per_call", lanes.per_call_ns()),
-        Figure::new("per_call_one_task", one_task),
-    ]
+    vec![Figure::new("per_call", lanes.per_call_ns()), Figure::new("per_call_one_task", one_task)]
 }
 
 async fn spawn_on(reach: impl Reach, plan: Plan) -> Vec<Figure> {
-    let per_task = drive::windowed_spawns_ns(plan.items, || reach.spawn()).await;
+    let per_task = drive::windowed_spawns_ns(plan.items, || reach.spawn(async {})).await;
     vec![Figure::new("per_task", per_task)]
 }
 
@@ -175,6 +180,23 @@ async fn yield_now(_reach: impl Reach, plan: Plan) -> Vec<Figure> {
     drive::yields(plan, task::yield_now).await
 }
 
+/// Messages of one cache line through a bounded channel of tokio's.
+async fn post(reach: impl Reach, plan: Plan) -> Vec<Figure> {
+    let (outbox, mut inbox) = mpsc::channel::<[u64; 8]>(CHANNEL_ITEMS);
+    let received = reach.spawn(async move {
+        while let Some(message) = inbox.recv().await {
+            hint::black_box(message);
+        }
+    });
+    let started = Instant::now();
+    for number in 0..plan.items {
+        outbox.send([number as u64; 8]).await.expect("the receiver stays");
+    }
+    drop(outbox);
+    received.await.expect("the receiver ends");
+    vec![Figure::new("per_message", drive::per_item_ns(started.elapsed(), plan.items as u64))]
+}
+
 /// How one core gets something done on the other.
 trait Reach: Clone + Send + Sync + 'static {
     type Lost: Debug + Send;
@@ -182,8 +204,11 @@ trait Reach: Clone + Send + Sync + 'static {
     /// Runs a trivial closure there and awaits its result.
     fn call(&self) -> impl Future<Output = Result<u64, Self::Lost>> + Send + 'static;
 
-    /// Spawns a trivial task there and awaits its end.
-    fn spawn(&self) -> impl Future<Output = Result<(), Self::Lost>> + Send + 'static;
+    /// Spawns a task there and awaits its end.
+    fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = Result<(), Self::Lost>> + Send + 'static;
 
     /// Spawns a task where the caller runs.
     fn spawn_here(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
@@ -208,10 +233,14 @@ impl Reach for Channel {
         answered
     }
 
-    fn spawn(&self) -> impl Future<Output = Result<(), Self::Lost>> + Send + 'static {
+    fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = Result<(), Self::Lost>> + Send + 'static {
         let (done, joined) = oneshot::channel();
         let _ = self.0.send(Box::new(move || {
             task::spawn_local(async move {
+                task.await;
                 let _ = done.send(());
             });
         }));
@@ -229,8 +258,11 @@ impl Reach for Remote {
         self.0.spawn(async { hint::black_box(1) })
     }
 
-    fn spawn(&self) -> impl Future<Output = Result<(), Self::Lost>> + Send + 'static {
-        self.0.spawn(async {})
+    fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = Result<(), Self::Lost>> + Send + 'static {
+        self.0.spawn(task)
     }
 }
 
@@ -244,8 +276,11 @@ impl Reach for Workers {
         task::spawn(async { hint::black_box(1) })
     }
 
-    fn spawn(&self) -> impl Future<Output = Result<(), Self::Lost>> + Send + 'static {
-        task::spawn(async {})
+    fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = Result<(), Self::Lost>> + Send + 'static {
+        task::spawn(task)
     }
 
     fn spawn_here(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
@@ -267,13 +302,8 @@ impl Core {
         let (started, handles) = threads::channel();
         let thread = thread::spawn(move || {
             pin(cpu);
-            let runtime = Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a current-thread runtime starts");
-            started
-                .send(runtime.handle().clone())
-                .expect("the starter waits");
+            let runtime = Builder::new_current_thread().enable_all().build().expect("a current-thread runtime starts");
+            started.send(runtime.handle().clone()).expect("the starter waits");
             LocalSet::new().block_on(&runtime, async move {
                 if busy {
                     task::spawn_local(async {
@@ -288,11 +318,7 @@ impl Core {
             });
         });
         let handle = handles.recv().expect("the core starts");
-        Self {
-            jobs,
-            handle,
-            thread,
-        }
+        Self { jobs, handle, thread }
     }
 }
 
@@ -309,21 +335,18 @@ where
     F: Future<Output = Vec<Figure>> + 'static,
 {
     let [source, target] = cpus.map(|cpu| Core::start(cpu, busy));
-    let reach = Target {
-        jobs: target.jobs,
-        handle: target.handle,
-    };
+    // The second core runs as long as somebody may send it jobs; not every measurement keeps the sender.
+    let keep_running = target.jobs.clone();
+    let reach = Target { jobs: target.jobs, handle: target.handle };
     let (report, figures) = threads::channel();
     let measure = Box::new(move || {
         task::spawn_local(async move {
-            report
-                .send(measurement(reach).await)
-                .expect("the starter waits");
+            report.send(measurement(reach).await).expect("the starter waits");
         });
     });
     assert!(source.jobs.send(measure).is_ok(), "the first core runs");
     let figures = figures.recv().expect("the measurement ends");
-    drop(source.jobs);
+    drop((source.jobs, keep_running));
     source.thread.join().expect("the first core stops");
     target.thread.join().expect("the second core stops");
     figures.into()
@@ -344,8 +367,5 @@ where
         .build()
         .expect("a multi-thread runtime starts");
     let measured = runtime.spawn(measurement);
-    runtime
-        .block_on(measured)
-        .expect("the measurement ends")
-        .into()
+    runtime.block_on(measured).expect("the measurement ends").into()
 }
