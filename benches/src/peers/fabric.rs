@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
-use ipiq_fabric::call::PendingCall;
+use ipiq_fabric::call::{Outcome as CallOutcome, PendingCall};
 use ipiq_fabric::{Config, Core, CoreId, Fabric};
 use ipiq_linux::port::{FenceChoice, LinuxPort};
 
@@ -20,7 +20,7 @@ use crate::machine::{CpuPair, pin};
 use crate::work::{Figure, Outcome, Peer, Plan};
 
 /// The fabric on two threads that never park.
-pub(super) static FABRIC: Bare = Bare;
+pub static FABRIC: Bare = Bare;
 
 /// Messages of each source that a look at the inbox runs.
 const BUDGET: u32 = 64;
@@ -29,7 +29,7 @@ const BUDGET: u32 = 64;
 const RING_EVERY: usize = 32;
 
 /// The fabric without a runtime.
-pub(super) struct Bare;
+pub struct Bare;
 
 impl Peer for Bare {
     fn runtime(&self) -> &'static str {
@@ -46,12 +46,9 @@ impl Peer for Bare {
 
     fn call_rtt(&self, plan: Plan) -> Outcome {
         on_cores(plan.cpus, move |core, target| {
-            let call = || {
-                let mut call = PendingCall::new(core, target, || hint::black_box(1));
-                poll_fn(move |cx| Poll::Ready(wait_for(core, &mut call, cx)))
-            };
-            block_on(drive::round_trips(plan, call))
+            block_on(drive::round_trips(plan, || poll_fn(|cx| Poll::Ready(call(core, target, cx)))))
         })
+        .into()
     }
 
     fn call_pipelined(&self, _plan: Plan, _outstanding: usize) -> Outcome {
@@ -72,11 +69,13 @@ impl Peer for Bare {
 
     fn post(&self, plan: Plan) -> Outcome {
         on_cores(plan.cpus, move |core, target| {
-            vec![
-                Figure::new("per_message", post_ns(core, target, plan.items, send_each)),
-                Figure::new("per_message_by_32", post_ns(core, target, plan.items, send_by_32)),
-            ]
+            [("per_message", Bell::Each), ("per_message_by_32", Bell::By32)].map(|(metric, bell)| {
+                let elapsed = post(core, target, plan.items, bell);
+                Figure::new(metric, drive::per_item_ns(elapsed, plan.items as u64))
+            })
         })
+        .to_vec()
+        .into()
     }
 
     fn wake_parked(&self, _plan: Plan) -> Outcome {
@@ -84,11 +83,13 @@ impl Peer for Bare {
     }
 }
 
-fn wait_for<F, R>(core: &Core, call: &mut PendingCall<F, R>, cx: &mut Context<'_>) -> ipiq_fabric::call::Outcome<R>
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
+/// Calls the target and spins until the answer is there.
+///
+/// # Errors
+///
+/// When the target has left.
+pub fn call(core: &Core, target: CoreId, cx: &mut Context<'_>) -> CallOutcome<u64> {
+    let mut call = PendingCall::new(core, target, || hint::black_box(1));
     loop {
         core.drain(BUDGET);
         if let Poll::Ready(outcome) = call.poll(core, cx) {
@@ -98,16 +99,25 @@ where
     }
 }
 
-/// What a message of the size of one cache line carries beside its function.
-type Payload = [u64; 5];
+/// When the sender rings the target's doorbell.
+#[derive(Clone, Copy, Debug)]
+pub enum Bell {
+    /// At every message.
+    Each,
+    /// Once for 32 messages.
+    By32,
+}
 
-/// Nanoseconds per message from the first send until the last has run.
-fn post_ns(
-    core: &Core,
-    target: CoreId,
-    messages: usize,
-    send: impl Fn(&Core, CoreId, &'static AtomicUsize, usize),
-) -> f64 {
+/// Sends that many messages and waits until the last has run.
+///
+/// # Panics
+///
+/// When the target leaves before that.
+pub fn post(core: &Core, target: CoreId, messages: usize, bell: Bell) -> Duration {
+    let send = match bell {
+        Bell::Each => send_each,
+        Bell::By32 => send_by_32,
+    };
     // A message carries a reference, so that no count of owners is part of the figure.
     let arrived: &'static AtomicUsize = Box::leak(Box::default());
     let started = Instant::now();
@@ -119,8 +129,11 @@ fn post_ns(
         core.drain(BUDGET);
         hint::spin_loop();
     }
-    drive::per_item_ns(started.elapsed(), messages as u64)
+    started.elapsed()
 }
+
+/// What fills a message's line beside the reference: it is sent inline.
+type Payload = [u64; 5];
 
 fn send_each(core: &Core, target: CoreId, arrived: &'static AtomicUsize, number: usize) {
     let payload: Payload = [number as u64; 5];
@@ -129,7 +142,8 @@ fn send_each(core: &Core, target: CoreId, arrived: &'static AtomicUsize, number:
 
 fn send_by_32(core: &Core, target: CoreId, arrived: &'static AtomicUsize, number: usize) {
     let payload: Payload = [number as u64; 5];
-    while core.try_send_passive(target, move |_, _| arrive(arrived, payload)).is_err() {
+    while let Err(error) = core.try_send_passive(target, move |_, _| arrive(arrived, payload)) {
+        assert!(error.is_full(), "the target stays");
         core.flush();
         core.drain(BUDGET);
         hint::spin_loop();
@@ -145,11 +159,12 @@ fn arrive(arrived: &AtomicUsize, payload: Payload) {
     arrived.store(arrived.load(Ordering::Relaxed) + 1, Ordering::Release);
 }
 
-/// Runs a measurement on the first of two threads; the second drains its rings until it is over.
-fn on_cores<M>(cpus: CpuPair, measurement: M) -> Outcome
-where
-    M: FnOnce(&Core, CoreId) -> Vec<Figure> + Send,
-{
+/// Runs a measurement on the first of two pinned threads; the second drains its rings until it is over.
+///
+/// # Panics
+///
+/// When a thread cannot be pinned, or the measurement panics.
+pub fn on_cores<T: Send>(cpus: CpuPair, measurement: impl FnOnce(&Core, CoreId) -> T + Send) -> T {
     let port = Arc::new(LinuxPort::new(cpus.len(), FenceChoice::Auto));
     let config = Config { cores: cpus.len(), ring_capacity: 1024, ..Config::default() };
     let (_fabric, seats) = Fabric::new(config, port).expect("two cores make a fabric");
@@ -167,10 +182,18 @@ where
         let measured = scope.spawn(|| {
             pin(cpus[0]);
             let core = source.enter();
-            let figures = measurement(&core, CoreId::new(1));
-            over.store(true, Ordering::Relaxed);
-            figures
+            let _over = SetOnDrop(&over);
+            measurement(&core, CoreId::new(1))
         });
-        measured.join().expect("the measurement ends").into()
+        measured.join().expect("the measurement ends")
     })
+}
+
+/// Ends the target's loop also when the measurement panics.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::work::Peer;
 
-mod fabric;
+pub mod fabric;
 mod raw;
 mod tokio;
 
