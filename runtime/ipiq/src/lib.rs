@@ -28,6 +28,7 @@ mod current;
 mod driver;
 mod handle;
 mod idle;
+pub mod net;
 mod placement;
 mod runtime;
 mod thread;
@@ -41,5 +42,6 @@ pub use ipiq_executor::{Call, CallError, JoinError, JoinHandle, RemoteCall, Yiel
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::{CoreCounters, CoreId, PairCounters};
 pub use ipiq_linux::port::FenceChoice;
+pub use ipiq_macros::{main, test};
 pub use placement::Placement;
 pub use runtime::{Runtime, RuntimeInfo};
