@@ -1,0 +1,1 @@
+//! ipiq itself.
