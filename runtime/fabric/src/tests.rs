@@ -379,3 +379,44 @@ fn mutually_full_rings_of_blocking_sends_do_not_deadlock() {
     let deepest = (0..3).map(|core| fabric.core_counters(CoreId::new(core)).max_nesting).max();
     assert!(deepest <= Some(21), "{deepest:?}");
 }
+
+std::thread_local! {
+    /// What destructors and wakers of a test may reach: the endpoints of its thread.
+    static REACHED: RefCell<Vec<Rc<Core>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn reached(core: usize) -> Option<Rc<Core>> {
+    REACHED.with(|cores| cores.borrow().get(core).cloned())
+}
+
+/// A waker that runs the inbox of `A` when it is dropped.
+struct DrainsOnDrop;
+
+impl std::task::Wake for DrainsOnDrop {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for DrainsOnDrop {
+    fn drop(&mut self) {
+        if let Some(core) = reached(0) {
+            core.drain_all(64);
+        }
+    }
+}
+
+#[test]
+fn a_reply_may_arrive_while_a_call_lets_go_of_its_old_waker() {
+    let (_fabric, cores) = cores(2, 4);
+    REACHED.with(|reached| reached.borrow_mut().extend(cores.into_iter().map(Rc::new)));
+    let (a, b) = (reached(0).expect("the caller"), reached(1).expect("the target"));
+    let mut call = PendingCall::new(&a, B, || alloc::vec![7; 100]);
+    let waker = Waker::from(Arc::new(DrainsOnDrop));
+    assert!(call.poll(&a, &mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    b.drain(64);
+    let Poll::Ready(Ok(value)) = call.poll(&a, &mut Context::from_waker(Waker::noop())) else {
+        panic!("the reply came while the old waker was dropped");
+    };
+    assert_eq!(value, [7; 100]);
+    REACHED.with(RefCell::take);
+}
