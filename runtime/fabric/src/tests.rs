@@ -389,6 +389,46 @@ fn reached(core: usize) -> Option<Rc<Core>> {
     REACHED.with(|cores| cores.borrow().get(core).cloned())
 }
 
+/// Sends to `B` again when it is dropped, `again` times.
+struct SendsAgain {
+    again: u32,
+    alive: Arc<AtomicUsize>,
+}
+
+impl SendsAgain {
+    fn new(again: u32, alive: &Arc<AtomicUsize>) -> Self {
+        bump(alive);
+        Self { again, alive: alive.clone() }
+    }
+}
+
+impl Drop for SendsAgain {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+        if self.again > 0
+            && let Some(core) = reached(0)
+        {
+            let next = Self::new(self.again - 1, &self.alive);
+            core.send_or_list(B, move |_, _| drop(next));
+        }
+    }
+}
+
+#[test]
+fn a_destructor_may_send_to_the_core_that_its_message_comes_back_from() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let (_fabric, mut cores) = cores(2, 16);
+    for _ in 0..3 {
+        let captured = SendsAgain::new(2, &alive);
+        cores[0].try_send(B, move |_, _| drop(captured)).expect("space");
+    }
+    drop(cores.pop());
+    REACHED.with(|reached| reached.borrow_mut().extend(cores.drain(..).map(Rc::new)));
+    reached(0).expect("the source").flush();
+    assert_eq!(alive.load(Ordering::Relaxed), 0, "each was dropped once");
+    REACHED.with(RefCell::take);
+}
+
 /// A waker that runs the inbox of `A` when it is dropped.
 struct DrainsOnDrop;
 
