@@ -460,3 +460,32 @@ fn a_reply_may_arrive_while_a_call_lets_go_of_its_old_waker() {
     assert_eq!(value, [7; 100]);
     REACHED.with(RefCell::take);
 }
+
+struct PanicOnDrop(Arc<AtomicUsize>);
+
+impl Drop for PanicOnDrop {
+    fn drop(&mut self) {
+        bump(&self.0);
+        panic!("a destructor's panic");
+    }
+}
+
+#[test]
+fn a_message_whose_captured_value_panics_holds_up_no_departure() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let message = || {
+        let captured = PanicOnDrop(dropped.clone());
+        move |_: &Core, _: CoreId| drop(captured)
+    };
+    let (fabric, mut cores) = cores(2, 2);
+    for _ in 0..4 {
+        cores[0].send_or_list(B, message());
+        cores[1].send_or_list(A, message());
+        fabric.post(B, Message::foreign(message())).expect("not gone");
+    }
+    drop(cores.pop());
+    cores[0].flush();
+    assert_eq!(dropped.load(Ordering::Relaxed), 10, "all but the two that the ring to A holds");
+    drop((cores, fabric));
+    assert_eq!(dropped.load(Ordering::Relaxed), 12);
+}

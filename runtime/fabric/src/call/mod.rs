@@ -11,7 +11,7 @@ use core::task::{Context, Poll, Waker};
 use crate::block::BlockPool;
 use crate::message::Deliver;
 use crate::sync::mutant;
-use crate::unwind::catch;
+use crate::unwind::{catch, contain};
 use crate::{Core, CoreId, PanicPayload, SendError, SpaceWait};
 
 /// Why a call has no value.
@@ -169,7 +169,7 @@ impl<R> Name<R> {
                 // SAFETY: 1. as required. 2. the future has abandoned it.
                 unsafe { self.free() };
                 // A destructor's panic must not reach the core's loop.
-                let _ = catch(move || drop(outcome));
+                contain(move || drop(outcome));
             }
         }
     }
@@ -190,7 +190,7 @@ where
         let Self { name, f } = self;
         // [call T1]
         let outcome = if core.is_closing() {
-            let _ = catch(move || drop(f));
+            contain(move || drop(f));
             Err(CallError::Gone)
         } else {
             catch(f).map_err(CallError::Panicked)
@@ -204,7 +204,7 @@ where
         // SAFETY: 1. only the source takes a message back, at home. 2. this is the request.
         unsafe { self.name.complete(Err(CallError::Gone)) };
         let f = self.f;
-        let _ = catch(move || drop(f));
+        contain(move || drop(f));
     }
 }
 
@@ -297,7 +297,7 @@ where
                     SendError::Full(request) => Stage::Unsent(request.f, wait),
                     SendError::Gone(request) => {
                         let f = request.f;
-                        let _ = catch(move || drop(f));
+                        contain(move || drop(f));
                         Stage::Answered(Err(CallError::Gone))
                     }
                 }
