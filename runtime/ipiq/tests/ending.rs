@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use ipiq::{CallError, CoreId, Runtime};
+use ipiq::{CallError, CoreId, IdlePolicy, Runtime};
 
 /// An end that takes this long never comes.
 const HUNG: Duration = Duration::from_secs(20);
@@ -13,6 +13,14 @@ fn within<R: Send + 'static>(what: &str, f: impl FnOnce() -> R + Send + 'static)
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || tell.send(f()));
     told.recv_timeout(HUNG).unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+#[test]
+fn a_runtime_whose_idle_cores_never_sleep_ends() {
+    within("the end of spinning cores", || {
+        let runtime = Runtime::builder().cores(2).idle(IdlePolicy::Spin).build().expect("a runtime of two cores");
+        runtime.block_on(|| async {});
+    });
 }
 
 struct PanicOnDrop;
