@@ -229,6 +229,8 @@ where
         let meta = self.meta();
         if meta.links.is_linked() {
             with_executor(meta, |executor| executor.tasks().remove(meta));
+            // It counts as a reference to the task that it lies in.
+            drop(meta.waker.take());
         }
     }
 
