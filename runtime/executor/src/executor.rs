@@ -44,6 +44,7 @@ impl Executor {
     /// If `core` is of another fabric than `remote`.
     #[must_use]
     pub fn new(core: Core, remote: Remote, clock: Arc<dyn Clock>, spin: SpinPolicy) -> Self {
+        assert!(remote.fabric().has(&core), "an executor's core and remote are of one fabric");
         let home = remote.home(core.id()).clone();
         Self {
             core,
@@ -157,6 +158,15 @@ impl Executor {
         // SAFETY: 1. only this module stores and follows the slot; it is cleared before `self` can go away.
         unsafe { self.core.port().set_current(core::ptr::from_ref(self).cast()) };
         Entered(self)
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        // Only a loop that a panic has torn down leaves tasks behind. They, and wakers of them, go on following their home.
+        if self.tasks.len() > 0 {
+            core::mem::forget(self.home.clone());
+        }
     }
 }
 

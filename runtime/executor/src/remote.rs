@@ -8,7 +8,6 @@ use core::task::{Context, Poll};
 
 use futures_channel::oneshot;
 use ipiq_fabric::call::CallError;
-use ipiq_fabric::port::Port;
 use ipiq_fabric::{CoreId, Fabric, Message, catch, contain};
 
 use crate::core_loop::Lifecycle;
@@ -29,10 +28,11 @@ impl fmt::Debug for Remote {
 }
 
 impl Remote {
-    /// The cores of `fabric` on `port`.
+    /// The cores of `fabric`.
     #[must_use]
-    pub fn new(fabric: &Fabric, port: &Arc<dyn Port>) -> Self {
-        let home = |index| Arc::new(Home { id: CoreId::new(index), fabric: fabric.clone(), port: port.clone() });
+    pub fn new(fabric: &Fabric) -> Self {
+        let home =
+            |index| Arc::new(Home { id: CoreId::new(index), fabric: fabric.clone(), port: fabric.port().clone() });
         Self { homes: (0..fabric.cores()).map(home).collect(), lifecycle: Arc::new(Lifecycle::new(fabric.cores())) }
     }
 

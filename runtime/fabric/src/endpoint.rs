@@ -166,6 +166,10 @@ impl Core {
         &*self.shared.port
     }
 
+    pub(crate) fn is_of(&self, shared: &StdArc<Shared>) -> bool {
+        StdArc::ptr_eq(&self.shared, shared)
+    }
+
     #[inline(always)]
     pub(crate) fn blocks(&self) -> &Rc<BlockPool> {
         &self.blocks

@@ -73,9 +73,8 @@ impl Runtime {
         let config = Config { cores, ring_capacity: builder.ring_capacity, ..Config::default() };
         // Before the threads: the registration of the fence is cheap only now.
         let linux = Arc::new(LinuxPort::new(cores, builder.fence));
-        let port: Arc<dyn Port> = linux.clone();
         let (fabric, seats) =
-            Fabric::new(config, port.clone()).map_err(|error| BuildError::new(Cause::Config(error)))?;
+            Fabric::new(config, linux.clone()).map_err(|error| BuildError::new(Cause::Config(error)))?;
         let placed = builder.placement.resolve(cores, &allowed.cpus);
         let cpus = placed.map_err(|error| BuildError::new(Cause::Placement(error)))?;
         let spin = match builder.idle {
@@ -84,7 +83,7 @@ impl Runtime {
             IdlePolicy::Park => SpinPolicy::Never,
             IdlePolicy::Spin => SpinPolicy::Always,
         };
-        let remote = Remote::new(&fabric, &port);
+        let remote = Remote::new(&fabric);
         let mut starting = Starting::default();
         let (report, reports) = mpsc::channel();
         for seat in seats {

@@ -327,13 +327,19 @@ where
 struct Delivery(Option<Runnable<Meta>>);
 
 impl Delivery {
+    /// On the home's thread. Where its loop does not run (its messages are run by hand) the task ends by T9.
     fn arrive(mut self) {
-        if let Some(runnable) = self.0.take() {
-            // [task T2]
-            // SAFETY: 1. a runnable's task is not finished, so its home lives (Proof).
-            let home = unsafe { runnable.metadata().home.as_ref() };
-            crate::executor::with_current(&*home.port, |executor| executor.enqueue(runnable));
-        }
+        let Some(runnable) = &self.0 else { return };
+        // SAFETY: 1. a runnable's task is not finished, so its home lives (Proof).
+        let home = unsafe { runnable.metadata().home.as_ref() };
+        crate::executor::with_raw(&*home.port, |executor| {
+            if core::ptr::eq(&**executor.home(), home)
+                && let Some(runnable) = self.0.take()
+            {
+                // [task T2]
+                executor.enqueue(runnable);
+            }
+        });
     }
 }
 
@@ -348,7 +354,10 @@ impl Drop for Delivery {
 /// [task T9]: ends a task that cannot reach its home.
 pub(crate) fn finish_unstarted(runnable: Runnable<Meta>) {
     let meta = runnable.metadata();
-    assert!(!meta.started.get(), "a started task's home drains until the task has ended");
+    if meta.started.get() {
+        // A panic has torn its home's loop down. Its future may be dropped there only, so it is leaked.
+        return core::mem::forget(runnable);
+    }
     // [task T9]
     meta.cancel();
     runnable.run();
@@ -390,7 +399,8 @@ where
     Fut: Future,
 {
     let meta = Meta {
-        home: NonNull::from(&**home),
+        // Not from a reference: T4 makes a count of it.
+        home: NonNull::new(Arc::as_ptr(home).cast_mut()).expect("an `Arc` is not null"),
         abort: AtomicBool::new(false),
         waker: AtomicWaker::new(),
         started: Cell::new(false),
