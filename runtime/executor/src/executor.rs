@@ -9,7 +9,7 @@ use core::future::Future;
 
 use async_task::Runnable;
 use ipiq_fabric::port::{Clock, Port};
-use ipiq_fabric::{Core, CoreId, contain};
+use ipiq_fabric::{Core, contain};
 
 use crate::core_loop::{Lifecycle, Spin, SpinPolicy};
 use crate::remote::Remote;
@@ -203,9 +203,4 @@ pub(crate) fn with_executor(meta: &Meta, f: impl FnOnce(&Executor)) {
         debug_assert_eq!(executor.core.id(), meta.home().id);
         f(executor);
     });
-}
-
-/// The id of the core that the calling thread runs.
-pub(crate) fn current_core(port: &dyn Port) -> Option<CoreId> {
-    with_current(port, |executor| executor.core.id())
 }

@@ -11,7 +11,6 @@ use ipiq_fabric::call::CallError;
 use ipiq_fabric::{CoreId, Fabric, Message, catch, contain};
 
 use crate::core_loop::Lifecycle;
-use crate::executor::{current_core, with_current};
 use crate::task::{Home, JoinHandle, spawn_there};
 
 /// The way to a set of cores from any thread. Clones are cheap and refer to the same cores.
@@ -99,15 +98,6 @@ impl Remote {
         // A core that has left gives the message back; dropping it ends the channel.
         drop(self.home(core).fabric.post(core, message));
         RemoteCall { receiver }
-    }
-
-    /// The core that the calling thread runs, if it is one of these.
-    #[must_use]
-    pub fn current_core(&self) -> Option<CoreId> {
-        let port = &*self.homes[0].port;
-        with_current(port, |executor| executor.is_peer(&self.homes[0]))
-            .filter(|&own| own)
-            .and_then(|_| current_core(port))
     }
 
     /// Tells every core to end. Each cancels its tasks and leaves.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
@@ -76,7 +77,7 @@ fn a_task_whose_home_does_not_run_is_cancelled_and_never_polled_on_another_core(
     assert!(error.is_cancelled());
 }
 
-struct Witness(Arc<AtomicBool>, Rc<()>);
+struct Witness(Arc<AtomicBool>, PhantomData<Rc<()>>);
 
 impl Drop for Witness {
     fn drop(&mut self) {
@@ -90,7 +91,7 @@ fn a_future_whose_loop_was_torn_down_is_not_dropped_by_the_thread_that_wakes_it(
     let executor = executor();
     drop(executor.spawn({
         let (kept, fabric) = (kept.clone(), executor.remote().fabric().clone());
-        let witness = Witness(dropped.clone(), Rc::new(()));
+        let witness = Witness(dropped.clone(), PhantomData);
         poll_fn(move |cx| {
             let _at_home = &witness;
             *kept.lock().expect("not poisoned") = Some(cx.waker().clone());

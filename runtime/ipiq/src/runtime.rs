@@ -39,7 +39,7 @@ pub struct RuntimeInfo {
 /// A set of cores that run tasks.
 ///
 /// Dropping it stops it: every core drops its tasks, on its own thread, and ends; the drop returns when all have. Awaiting
-/// handles resolve to "cancelled". A runtime dropped on one of its own cores is told to stop and not waited for.
+/// handles resolve to "cancelled". A runtime dropped on the thread of one of its own cores is told to stop and not waited for.
 pub struct Runtime {
     remote: Remote,
     threads: Vec<ThreadHandle<()>>,
@@ -193,7 +193,9 @@ impl Wake for Unpark {
 impl Drop for Runtime {
     fn drop(&mut self) {
         self.remote.stop();
-        if self.remote.current_core().is_none() {
+        // By its id, not by what it runs: a core's thread may drop the runtime when its loop is over.
+        let this = std::thread::current().id();
+        if self.threads.iter().all(|thread| thread.thread().id() != this) {
             // A core's panic aborts the process; there is no error to report.
             self.threads.drain(..).for_each(|thread| drop(thread.join()));
         }
