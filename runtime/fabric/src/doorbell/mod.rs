@@ -177,7 +177,8 @@ impl Doorbell {
     }
 }
 
-/// Proof that a doorbell is armed: from its making on, every sender kicks. Dropping it ends that.
+/// Proof that a doorbell is armed: from its making on, every sender kicks. Dropping it ends that. Whoever sleeps takes it
+/// along ([doorbell K4]).
 pub struct Armed<'a> {
     doorbell: &'a Doorbell,
 }

@@ -137,7 +137,7 @@ impl<T> Producer<T> {
             // the slot again before P3. 2. This is the only producer.
             unsafe { place.cast::<T>().write(value) };
         });
-        // [ring P3] release: publishes P2 to C1. Relaxed would let the stamp overtake the message; `SeqCst` would add
+        // [ring P3] [doorbell S1] release: publishes P2 to C1. Relaxed would let the stamp overtake the message; `SeqCst` would add
         // a full barrier to every message, which is the doorbell's business and only when its fence is symmetric.
         slot.stamp.store(sequence, Ordering::Release);
         self.write.set(sequence);
