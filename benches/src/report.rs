@@ -128,17 +128,17 @@ fn line(work: &work::Work, group: &[&Row]) -> [String; 9] {
         number(value.median),
         format!("{}–{}", number(value.min), number(value.max)),
         format!("{}{floor}", number(ratio.median)),
-        budget(work, first, ratio.median),
+        budget(work, first, clean.is_empty(), ratio.median),
         format!("{}/{}{}", clean.len(), group.len(), if clean.is_empty() { " !" } else { "" }),
     ]
 }
 
-/// The budget beside every runtime, the verdict beside ipiq alone and only where it is meant.
-fn budget(work: &work::Work, row: &Row, ratio: f64) -> String {
+/// The budget beside every runtime; the verdict beside ipiq alone, and only on undisturbed near figures.
+fn budget(work: &work::Work, row: &Row, disturbed: bool, ratio: f64) -> String {
     let Some(at_most) = row.figure.and_then(|figure| work.budget(figure.metric)) else {
         return String::new();
     };
-    let verdict = if row.runtime != "ipiq" || row.placement.far {
+    let verdict = if row.runtime != "ipiq" || row.placement.far || disturbed {
         ""
     } else if ratio <= at_most {
         " met"
@@ -241,7 +241,7 @@ mod tests {
         let mixed = table(&[clean, disturbed.clone()]);
         assert_eq!(line_of(&mixed, "ipiq")[4..], ["100", "100–100", "2.00", "≤ 2.5 met", "1/2"]);
         let alone = table(&[disturbed]);
-        assert_eq!(*line_of(&alone, "ipiq").last().unwrap(), "0/1 !");
+        assert_eq!(line_of(&alone, "ipiq")[7..], ["≤ 2.5", "0/1 !"], "a disturbed figure gets no verdict");
     }
 
     #[test]

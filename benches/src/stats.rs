@@ -58,6 +58,12 @@ impl Times {
     pub fn percentile_ns(&self, percent: f64) -> f64 {
         self.histogram.value_at_percentile(percent) as f64
     }
+
+    /// Mean of the recorded times.
+    #[must_use]
+    pub fn mean_ns(&self) -> f64 {
+        self.histogram.mean()
+    }
 }
 
 impl Default for Times {
@@ -94,6 +100,7 @@ mod tests {
         }
         assert_eq!(times.percentile_ns(50.0), 500.0);
         assert_eq!(times.percentile_ns(99.0), 990.0);
+        assert_eq!(times.mean_ns(), 500.5);
     }
 
     #[test]

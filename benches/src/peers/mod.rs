@@ -3,6 +3,7 @@
 use crate::work::Peer;
 
 pub mod fabric;
+mod ipiq;
 mod raw;
 mod tokio;
 
@@ -12,6 +13,8 @@ pub static PEERS: &[&dyn Peer] = &[
     &raw::FUTEX,
     &raw::RING,
     &fabric::FABRIC,
+    &ipiq::ADAPTIVE,
+    &ipiq::PARK,
     &tokio::CURRENT_THREAD,
     &tokio::CURRENT_THREAD_BUSY,
     &tokio::CURRENT_THREAD_SPAWN,

@@ -54,6 +54,11 @@ impl Peer for Raw {
             return Outcome::NotOffered;
         }
         let times = floor::futex_round_trips(plan.cpus, plan.section);
-        vec![Figure::new("p50", times.percentile_ns(50.0)), Figure::new("p99", times.percentile_ns(99.0))].into()
+        vec![
+            Figure::new("p50", times.percentile_ns(50.0)),
+            Figure::new("p99", times.percentile_ns(99.0)),
+            Figure::new("per_call", times.mean_ns()),
+        ]
+        .into()
     }
 }
