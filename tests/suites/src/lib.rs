@@ -4,3 +4,8 @@ pub mod must_not_compile;
 pub mod program;
 pub mod sandbox;
 pub mod watchdog;
+
+/// The examples of the project's README are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;
