@@ -59,9 +59,9 @@ impl Part {
             }
             // Built together, crates share the features that any of them asks for; so these are built apart.
             Self::Features => vec![
-                Step::cargo("check --package ipiq-fabric --no-default-features"),
-                Step::cargo("check --package ipiq-executor --no-default-features"),
-                Step::cargo("check --package ipiq --no-default-features"),
+                Step::cargo("clippy --package ipiq-fabric --no-default-features -- -D warnings"),
+                Step::cargo("clippy --package ipiq-executor --no-default-features -- -D warnings"),
+                Step::cargo("clippy --package ipiq --no-default-features -- -D warnings"),
             ],
             Self::Doc => {
                 vec![
