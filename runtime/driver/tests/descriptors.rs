@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{block_on, driver, listener, open_fds, pair, poll_once, wait_until};
 use ipiq_driver::{Driver, DriverKind};
@@ -94,7 +94,9 @@ fn a_number_used_again_wakes_only_its_new_owner(driver: &Driver) {
     driver.wait(Some(Duration::from_millis(20))).unwrap(); // May report that the new one can be written.
     let before = woken.0.load(Ordering::SeqCst);
     old_far.write_all(b"x").unwrap();
+    let start = Instant::now();
     driver.wait(Some(Duration::from_millis(20))).unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(20), "woken by a socket that is gone");
     assert_eq!(woken.0.load(Ordering::SeqCst), before, "woken for another socket");
     (&far).write_all(b"y").unwrap();
     assert_eq!(block_on(driver, recv).1, b"y");
