@@ -1,1 +1,5 @@
 //! Helpers shared by the suites.
+
+pub mod program;
+pub mod sandbox;
+pub mod watchdog;
