@@ -104,15 +104,24 @@ impl Facts {
             ("save", String::new()),
             ("timeout", "0".to_owned()),
         ];
-        let wanted = |name: &str| {
-            patterns
-                .iter()
-                .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
-        };
-        let settings = settings.iter().filter(|(name, _)| wanted(name));
-        reply::array(out, 2 * settings.clone().count());
-        for (name, value) in settings {
-            reply::bulk(out, name.as_bytes());
+        let mut found: Vec<(&[u8], &str)> = Vec::new();
+        for pattern in patterns.iter() {
+            let lower = pattern.to_ascii_lowercase();
+            let exact = !lower.iter().any(|byte| b"[*?".contains(byte));
+            for (name, value) in &settings {
+                let listed = found
+                    .iter()
+                    .any(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+                if listed || !glob::matches(&lower, name.as_bytes()) {
+                    continue;
+                }
+                // A name asked for as such is answered as it was spelled.
+                found.push((if exact { pattern } else { name.as_bytes() }, value));
+            }
+        }
+        reply::array(out, 2 * found.len());
+        for (name, value) in found {
+            reply::bulk(out, name);
             reply::bulk(out, value.as_bytes());
         }
     }

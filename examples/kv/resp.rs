@@ -270,14 +270,22 @@ struct Header {
 /// Reads the header line at `start`; `None` while its end has not come.
 fn header(frame: &[u8], start: usize) -> Option<Header> {
     let line = &frame[start..];
-    // The usual header: one to three digits.
-    if let [_, digit @ b'0'..=b'9', b'\r', _, ..] = line {
+    // The usual headers: one digit or two.
+    if let [1..=255, digit @ b'0'..=b'9', b'\r', _, ..] = line {
         return Some(Header {
             value: Some(i64::from(digit - b'0')),
             next: start + 4,
         });
     }
-    if let [_, tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] = line {
+    if let [
+        1..=255,
+        tens @ b'1'..=b'9',
+        ones @ b'0'..=b'9',
+        b'\r',
+        _,
+        ..,
+    ] = line
+    {
         return Some(Header {
             value: Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0')),
             next: start + 5,

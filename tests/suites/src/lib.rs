@@ -1,1 +1,3 @@
 //! Helpers shared by the suites.
+
+pub mod kv;
