@@ -1,2 +1,32 @@
-//! What one core runs: tasks, timers and the core loop.
+//! What one core runs: tasks, timers, and the loop that serves messages, tasks, I/O and sleep in turn.
+//!
+//! An [`Executor`] lives on one thread and holds that core's endpoint of the fabric. It knows no thread and no file
+//! descriptor: the machine comes in as a [`Port`](ipiq_fabric::port::Port), an [`Idle`](ipiq_fabric::port::Idle) and a
+//! [`Clock`](ipiq_fabric::port::Clock).
+//!
+//! | Module | What it promises |
+//! |---|---|
+//! | [`task`] | a future is polled and dropped on its home core only; a panic stays in its task |
+//! | [`core_loop`] | nothing that can run starves; when nothing can, the core sleeps in one place |
+//! | [`time`] | no timer early, none lost |
 #![no_std]
+
+extern crate alloc;
+#[cfg(any(feature = "std", test))]
+extern crate std;
+
+mod call;
+pub mod core_loop;
+mod executor;
+mod remote;
+pub mod task;
+pub mod time;
+mod yield_now;
+
+pub use call::Call;
+pub use core_loop::{Lifecycle, SpinPolicy};
+pub use executor::{Executor, with_current};
+pub use ipiq_fabric::call::{CallError, panic_text};
+pub use remote::{Remote, RemoteCall};
+pub use task::{JoinError, JoinHandle};
+pub use yield_now::{YieldNow, yield_now};

@@ -1,2 +1,118 @@
-//! How cores talk: one FIFO per pair of cores, a doorbell, calls.
+//! How the cores of one runtime talk to each other.
+//!
+//! A [`Fabric`] connects a fixed set of cores. Each core enters it once, on its own thread, and gets a [`Core`]: the
+//! endpoint by which it sends messages to the others and runs those sent to it. The fabric knows no task and no
+//! operating system; how a sleeping core is woken comes from a [`Port`](port::Port).
+//!
+//! | Module | Protocol |
+//! |---|---|
+//! | [`ring`] | one FIFO per pair of cores, one cache line per message |
+//! | [`doorbell`] | a kick only when the target would not look by itself |
+//! | [`overflow`] | what happens when a ring is full |
+//! | [`call`] | run a closure on another core and get its value back |
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicUsize, Ordering};
+//! use ipiq_fabric::{Config, CoreId, Fabric};
+//!
+//! # struct Quiet;
+//! # unsafe impl ipiq_fabric::port::Port for Quiet {
+//! #     fn fence_kind(&self) -> ipiq_fabric::port::FenceKind { ipiq_fabric::port::FenceKind::Symmetric }
+//! #     fn heavy_fence(&self) -> bool { true }
+//! #     fn kick(&self, _: CoreId) {}
+//! #     fn relax(&self, _: u32) { std::thread::yield_now() }
+//! #     fn current(&self) -> *const () { std::ptr::null() }
+//! #     unsafe fn set_current(&self, _: *const ()) {}
+//! # }
+//! # let port = Arc::new(Quiet);
+//! let (_fabric, mut seats) = Fabric::new(Config { cores: 2, ..Config::default() }, port)?;
+//! let sum = Arc::new(AtomicUsize::new(0));
+//! let (a, b) = (seats.remove(0), seats.remove(0));
+//! let target = std::thread::spawn({
+//!     let sum = sum.clone();
+//!     move || {
+//!         let core = b.enter();
+//!         while sum.load(Ordering::Relaxed) < 3 {
+//!             core.drain(64);
+//!         }
+//!     }
+//! });
+//! let core = a.enter();
+//! for n in [1, 2] {
+//!     let sum = sum.clone();
+//!     core.send(CoreId::new(1), move |_, _| {
+//!         sum.fetch_add(n, Ordering::Relaxed);
+//!     })?;
+//! }
+//! target.join().unwrap();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![no_std]
+#![warn(unreachable_pub)]
+
+extern crate alloc;
+#[cfg(any(feature = "std", test, loom))]
+extern crate std;
+
+pub(crate) mod block;
+pub mod call;
+mod core_set;
+mod counters;
+#[doc(hidden)]
+pub mod doorbell;
+mod endpoint;
+mod fabric;
+mod message;
+#[doc(hidden)]
+pub mod overflow;
+pub mod port;
+#[doc(hidden)]
+pub mod ring;
+pub(crate) mod sync;
+mod unwind;
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+pub use core_set::CoreSet;
+pub use counters::{CoreCounters, PairCounters};
+pub use doorbell::Armed;
+pub use endpoint::{Core, Gone, SendError, Sequence};
+pub use fabric::{Config, ConfigError, Fabric, Seat};
+pub use message::{INLINE_BYTES, Message};
+pub use overflow::SpaceWait;
+pub use unwind::{PanicPayload, catch};
+
+/// The most cores that one fabric connects.
+pub const MAX_CORES: usize = 256;
+
+/// The name of a core: its index in its fabric, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CoreId(u16);
+
+impl CoreId {
+    /// The core of index `index`.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`MAX_CORES`]. Whether a fabric has such a core is checked where the name is used.
+    #[must_use]
+    pub const fn new(index: usize) -> Self {
+        assert!(index < MAX_CORES, "a core's index is below MAX_CORES");
+        Self(index as u16)
+    }
+
+    /// The index, from 0.
+    #[must_use]
+    #[inline(always)]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl core::fmt::Display for CoreId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "core {}", self.0)
+    }
+}

@@ -27,7 +27,14 @@ pub enum FenceKind {
 ///
 /// Every method may be called from any thread, must not block for longer than a system call takes, and must not
 /// call back into the fabric.
-pub trait Port: Send + Sync + 'static {
+///
+/// # Safety
+///
+/// 1. [`current`](Self::current) returns exactly what [`set_current`](Self::set_current) last stored on the same
+///    thread, and null where nothing was stored.
+/// 2. [`heavy_fence`](Self::heavy_fence) returns `true` only after every other running thread of the process has executed a
+///    full fence.
+pub unsafe trait Port: Send + Sync + 'static {
     /// Which pair of fences this machine supports. Must return the same value for the whole life of the port.
     fn fence_kind(&self) -> FenceKind;
 
@@ -52,8 +59,13 @@ pub trait Port: Send + Sync + 'static {
     /// core.
     fn current(&self) -> *const ();
 
-    /// Stores a pointer in the calling thread's slot. The fabric never dereferences it; whoever sets it does.
-    fn set_current(&self, slot: *const ());
+    /// Stores a pointer in the calling thread's slot.
+    ///
+    /// # Safety
+    ///
+    /// 1. Only the layer that dereferences the slot may call this, and the pointer is null or valid until it stores the
+    ///    next one.
+    unsafe fn set_current(&self, slot: *const ());
 }
 
 /// How a core sleeps.

@@ -1,1 +1,13 @@
-//! The fabric's port to Linux.
+//! The ipiq fabric's port to Linux: threads as cores.
+//!
+//! | Module | What it does |
+//! |---|---|
+//! | [`membarrier`] | the heavy half of the asymmetric fence |
+//! | [`kick`] | ends a core's sleep |
+//! | [`port`] | the fabric's [`Port`](ipiq_fabric::port::Port) from these |
+//! | [`clock`] | the monotonic clock |
+
+pub mod clock;
+pub mod kick;
+pub mod membarrier;
+pub mod port;

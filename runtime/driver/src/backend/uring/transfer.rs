@@ -1,0 +1,285 @@
+//! Owned-buffer operations.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use compio_buf::{BufResult, IoBuf, IoBufMut};
+use io_uring::{opcode, squeue, types};
+use rustix::io::Errno;
+
+use super::Uring;
+use super::slot::{Phase, Slot};
+use crate::backend::Backend;
+use crate::ops::{Stage, received};
+use crate::readiness::{Half, Ticket};
+use crate::socket::{Shared, Socket};
+
+/// `IORING_RECVSEND_POLL_FIRST`: the caller knows that a try would block.
+const POLL_FIRST: u16 = 1;
+
+impl Uring {
+    /// Gives the buffer to the kernel. [op S2]
+    fn start<B: 'static>(
+        &self,
+        shared: &Rc<Shared>,
+        half: Half,
+        buf: B,
+        bytes: impl FnOnce(&mut B) -> (*mut u8, usize),
+        cx: &mut Context<'_>,
+    ) -> Rc<Slot> {
+        let slot = self.take_slot(Phase::Owned(half), shared);
+        let place = slot.payload.put(buf);
+        // SAFETY: the buffer was put there just now; the kernel has not seen it, so it is ours alone.
+        let (start, len) = bytes(unsafe { &mut *place });
+        slot.bytes.set((start, len.min(i32::MAX as usize) as u32));
+        slot.set_waker(cx.waker());
+        self.submit_transfer(&slot, shared, half);
+        slot
+    }
+
+    fn submit_transfer(&self, slot: &Slot, shared: &Shared, half: Half) {
+        let fd = types::Fd(shared.as_fd().as_raw_fd());
+        let (start, len) = slot.bytes.get();
+        let entry: squeue::Entry = match half {
+            Half::Read => opcode::Recv::new(fd, start, len).ioprio(POLL_FIRST).build(),
+            Half::Write => opcode::Send::new(fd, start, len)
+                .flags(libc_msg_nosignal())
+                .ioprio(POLL_FIRST)
+                .build(),
+        };
+        let entry = entry.user_data(slot.key.get().to_bits());
+        // SAFETY: 1. the bytes are those of the buffer in the slot, which stays there, untouched, until the
+        // completion (phase `Owned` or `Orphan`). 2. the slot keeps the socket.
+        unsafe { self.push(entry) };
+    }
+
+    /// Continues an operation in flight.
+    fn poll_flying<B: 'static>(
+        &self,
+        shared: &Rc<Shared>,
+        slot: Rc<Slot>,
+        stage: &mut Stage<B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<BufResult<usize, B>> {
+        let Phase::Done(half) = slot.phase.get() else {
+            slot.set_waker(cx.waker());
+            *stage = Stage::InFlight(slot);
+            return Poll::Pending;
+        };
+        let result = slot.result.get();
+        if result == -Errno::INTR.raw_os_error() || result == -Errno::AGAIN.raw_os_error() {
+            // Not an answer: ask again, with the buffer where it is.
+            let key = self.flying.borrow_mut().insert(Rc::clone(&slot));
+            slot.key.set(key);
+            slot.phase.set(Phase::Owned(half));
+            slot.shared.set(Some(Rc::clone(shared)));
+            slot.set_waker(cx.waker());
+            self.submit_transfer(&slot, shared, half);
+            *stage = Stage::InFlight(slot);
+            return Poll::Pending;
+        }
+        // SAFETY: 1. `start` put a `B` there for this stage. 2. `Done`: the kernel has answered. [op S4]
+        let buf = unsafe { slot.payload.take::<B>() };
+        self.put_slot(slot);
+        let result = match usize::try_from(result) {
+            Ok(count) => Ok(count),
+            Err(_) => Err(io::Error::from_raw_os_error(-result)),
+        };
+        Poll::Ready(BufResult(result, buf))
+    }
+
+    /// Waits until the operations dropped before this one are answered.
+    fn wait_turn<B>(
+        shared: &Shared,
+        half: Half,
+        (buf, mut ticket): (B, Ticket),
+        stage: &mut Stage<B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<BufResult<usize, B>> {
+        shared.readiness(half).park(&mut ticket, cx.waker());
+        *stage = Stage::Waiting(buf, ticket);
+        Poll::Pending
+    }
+
+    /// The kernel answered an operation whose future is gone. [op S7]
+    pub(super) fn orphan_completed(&self, slot: Rc<Slot>, half: Half, result: i32) {
+        let shared = slot.shared.take();
+        if let Some(shared) = &shared {
+            if half == Half::Read {
+                recover(&slot, shared, result);
+            }
+            let orphans = match half {
+                Half::Read => &shared.orphan_recvs,
+                Half::Write => &shared.orphan_sends,
+            };
+            orphans.set(orphans.get() - 1);
+        }
+        if let Some(shared) = shared {
+            shared.readiness(half).wake();
+        }
+        // SAFETY: 1. this was the last completion.
+        unsafe { slot.payload.discard() };
+        self.put_slot(slot);
+    }
+}
+
+/// Keeps the bytes of a receive that nobody waits for.
+fn recover(slot: &Slot, shared: &Shared, result: i32) {
+    let count = usize::try_from(result).unwrap_or(0);
+    if count > 0 {
+        let (start, _) = slot.bytes.get();
+        // SAFETY: the kernel has answered, and wrote `count` bytes to the start of the buffer in the slot.
+        shared.recover(unsafe { std::slice::from_raw_parts(start, count) });
+    }
+}
+
+const fn libc_msg_nosignal() -> i32 {
+    rustix::net::SendFlags::NOSIGNAL.bits() as i32
+}
+
+impl Backend for Uring {
+    fn poll(&self) -> usize {
+        self.poll_now()
+    }
+
+    fn flush(&self) {
+        if self.has_queued() {
+            // As in `poll`: the queue stays.
+            let _ = self.submit();
+        }
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> io::Result<usize> {
+        self.sleep(timeout)
+    }
+
+    fn register(&self, _shared: &Rc<Shared>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn arm(&self, shared: &Rc<Shared>) {
+        self.watch(shared);
+    }
+
+    fn disarm(&self, shared: &Rc<Shared>) {
+        self.unwatch(shared);
+    }
+
+    fn deregister(&self, shared: &Rc<Shared>) {
+        self.unwatch(shared);
+    }
+
+    fn poll_recv<B: IoBufMut>(
+        &self,
+        socket: &Socket,
+        stage: &mut Stage<B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<BufResult<usize, B>> {
+        let shared = socket.shared();
+        if let Stage::InFlight(_) = stage {
+            let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else {
+                unreachable!()
+            };
+            return self
+                .poll_flying(shared, slot, stage, cx)
+                .map(|BufResult(result, mut buf)| {
+                    if let Ok(count) = result {
+                        // SAFETY: 1. the kernel wrote `count` bytes to the start of the space.
+                        unsafe { received(&mut buf, count) };
+                    }
+                    BufResult(result, buf)
+                });
+        }
+        let (mut buf, mut ticket) = stage.take_buf();
+        if shared.is_held(Half::Read) {
+            return Self::wait_turn(shared, Half::Read, (buf, ticket), stage, cx);
+        }
+        shared.read.unpark(&mut ticket);
+        let now = match shared.take_recovered(buf.as_uninit()) {
+            Some(count) => Some(count),
+            None if shared.has_more.replace(false) || buf.buf_capacity() == 0 => {
+                match shared.try_recv(buf.as_uninit()) {
+                    Ok(count) => Some(count),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
+                    Err(e) => return Poll::Ready(BufResult(Err(e), buf)),
+                }
+            }
+            None => None,
+        };
+        if let Some(count) = now {
+            // SAFETY: 1. `count` bytes were written to the start of the space.
+            unsafe { received(&mut buf, count) };
+            return Poll::Ready(BufResult(Ok(count), buf));
+        }
+        let bytes = |buf: &mut B| {
+            let space = buf.as_uninit();
+            (space.as_mut_ptr().cast(), space.len())
+        };
+        *stage = Stage::InFlight(self.start(shared, Half::Read, buf, bytes, cx));
+        Poll::Pending
+    }
+
+    fn poll_send<B: IoBuf>(
+        &self,
+        socket: &Socket,
+        stage: &mut Stage<B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<BufResult<usize, B>> {
+        let shared = socket.shared();
+        if let Stage::InFlight(_) = stage {
+            let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else {
+                unreachable!()
+            };
+            return self.poll_flying(shared, slot, stage, cx);
+        }
+        let (buf, mut ticket) = stage.take_buf();
+        if shared.is_held(Half::Write) {
+            return Self::wait_turn(shared, Half::Write, (buf, ticket), stage, cx);
+        }
+        shared.write.unpark(&mut ticket);
+        match shared.try_send(B::as_init(&buf)) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(BufResult(result, buf)),
+        }
+        let bytes = |buf: &mut B| {
+            let bytes = B::as_init(buf);
+            (bytes.as_ptr().cast_mut(), bytes.len())
+        };
+        *stage = Stage::InFlight(self.start(shared, Half::Write, buf, bytes, cx));
+        Poll::Pending
+    }
+
+    fn abandon<B: 'static>(&self, socket: &Socket, stage: &mut Stage<B>) {
+        let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else {
+            return;
+        };
+        let shared = socket.shared();
+        drop(slot.waker.take());
+        match slot.phase.get() {
+            Phase::Done(half) => {
+                if half == Half::Read {
+                    recover(&slot, shared, slot.result.get());
+                    shared.read.wake();
+                }
+                // SAFETY: 1. `Done`: the kernel has answered.
+                unsafe { slot.payload.discard() };
+                self.put_slot(slot);
+            }
+            Phase::Owned(half) => {
+                slot.phase.set(Phase::Orphan(half));
+                let orphans = match half {
+                    Half::Read => &shared.orphan_recvs,
+                    Half::Write => &shared.orphan_sends,
+                };
+                orphans.set(orphans.get() + 1);
+                self.push_cancel(slot.key.get());
+            }
+            Phase::Idle | Phase::Orphan(_) | Phase::Poll => {
+                unreachable!("a future holds slots in flight or done")
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+#![doc = include_str!("README.md")]
+
+mod spin;
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use ipiq_fabric::port::Idle;
+
+use crate::Executor;
+pub(crate) use spin::Spin;
+pub use spin::SpinPolicy;
+
+/// Messages of one source per tick.
+const MESSAGE_BUDGET: u32 = 64;
+/// Messages of foreign threads per tick.
+const FOREIGN_BUDGET: u32 = 64;
+/// Polls of tasks per tick.
+const TASK_BUDGET: u32 = 32;
+/// Polls, or idle ticks, between two looks at timers and I/O.
+const CREDIT: u32 = 64;
+
+/// When a set of cores ends, together.
+#[derive(Debug)]
+pub struct Lifecycle {
+    stop: AtomicBool,
+    arrived: [AtomicU32; 2],
+    cores: u32,
+}
+
+impl Lifecycle {
+    pub(crate) fn new(cores: usize) -> Self {
+        Self { stop: AtomicBool::new(false), arrived: [AtomicU32::new(0), AtomicU32::new(0)], cores: cores as u32 }
+    }
+
+    pub(crate) fn stop(&self) {
+        // The nudge that follows has a full fence.
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Whether the cores have been told to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn arrive(&self, barrier: usize) {
+        // Release and acquire: who sees the count sees what the others sent before they arrived.
+        self.arrived[barrier].fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn all_arrived(&self, barrier: usize) -> bool {
+        self.arrived[barrier].load(Ordering::Acquire) >= self.cores
+    }
+
+    /// Counts a core that never ran as arrived everywhere, so that the others can end.
+    pub(crate) fn skip(&self) {
+        self.arrive(0);
+        self.arrive(1);
+    }
+}
+
+/// What the loop remembers between ticks.
+struct Turn {
+    credit: i64,
+    /// Idle ticks in a row.
+    idle_ticks: u32,
+    /// Start of the gap, once it was worth a look at the clock.
+    idle_since_ns: Option<u64>,
+    /// The last look at I/O found something.
+    io_active: bool,
+}
+
+impl Executor {
+    /// Runs the core until its [`Remote`](crate::Remote) is told to stop, then shuts it down (E1 to E4).
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread runs a core already.
+    pub fn run(&self, idle: &mut dyn Idle) {
+        let _entered = self.enter();
+        let mut turn = Turn { credit: i64::from(CREDIT), idle_ticks: 0, idle_since_ns: None, io_active: false };
+        while !(turn.credit <= 0 && self.lifecycle.is_stopping()) {
+            if turn.credit <= 0 {
+                // [loop L4]
+                turn.credit = i64::from(CREDIT);
+                self.look_outside(idle, &mut turn);
+            }
+            let worked = self.work();
+            if worked > 0 {
+                self.end_gap(&mut turn);
+                turn.credit -= worked as i64;
+            } else {
+                self.idle_tick(idle, &mut turn);
+            }
+        }
+        self.shut_down();
+    }
+
+    /// [loop L1] to [loop L3]. Returns how much was done.
+    #[inline(always)]
+    fn work(&self) -> usize {
+        // [loop L1]
+        let messages = self.core().drain(MESSAGE_BUDGET) + self.core().drain_foreign(FOREIGN_BUDGET);
+        // [loop L2]
+        let polls = self.run_tasks(TASK_BUDGET) as usize;
+        // [loop L3]
+        let moved = self.core().flush();
+        messages.div_ceil(4) + polls + moved
+    }
+
+    /// [loop L4]: timers and I/O. Returns whether there was anything.
+    fn look_outside(&self, idle: &mut dyn Idle, turn: &mut Turn) -> bool {
+        let expired = if self.timers().is_empty() { 0 } else { self.timers().expire(self.now_ns()) };
+        turn.io_active = idle.poll() > 0;
+        expired > 0 || turn.io_active
+    }
+
+    fn end_gap(&self, turn: &mut Turn) {
+        if turn.idle_ticks > 0 {
+            self.spin.short_gap();
+            turn.idle_ticks = 0;
+            turn.idle_since_ns = None;
+        }
+    }
+
+    /// [loop L5]
+    #[inline(always)]
+    fn idle_tick(&self, idle: &mut dyn Idle, turn: &mut Turn) {
+        turn.idle_ticks += 1;
+        let look = turn.idle_ticks.is_multiple_of(CREDIT) || turn.io_active || self.spin.is_off();
+        if !look {
+            return core::hint::spin_loop();
+        }
+        if self.look_outside(idle, turn) {
+            return self.end_gap(turn);
+        }
+        turn.credit = i64::from(CREDIT);
+        let now = self.now_ns();
+        let since = *turn.idle_since_ns.get_or_insert(now);
+        // [loop L5]
+        if self.spin.is_over(now - since) {
+            self.sleep(idle, now);
+            self.spin.gap(self.now_ns() - since);
+            turn.idle_ticks = 0;
+            turn.idle_since_ns = None;
+            // Look at what woke it, and at `stop`.
+            turn.credit = 0;
+        }
+    }
+
+    /// [loop L6]
+    fn sleep(&self, idle: &mut dyn Idle, now: u64) {
+        let timeout = self.timers().sleep_ns(now);
+        if timeout == Some(0) {
+            return;
+        }
+        // [loop L6]
+        let armed = self.core().arm(|| !self.has_runnable() && !self.lifecycle.is_stopping());
+        if let Some(armed) = armed {
+            idle.park(&armed, timeout);
+        }
+    }
+
+    /// [loop L1] to [loop L3], while others may need the CPU. `turn` counts rounds without work.
+    fn serve(&self, turn: &mut u32) {
+        if self.work() > 0 {
+            *turn = 0;
+        } else {
+            self.core().port().relax(*turn);
+            *turn += 1;
+        }
+    }
+
+    fn shut_down(&self) {
+        let mut turn = 0;
+        // [loop E1]
+        self.core().close();
+        self.tasks().abort_all();
+        while self.tasks().len() > 0 || self.has_runnable() {
+            self.serve(&mut turn);
+        }
+        // [loop E2]
+        self.lifecycle.arrive(0);
+        while !self.lifecycle.all_arrived(0) {
+            self.serve(&mut turn);
+        }
+        // [loop E3]
+        self.core().drain_all(u32::MAX);
+        self.core().flush();
+        while self.core().has_overflow() || self.has_runnable() {
+            self.serve(&mut turn);
+        }
+        self.lifecycle.arrive(1);
+        while !self.lifecycle.all_arrived(1) {
+            self.serve(&mut turn);
+        }
+        // [loop E4]
+        self.core().drain_all(u32::MAX);
+        while self.core().drain_foreign(u32::MAX) > 0 || self.has_runnable() {
+            self.run_tasks(u32::MAX);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One core's executor: its endpoint, run queue, timers and tasks.
+
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::future::Future;
+
+use async_task::Runnable;
+use ipiq_fabric::port::{Clock, Port};
+use ipiq_fabric::{Core, CoreId, catch};
+
+use crate::core_loop::{Lifecycle, Spin, SpinPolicy};
+use crate::remote::Remote;
+use crate::task::{Home, JoinHandle, Meta, TaskList, spawn_here};
+use crate::time::Timers;
+
+/// What one core runs. It stays on the thread that made it.
+pub struct Executor {
+    core: Core,
+    home: Arc<Home>,
+    remote: Remote,
+    queue: RefCell<VecDeque<Runnable<Meta>>>,
+    tasks: TaskList,
+    timers: Rc<Timers>,
+    clock: Arc<dyn Clock>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) spin: Spin,
+    polls: Cell<u64>,
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor").field("core", &self.core.id()).finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    /// The executor of `core`, whose fabric `remote` knows.
+    ///
+    /// # Panics
+    ///
+    /// If `core` is of another fabric than `remote`.
+    #[must_use]
+    pub fn new(core: Core, remote: Remote, clock: Arc<dyn Clock>, spin: SpinPolicy) -> Self {
+        let home = remote.home(core.id()).clone();
+        Self {
+            core,
+            home,
+            lifecycle: remote.lifecycle().clone(),
+            remote,
+            queue: RefCell::default(),
+            tasks: TaskList::default(),
+            timers: Rc::default(),
+            clock,
+            spin: Spin::new(spin),
+            polls: Cell::new(0),
+        }
+    }
+
+    /// The core's endpoint.
+    #[must_use]
+    #[inline(always)]
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The way to this and the other cores from any thread.
+    #[must_use]
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    #[inline(always)]
+    pub(crate) fn home(&self) -> &Arc<Home> {
+        &self.home
+    }
+
+    pub(crate) fn is_peer(&self, home: &Home) -> bool {
+        home.fabric.is_same(&self.home.fabric)
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskList {
+        &self.tasks
+    }
+
+    pub(crate) fn timers(&self) -> &Rc<Timers> {
+        &self.timers
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Nanoseconds of the core's clock.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.clock.now_ns()
+    }
+
+    /// How many polls of tasks this core has made.
+    #[must_use]
+    pub fn polls(&self) -> u64 {
+        self.polls.get()
+    }
+
+    /// Spawns a future on this core; it need not be `Send`. While the core shuts down the task ends at once, cancelled.
+    #[inline(always)]
+    pub fn spawn<Fut>(&self, future: Fut) -> JoinHandle<Fut::Output>
+    where
+        Fut: Future + 'static,
+    {
+        spawn_here(self, future)
+    }
+
+    #[inline(always)]
+    pub(crate) fn enqueue(&self, runnable: Runnable<Meta>) {
+        if self.core.is_closing() {
+            // [loop E1]
+            runnable.metadata().cancel();
+        }
+        self.queue.borrow_mut().push_back(runnable);
+    }
+
+    pub(crate) fn has_runnable(&self) -> bool {
+        !self.queue.borrow().is_empty()
+    }
+
+    /// Polls up to `budget` tasks. Returns how many it polled.
+    #[inline(always)]
+    pub(crate) fn run_tasks(&self, budget: u32) -> u32 {
+        let mut polled = 0;
+        while polled < budget {
+            let Some(runnable) = self.queue.borrow_mut().pop_front() else { break };
+            polled += 1;
+            // What still panics here is the destructor of an output that nobody wanted, or a waker's.
+            let _ = catch(|| runnable.run());
+        }
+        self.polls.set(self.polls.get() + u64::from(polled));
+        polled
+    }
+
+    /// Makes this the calling thread's executor until the guard is dropped.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        assert!(self.core.port().current().is_null(), "one thread runs one core at a time");
+        // SAFETY: 1. only this module stores and follows the slot; it is cleared before `self` can go away.
+        unsafe { self.core.port().set_current(core::ptr::from_ref(self).cast()) };
+        Entered(self)
+    }
+}
+
+/// While it lives, the thread's slot points to its executor.
+pub(crate) struct Entered<'a>(&'a Executor);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        // SAFETY: 1. as in `enter`; null is always allowed.
+        unsafe { self.0.core.port().set_current(core::ptr::null()) };
+    }
+}
+
+/// Runs `f` with the calling thread's executor; `None` on a thread that runs no core.
+#[inline(always)]
+pub fn with_current<R>(port: &dyn Port, f: impl FnOnce(&Executor) -> R) -> Option<R> {
+    let slot = port.current().cast::<Executor>();
+    if slot.is_null() {
+        return None;
+    }
+    // SAFETY: 1. a port returns what was stored on this thread, and only `enter` stores: an executor that lives until
+    // its guard stores null. 2. the reference ends with `f`, on the same thread, inside the guard's scope.
+    Some(f(unsafe { &*slot }))
+}
+
+#[inline(always)]
+pub(crate) fn with_raw(port: &dyn Port, f: impl FnOnce(&Executor)) {
+    with_current(port, f);
+}
+
+/// Runs `f` with the executor of a task's home, on the home's thread.
+pub(crate) fn with_executor(meta: &Meta, f: impl FnOnce(&Executor)) {
+    with_current(&*meta.home().port, |executor| {
+        debug_assert_eq!(executor.core.id(), meta.home().id);
+        f(executor);
+    });
+}
+
+/// The id of the core that the calling thread runs.
+pub(crate) fn current_core(port: &dyn Port) -> Option<CoreId> {
+    with_current(port, |executor| executor.core.id())
+}

@@ -1,0 +1,142 @@
+//! The cores of a runtime as any thread sees them.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use futures_channel::oneshot;
+use ipiq_fabric::call::CallError;
+use ipiq_fabric::port::Port;
+use ipiq_fabric::{CoreId, Fabric, Message, catch};
+
+use crate::core_loop::Lifecycle;
+use crate::executor::{current_core, with_current};
+use crate::task::{Home, JoinHandle, spawn_there};
+
+/// The way to a set of cores from any thread. Clones are cheap and refer to the same cores.
+#[derive(Clone)]
+pub struct Remote {
+    homes: Arc<[Arc<Home>]>,
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("cores", &self.cores()).finish_non_exhaustive()
+    }
+}
+
+impl Remote {
+    /// The cores of `fabric` on `port`.
+    #[must_use]
+    pub fn new(fabric: &Fabric, port: &Arc<dyn Port>) -> Self {
+        let home = |index| Arc::new(Home { id: CoreId::new(index), fabric: fabric.clone(), port: port.clone() });
+        Self { homes: (0..fabric.cores()).map(home).collect(), lifecycle: Arc::new(Lifecycle::new(fabric.cores())) }
+    }
+
+    /// How many cores there are.
+    #[must_use]
+    pub fn cores(&self) -> usize {
+        self.homes.len()
+    }
+
+    /// The fabric that connects them.
+    #[must_use]
+    pub fn fabric(&self) -> &Fabric {
+        &self.homes[0].fabric
+    }
+
+    pub(crate) fn home(&self, core: CoreId) -> &Arc<Home> {
+        match self.homes.get(core.index()) {
+            Some(home) => home,
+            None => panic!("there is no {core}: the runtime has {} cores", self.cores()),
+        }
+    }
+
+    pub(crate) fn lifecycle(&self) -> &Arc<Lifecycle> {
+        &self.lifecycle
+    }
+
+    /// Spawns on `core` the future that `init` makes there. `init` crosses; the future need not be `Send`.
+    ///
+    /// Never waits. On a runtime that has stopped the task is cancelled at once.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such core.
+    #[inline(always)]
+    pub fn spawn_on<Init, Fut>(&self, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        spawn_there(self.home(core), init)
+    }
+
+    /// Runs `f` on `core`, between two of its polls, from any thread.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such core.
+    pub fn call_on<F, R>(&self, core: CoreId, f: F) -> RemoteCall<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let message = Message::foreign(move |core, _| {
+            if !core.is_closing() {
+                // Nobody waits any more: the value is dropped here.
+                let _ = catch(|| drop(sender.send(catch(f))));
+            }
+        });
+        // A core that has left gives the message back; dropping it ends the channel.
+        drop(self.home(core).fabric.post(core, message));
+        RemoteCall { receiver }
+    }
+
+    /// The core that the calling thread runs, if it is one of these.
+    #[must_use]
+    pub fn current_core(&self) -> Option<CoreId> {
+        let port = &*self.homes[0].port;
+        with_current(port, |executor| executor.is_peer(&self.homes[0]))
+            .filter(|&own| own)
+            .and_then(|_| current_core(port))
+    }
+
+    /// Tells every core to end. Each cancels its tasks and leaves.
+    pub fn stop(&self) {
+        self.lifecycle.stop();
+        (0..self.cores()).map(CoreId::new).for_each(|core| self.fabric().nudge(core));
+    }
+
+    /// Counts a core that was never run as ended, so that the others can end without it.
+    pub fn skip(&self) {
+        self.lifecycle.skip();
+    }
+}
+
+/// The value of a closure that runs on a core, awaited from any thread.
+///
+/// # Cancel safety
+///
+/// Dropping it does not stop the closure; its value is dropped.
+#[must_use = "futures do nothing unless polled"]
+#[derive(Debug)]
+pub struct RemoteCall<R> {
+    receiver: oneshot::Receiver<Result<R, ipiq_fabric::PanicPayload>>,
+}
+
+impl<R> Future for RemoteCall<R> {
+    type Output = Result<R, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.receiver).poll(cx).map(|received| match received {
+            Ok(outcome) => outcome.map_err(CallError::Panicked),
+            Err(oneshot::Canceled) => Err(CallError::Gone),
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! The futures of time.
+
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+
+use ipiq_fabric::port::Clock;
+
+use super::{Key, NEVER, Timers};
+use crate::Executor;
+
+/// Waits until a point of its core's clock.
+///
+/// # Cancel safety
+///
+/// Dropping it removes the timer.
+#[must_use = "futures do nothing unless polled"]
+pub struct Sleep {
+    timers: Rc<Timers>,
+    clock: Arc<dyn Clock>,
+    deadline_ns: u64,
+    key: Option<Key>,
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").field("deadline_ns", &self.deadline_ns).finish_non_exhaustive()
+    }
+}
+
+/// A sleep until `deadline_ns` of `executor`'s clock. `u64::MAX` never comes.
+pub fn sleep_until(executor: &Executor, deadline_ns: u64) -> Sleep {
+    Sleep { timers: executor.timers().clone(), clock: executor.clock().clone(), deadline_ns, key: None }
+}
+
+impl Sleep {
+    /// The deadline, in nanoseconds of the core's clock.
+    #[must_use]
+    pub fn deadline_ns(&self) -> u64 {
+        self.deadline_ns
+    }
+
+    /// Moves the deadline; the sleep starts anew.
+    pub fn reset(&mut self, deadline_ns: u64) {
+        if let Some(key) = self.key.take() {
+            self.timers.remove(key);
+        }
+        self.deadline_ns = deadline_ns;
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.deadline_ns != NEVER && self.clock.now_ns() >= self.deadline_ns {
+            if let Some(key) = self.key.take() {
+                self.timers.remove(key);
+            }
+            return Poll::Ready(());
+        }
+        let registered = self.key.is_some_and(|key| self.timers.refresh(key, cx.waker()));
+        if !registered {
+            self.key = Some(self.timers.insert(self.deadline_ns, cx.waker().clone()));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.timers.remove(key);
+        }
+    }
+}
+
+/// The time ran out before the future was ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elapsed;
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the deadline has elapsed")
+    }
+}
+
+impl core::error::Error for Elapsed {}
+
+/// A future with a deadline.
+///
+/// # Cancel safety
+///
+/// As the inner future; the timer is removed.
+#[must_use = "futures do nothing unless polled"]
+#[derive(Debug)]
+pub struct Timeout<F> {
+    future: F,
+    sleep: Sleep,
+}
+
+/// `future`, unless `sleep` ends first.
+pub fn timeout<F: Future>(future: F, sleep: Sleep) -> Timeout<F> {
+    Timeout { future, sleep }
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: 1. neither field is moved out of the pinned struct.
+        let this = unsafe { self.get_unchecked_mut() };
+        // SAFETY: 1. `future` is pinned with the struct and has no other access path.
+        let future = unsafe { Pin::new_unchecked(&mut this.future) };
+        if let Poll::Ready(output) = future.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        Pin::new(&mut this.sleep).poll(cx).map(|()| Err(Elapsed))
+    }
+}
+
+/// Ticks at a fixed rate. A tick that was missed comes at once, and the next ones keep the original phase.
+#[derive(Debug)]
+pub struct Interval {
+    sleep: Sleep,
+    period_ns: u64,
+}
+
+/// An interval whose first tick comes at once.
+///
+/// # Panics
+///
+/// If `period` is zero.
+pub fn interval(executor: &Executor, period: Duration) -> Interval {
+    let period_ns = u64::try_from(period.as_nanos()).unwrap_or(NEVER);
+    assert!(period_ns > 0, "an interval's period is above zero");
+    Interval { sleep: sleep_until(executor, executor.now_ns()), period_ns }
+}
+
+impl Interval {
+    /// Waits for the next tick. Returns its deadline in nanoseconds of the core's clock.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no tick.
+    pub async fn tick(&mut self) -> u64 {
+        (&mut self.sleep).await;
+        let deadline = self.sleep.deadline_ns;
+        let now = self.sleep.clock.now_ns();
+        let missed = (now - deadline) / self.period_ns;
+        let next = deadline.saturating_add(self.period_ns.saturating_mul(missed + 1));
+        self.sleep.reset(next);
+        deadline
+    }
+
+    /// The time between two ticks.
+    #[must_use]
+    pub fn period(&self) -> Duration {
+        Duration::from_nanos(self.period_ns)
+    }
+}

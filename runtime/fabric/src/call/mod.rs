@@ -1,0 +1,403 @@
+#![doc = include_str!("README.md")]
+
+use alloc::rc::Rc;
+use core::alloc::Layout;
+use core::cell::Cell;
+use core::fmt;
+use core::ptr::NonNull;
+use core::task::{Context, Poll, Waker};
+
+use crate::block::BlockPool;
+use crate::message::Deliver;
+use crate::sync::mutant;
+use crate::unwind::catch;
+use crate::{Core, CoreId, PanicPayload, SendError, SpaceWait};
+
+/// Why a call has no value.
+#[non_exhaustive]
+pub enum CallError {
+    /// The closure panicked, with this payload.
+    Panicked(PanicPayload),
+    /// The target core has left, or is closing; the closure did not run.
+    Gone,
+}
+
+impl CallError {
+    /// Whether the target had left.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone)
+    }
+
+    /// Whether the closure panicked.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        matches!(self, Self::Panicked(_))
+    }
+
+    /// What the closure panicked with.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if it is no panic.
+    pub fn try_into_panic(self) -> Result<PanicPayload, Self> {
+        match self {
+            Self::Panicked(payload) => Ok(payload),
+            other => Err(other),
+        }
+    }
+}
+
+impl fmt::Debug for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Panicked(_) => "Panicked(..)",
+            Self::Gone => "Gone",
+        })
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(payload) => {
+                write!(f, "the called closure panicked: {}", panic_text(payload))
+            }
+            Self::Gone => f.write_str("the called core has left; the closure did not run"),
+        }
+    }
+}
+
+impl core::error::Error for CallError {}
+
+/// The text of a panic, if it has one.
+#[must_use]
+pub fn panic_text(payload: &PanicPayload) -> &str {
+    if let Some(text) = payload.downcast_ref::<&'static str>() {
+        text
+    } else if let Some(text) = payload.downcast_ref::<alloc::string::String>() {
+        text
+    } else {
+        "(no text)"
+    }
+}
+
+/// What comes back from a call.
+pub type Outcome<R> = Result<R, CallError>;
+
+enum State<R> {
+    Waiting(Option<Waker>),
+    Done(Outcome<R>),
+    Abandoned,
+    /// Only while a step is in the middle of changing the state.
+    Moving,
+}
+
+/// The caller's record of one call.
+struct Block<R> {
+    pool: Rc<BlockPool>,
+    state: Cell<State<R>>,
+}
+
+/// The name of a block: followed only at home.
+struct Name<R>(NonNull<Block<R>>);
+
+// SAFETY: 1. away from home a name is only carried. `R` itself travels in the reply, whose constructor requires `Send`.
+unsafe impl<R> Send for Name<R> {}
+
+impl<R> Clone for Name<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Name<R> {}
+
+impl<R> Name<R> {
+    #[inline(always)]
+    fn new(core: &Core) -> Self {
+        let block = core.blocks().take(Layout::new::<Block<R>>()).cast::<Block<R>>();
+        let content = Block { pool: core.blocks().clone(), state: Cell::new(State::Waiting(None)) };
+        // SAFETY: 1. the pool gave memory for this layout.
+        unsafe { block.write(content) };
+        Self(block)
+    }
+
+    /// # Safety
+    ///
+    /// 1. The caller is at home. 2. It is an owner by the table of states.
+    #[inline(always)]
+    unsafe fn block(&self) -> &Block<R> {
+        // SAFETY: 1. an owner's block is not freed.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// # Safety
+    ///
+    /// 1. The caller is at home. 2. It is the last owner.
+    #[inline(always)]
+    unsafe fn free(self) {
+        // SAFETY: 1. the last owner may move the content out.
+        let block = unsafe { self.0.read() };
+        let pool = block.pool.clone();
+        drop(block);
+        // SAFETY: 1. the block came from a pool's `take` with this layout and has no owner left.
+        unsafe { pool.give(self.0.cast(), Layout::new::<Block<R>>()) };
+    }
+
+    /// H3 and X1.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller is at home. 2. It is the request or the reply, the other owner of the block.
+    #[inline(always)]
+    unsafe fn complete(self, outcome: Outcome<R>) {
+        // SAFETY: 1., 2. as required here.
+        let block = unsafe { self.block() };
+        // [call H3]
+        match block.state.replace(State::Moving) {
+            State::Waiting(waker) => {
+                block.state.set(State::Done(outcome));
+                if let Some(waker) = waker
+                    && !mutant!("call-no-wake")
+                {
+                    waker.wake();
+                }
+            }
+            _ => {
+                // SAFETY: 1. as required. 2. the future has abandoned it.
+                unsafe { self.free() };
+                // A destructor's panic must not reach the core's loop.
+                let _ = catch(move || drop(outcome));
+            }
+        }
+    }
+}
+
+struct Request<F, R> {
+    name: Name<R>,
+    f: F,
+}
+
+impl<F, R> Deliver for Request<F, R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    #[inline(always)]
+    fn deliver(self, core: &Core, source: CoreId) {
+        let Self { name, f } = self;
+        // [call T1]
+        let outcome = if core.is_closing() {
+            let _ = catch(move || drop(f));
+            Err(CallError::Gone)
+        } else {
+            catch(f).map_err(CallError::Panicked)
+        };
+        // [call T2]
+        core.deliver_or_list(source, Reply { name, outcome });
+    }
+
+    fn take_back(self) {
+        // [call X1]
+        // SAFETY: 1. only the source takes a message back, at home. 2. this is the request.
+        unsafe { self.name.complete(Err(CallError::Gone)) };
+        let f = self.f;
+        let _ = catch(move || drop(f));
+    }
+}
+
+struct Reply<R> {
+    name: Name<R>,
+    outcome: Outcome<R>,
+}
+
+impl<R: Send + 'static> Deliver for Reply<R> {
+    #[inline(always)]
+    fn deliver(self, _core: &Core, _source: CoreId) {
+        // SAFETY: 1. a reply is sent to the request's source, which is the block's home. 2. this is the reply.
+        unsafe { self.name.complete(self.outcome) };
+    }
+}
+
+enum Stage<F, R> {
+    /// No space yet.
+    Unsent(F, SpaceWait),
+    Sent(Name<R>),
+    /// Answered without a message: the target is the caller, or has left.
+    Answered(Outcome<R>),
+    Finished,
+}
+
+/// A call under way. It stays on its home; poll it with the home's endpoint.
+#[must_use = "a call that is not polled may never be sent"]
+pub struct PendingCall<F, R> {
+    target: CoreId,
+    stage: Stage<F, R>,
+}
+
+impl<F, R> fmt::Debug for PendingCall<F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingCall").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+// Nothing in it is pinned.
+impl<F, R> Unpin for PendingCall<F, R> {}
+
+impl<F, R> PendingCall<F, R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    /// Calls `f` on `target`, from `core`: sends the request now if there is space, else when polled. On the own core `f` runs at
+    /// once, inside this call.
+    ///
+    /// # Panics
+    ///
+    /// If the fabric has no core `target`.
+    #[inline(always)]
+    pub fn new(core: &Core, target: CoreId, f: F) -> Self {
+        assert!(target.index() < core.cores(), "{target} is called, but there are only {} cores", core.cores());
+        if target == core.id() {
+            return Self { target, stage: Stage::Answered(catch(f).map_err(CallError::Panicked)) };
+        }
+        let mut call = Self { target, stage: Stage::Unsent(f, SpaceWait::default()) };
+        call.try_send(core);
+        call
+    }
+
+    #[inline(always)]
+    fn try_send(&mut self, core: &Core) {
+        let Stage::Unsent(f, wait) = core::mem::replace(&mut self.stage, Stage::Finished) else {
+            return;
+        };
+        let name = Name::new(core);
+        // [call H1]
+        self.stage = match core.try_deliver(self.target, Request { name, f }, &wait) {
+            Ok(()) => {
+                let mut wait = wait;
+                core.end_wait(&mut wait);
+                Stage::Sent(name)
+            }
+            Err(refused) => {
+                // SAFETY: 1. this is home. 2. no request was sent: nobody else owns the block.
+                unsafe { name.free() };
+                match refused {
+                    SendError::Full(request) => Stage::Unsent(request.f, wait),
+                    SendError::Gone(request) => {
+                        let f = request.f;
+                        let _ = catch(move || drop(f));
+                        Stage::Answered(Err(CallError::Gone))
+                    }
+                }
+            }
+        };
+    }
+
+    /// The outcome, once it is there. `core` is the endpoint that made the call.
+    ///
+    /// # Panics
+    ///
+    /// If polled again after it was ready.
+    #[inline(always)]
+    pub fn poll(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<Outcome<R>> {
+        if let Stage::Unsent(_, wait) = &mut self.stage {
+            if core.poll_space(self.target, wait, cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.try_send(core);
+        }
+        if self.is_unsent() {
+            // Space was there, and another send took it between the look and the push: look again.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.poll_sent(cx)
+    }
+
+    /// As [`poll`](Self::poll), for a call that is not [`is_unsent`](Self::is_unsent).
+    ///
+    /// # Panics
+    ///
+    /// If it is unsent, or polled again after it was ready.
+    #[inline(always)]
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<R>> {
+        match &self.stage {
+            Stage::Sent(name) => {
+                // SAFETY: 1. a pending call is not `Send`: it is at home. 2. the future owns it until `Finished`.
+                let block = unsafe { name.block() };
+                match block.state.replace(State::Moving) {
+                    State::Done(outcome) => {
+                        // [call H4]
+                        // SAFETY: 1. as above. 2. `Done`: the reply is through.
+                        unsafe { name.free() };
+                        self.stage = Stage::Finished;
+                        Poll::Ready(outcome)
+                    }
+                    State::Waiting(old) => {
+                        // [call H2]
+                        let kept = old.filter(|waker| waker.will_wake(cx.waker()));
+                        block.state.set(State::Waiting(Some(kept.unwrap_or_else(|| cx.waker().clone()))));
+                        Poll::Pending
+                    }
+                    State::Abandoned | State::Moving => {
+                        unreachable!("a call's future is alive and polled from one place")
+                    }
+                }
+            }
+            Stage::Answered(_) => match core::mem::replace(&mut self.stage, Stage::Finished) {
+                Stage::Answered(outcome) => Poll::Ready(outcome),
+                _ => unreachable!("the stage was just looked at"),
+            },
+            Stage::Unsent(..) => panic!("an unsent call needs its endpoint"),
+            Stage::Finished => panic!("a call was polled after it was ready"),
+        }
+    }
+}
+
+impl<F, R> PendingCall<F, R> {
+    /// Whether the request still waits for space.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        matches!(self.stage, Stage::Unsent(..))
+    }
+
+    /// The place in the queue for space, to be given up with [`Core::end_wait`] when the call is dropped unsent.
+    pub fn take_wait(&mut self) -> Option<SpaceWait> {
+        match &mut self.stage {
+            Stage::Unsent(_, wait) => Some(core::mem::take(wait)),
+            _ => None,
+        }
+    }
+}
+
+impl<F, R> Drop for PendingCall<F, R> {
+    fn drop(&mut self) {
+        let Stage::Sent(name) = &self.stage else {
+            return;
+        };
+        let name = *name;
+        // SAFETY: 1. a pending call is not `Send`: it is at home. 2. the future owns it.
+        let block = unsafe { name.block() };
+        // [call H5]
+        match block.state.replace(State::Abandoned) {
+            State::Waiting(waker) => {
+                if mutant!("call-free-early") {
+                    // SAFETY: none; the model must fail.
+                    unsafe { name.free() };
+                }
+                if mutant!("call-abandon-forgotten") {
+                    block.state.set(State::Waiting(None));
+                }
+                drop(waker);
+            }
+            State::Done(outcome) => {
+                // SAFETY: 1. as above. 2. `Done`: the reply is through.
+                unsafe { name.free() };
+                drop(outcome);
+            }
+            State::Abandoned | State::Moving => unreachable!("a call's future is dropped once"),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What the cores count. Each figure is written by one core with plain stores and may be read by any thread at any time;
+//! figures of different lines need not be from the same instant.
+
+/// What one core counts of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CoreCounters {
+    /// Passes over the inbox.
+    pub ticks: u64,
+    /// Times it armed its doorbell and found nothing to do, so that it slept.
+    pub parked: u64,
+    /// Times it wanted to sleep and stayed awake: something had arrived, or the heavy fence was busy.
+    pub park_refused: u64,
+    /// Messages of threads that are no core.
+    pub foreign_received: u64,
+    /// The deepest nesting of message functions.
+    pub max_nesting: u64,
+}
+
+/// What is counted of one source and target.
+///
+/// Every message in a ring was announced once, so `sent <= avoided + kicked + passive` when nothing is under way; the rest of the
+/// kicks are repeated ones of a sender that waits for space, and those that a flush gives for passive messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PairCounters {
+    /// Messages put into the ring.
+    pub sent: u64,
+    /// Messages that the target took out.
+    pub received: u64,
+    /// Times a send found the ring full, or above its limit.
+    pub full: u64,
+    /// Rings of the doorbell that needed no kick.
+    pub avoided: u64,
+    /// Kicks.
+    pub kicked: u64,
+    /// Messages sent passively.
+    pub passive: u64,
+    /// Messages that went to the overflow list first.
+    pub overflowed: u64,
+}

@@ -1,0 +1,238 @@
+#![doc = include_str!("README.md")]
+
+use crate::port::{FenceKind, Port};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence, mutant};
+use crate::{CoreId, MAX_CORES};
+
+const WORDS: usize = MAX_CORES / 64;
+
+/// What a target's `state` word may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum State {
+    /// It looks by itself.
+    Awake = 0,
+    /// It sleeps, or will once it has looked a last time.
+    Parked = 1,
+    /// As `Parked`, and somebody has promised to kick it.
+    Kicked = 2,
+    /// It has left and drains for the last time.
+    Gone = 3,
+    /// It has left; its rings belong to their sources.
+    Drained = 4,
+}
+
+impl State {
+    #[inline(always)]
+    fn from_bits(bits: u32) -> Self {
+        match bits {
+            0 => Self::Awake,
+            1 => Self::Parked,
+            2 => Self::Kicked,
+            3 => Self::Gone,
+            _ => Self::Drained,
+        }
+    }
+}
+
+/// What a sender has to do after ringing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Rung {
+    /// Nothing: the target looks by itself, or somebody else kicks it.
+    Avoided,
+    /// Kick it: this sender won.
+    Kick,
+    /// The target has left.
+    Gone,
+}
+
+/// One target's doorbell.
+pub(crate) struct Doorbell {
+    state: AtomicU32,
+    pending: [AtomicU64; WORDS],
+}
+
+impl Doorbell {
+    pub(crate) fn new() -> Self {
+        Self { state: AtomicU32::new(State::Awake as u32), pending: core::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(&self) -> State {
+        State::from_bits(self.state.load(Ordering::Acquire))
+    }
+
+    /// S2 to S4, after a publish by `source`.
+    #[inline(always)]
+    pub(crate) fn ring(&self, source: CoreId, kind: FenceKind) -> Rung {
+        self.announce(source, kind);
+        self.claim_kick()
+    }
+
+    /// S2 and S3 alone: the message will be seen when the target looks.
+    #[inline(always)]
+    pub(crate) fn announce(&self, source: CoreId, kind: FenceKind) {
+        // [doorbell S2]
+        light_fence(kind);
+        let (word, bit) = position(source);
+        // [doorbell S3] relaxed load: a stale "set" is repaired by R3 and K3. The bit is set with release and taken with
+        // acquire, so that who sees it also sees the message; `SeqCst` would order nothing that S2 does not.
+        if self.pending[word].load(Ordering::Relaxed) & bit == 0 {
+            self.pending[word].fetch_or(bit, Ordering::Release);
+        }
+    }
+
+    /// S4 alone: after an announcement.
+    #[inline(always)]
+    pub(crate) fn claim_kick(&self) -> Rung {
+        // [doorbell S4] relaxed: S2 orders it after the publish.
+        match State::from_bits(self.state.load(Ordering::Relaxed)) {
+            State::Awake | State::Kicked => Rung::Avoided,
+            State::Parked => self.exchange_parked(),
+            State::Gone | State::Drained => Rung::Gone,
+        }
+    }
+
+    #[cold]
+    fn exchange_parked(&self) -> Rung {
+        if mutant!("doorbell-no-kick") {
+            return Rung::Avoided;
+        }
+        let (parked, kicked) = (State::Parked as u32, State::Kicked as u32);
+        // [doorbell S4] release: the target's acquire in K5 sees what came before the kick.
+        match self.state.compare_exchange(parked, kicked, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => Rung::Kick,
+            Err(bits) => match State::from_bits(bits) {
+                State::Gone | State::Drained => Rung::Gone,
+                _ => Rung::Avoided,
+            },
+        }
+    }
+
+    /// F1's second half, after a push to the injector by any thread.
+    pub(crate) fn ring_foreign(&self) -> Rung {
+        // [doorbell F1] a full fence: a foreign thread is no party to the choice of the fences.
+        fence(Ordering::SeqCst);
+        self.claim_kick()
+    }
+
+    /// The sources whose bit is set, 64 per word.
+    #[inline(always)]
+    pub(crate) fn pending(&self, word: usize) -> u64 {
+        // [doorbell R1] acquire: pairs with S3's release.
+        self.pending[word].load(Ordering::Acquire)
+    }
+
+    /// R2: the ring of `source` was empty for long enough.
+    pub(crate) fn quiet(&self, source: CoreId) {
+        let (word, bit) = position(source);
+        // [doorbell R2] relaxed: whoever sets the bit again publishes with release.
+        self.pending[word].fetch_and(!bit, Ordering::Relaxed);
+    }
+
+    /// K1 to K3: announces the sleep and looks a last time. `None`: stay awake.
+    ///
+    /// `nothing_waits` must look at every ring and at the injector, whatever the pending bits say.
+    pub(crate) fn arm(
+        &self,
+        port: &dyn Port,
+        kind: FenceKind,
+        nothing_waits: impl FnOnce() -> bool,
+    ) -> Option<Armed<'_>> {
+        // [doorbell K1] relaxed: K2 orders it before K3's loads.
+        self.state.store(State::Parked as u32, Ordering::Relaxed);
+        // [doorbell K2]
+        if !heavy_fence(port, kind) {
+            self.disarm();
+            return None;
+        }
+        let armed = Armed { doorbell: self };
+        // [doorbell K3]
+        (mutant!("doorbell-no-recheck") || nothing_waits()).then_some(armed)
+    }
+
+    /// K5. `true`: somebody kicked.
+    fn disarm(&self) -> bool {
+        // [doorbell K5] an exchange, because a sender may be between its load and its exchange (S4); acquire pairs with
+        // the release there.
+        self.state.swap(State::Awake as u32, Ordering::Acquire) == State::Kicked as u32
+    }
+
+    /// G1's first half: every later sender sees that the core has gone, every earlier message is visible.
+    pub(crate) fn leave(&self, port: &dyn Port, kind: FenceKind) {
+        // [doorbell G1]
+        self.state.store(State::Gone as u32, Ordering::Relaxed);
+        let mut turn = 0;
+        while !heavy_fence(port, kind) {
+            port.relax(turn);
+            turn += 1;
+        }
+    }
+
+    /// G1's second half: the last drain is over.
+    pub(crate) fn left(&self) {
+        // [doorbell G1] release: the sources that take over (G2) see the last drain.
+        self.state.store(State::Drained as u32, Ordering::Release);
+    }
+}
+
+/// Proof that a doorbell is armed: from its making on, every sender kicks. Dropping it ends that.
+pub struct Armed<'a> {
+    doorbell: &'a Doorbell,
+}
+
+impl core::fmt::Debug for Armed<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Armed").finish_non_exhaustive()
+    }
+}
+
+impl Armed<'_> {
+    /// Whether somebody has promised a kick already: a sleep would end at once.
+    #[must_use]
+    pub fn is_kicked(&self) -> bool {
+        self.doorbell.state() == State::Kicked
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        // [doorbell K5]
+        self.doorbell.disarm();
+    }
+}
+
+#[inline(always)]
+fn position(source: CoreId) -> (usize, u64) {
+    (source.index() / 64, 1 << (source.index() % 64))
+}
+
+/// The sender's half of the store→load barrier.
+#[inline(always)]
+pub(crate) fn light_fence(kind: FenceKind) {
+    if mutant!("doorbell-no-light-fence") {
+        return;
+    }
+    match kind {
+        // The machine's heavy fence stands in for the instruction. The model checker has no such fence: there, both
+        // halves are fences (`tests/tso.rs` checks this variant against a model of store buffers).
+        FenceKind::Asymmetric if cfg!(loom) => fence(Ordering::SeqCst),
+        FenceKind::Asymmetric => compiler_fence(Ordering::SeqCst),
+        FenceKind::Symmetric => fence(Ordering::SeqCst),
+    }
+}
+
+/// The parking core's half. `false`: not granted now.
+pub(crate) fn heavy_fence(port: &dyn Port, kind: FenceKind) -> bool {
+    if mutant!("doorbell-no-heavy-fence") {
+        return true;
+    }
+    match kind {
+        FenceKind::Asymmetric => port.heavy_fence(),
+        FenceKind::Symmetric => {
+            fence(Ordering::SeqCst);
+            true
+        }
+    }
+}

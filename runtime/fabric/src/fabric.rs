@@ -1,0 +1,311 @@
+//! The set of cores and what they share.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc as StdArc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crossbeam_queue::SegQueue;
+
+use crate::doorbell::{Doorbell, Rung, State};
+use crate::endpoint::Core;
+use crate::overflow::Link;
+use crate::port::{FenceKind, Port};
+use crate::sync::{Arc, AtomicPtr, AtomicU64, Counter, Ordering, Padded};
+use crate::{CoreCounters, CoreId, MAX_CORES, Message, PairCounters};
+
+/// The shape of a fabric.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many cores, 1 to [`MAX_CORES`].
+    pub cores: usize,
+    /// Slots per ring: a power of two from 2 to 2^20. A ring exists only once its pair has talked.
+    pub ring_capacity: usize,
+    /// The first index of every ring; only tests of index wrap have a reason to set it.
+    pub first_index: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { cores: 1, ring_capacity: 256, first_index: 0 }
+    }
+}
+
+/// A [`Config`] that makes no fabric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The number of cores is zero or above [`MAX_CORES`].
+    Cores(usize),
+    /// The ring capacity is no power of two from 2 to 2^20.
+    RingCapacity(usize),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cores(n) => write!(f, "{n} cores asked for: choose 1 to {MAX_CORES}"),
+            Self::RingCapacity(n) => {
+                write!(f, "a ring capacity of {n} asked for: choose a power of two from 2 to 1048576")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+/// One core's part of what is shared.
+pub(crate) struct CoreShared {
+    pub(crate) doorbell: Padded<Doorbell>,
+    pub(crate) injector: Padded<SegQueue<Message>>,
+    pub(crate) counts: Padded<OwnCounters>,
+}
+
+/// Counted by the core itself.
+#[derive(Default)]
+pub(crate) struct OwnCounters {
+    pub(crate) ticks: Counter,
+    pub(crate) parked: Counter,
+    pub(crate) park_refused: Counter,
+    pub(crate) foreign_received: Counter,
+    pub(crate) max_nesting: Counter,
+}
+
+pub(crate) struct Shared {
+    pub(crate) port: StdArc<dyn Port>,
+    pub(crate) fence: FenceKind,
+    pub(crate) cores: Box<[CoreShared]>,
+    /// How many cores have left.
+    pub(crate) departures: AtomicU64,
+    /// `links[target * cores + source]`, null until the pair first talks.
+    links: Box<[AtomicPtr<Link>]>,
+    config: Config,
+}
+
+impl Shared {
+    #[inline(always)]
+    fn cell(&self, source: CoreId, target: CoreId) -> &AtomicPtr<Link> {
+        &self.links[target.index() * self.cores.len() + source.index()]
+    }
+
+    /// The link from `source` to `target`, if they ever talked.
+    #[inline(always)]
+    pub(crate) fn link(&self, source: CoreId, target: CoreId) -> Option<Arc<Link>> {
+        let link = self.cell(source, target).load(Ordering::Acquire);
+        if link.is_null() {
+            return None;
+        }
+        // SAFETY: 1. a non-null cell holds one count of the link until `self` is dropped.
+        unsafe { Arc::increment_strong_count(link) };
+        // SAFETY: 1. the count just taken.
+        Some(unsafe { Arc::from_raw(link) })
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_link(&self, source: CoreId, target: CoreId) -> bool {
+        !self.cell(source, target).load(Ordering::Acquire).is_null()
+    }
+
+    /// Makes the link from `source` to `target`. Called once per pair, by the source.
+    pub(crate) fn make_link(&self, source: CoreId, target: CoreId) -> Arc<Link> {
+        let link = Arc::new(Link::new(self.config.ring_capacity as u32, self.config.first_index));
+        // Release: who finds the pointer finds the link whole.
+        self.cell(source, target).store(Arc::into_raw(link.clone()).cast_mut(), Ordering::Release);
+        link
+    }
+
+    #[inline(always)]
+    pub(crate) fn core(&self, core: CoreId) -> &CoreShared {
+        &self.cores[core.index()]
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for cell in &self.links {
+            let link = cell.load(Ordering::Acquire);
+            if !link.is_null() {
+                // SAFETY: 1. the count that `make_link` put into the cell.
+                drop(unsafe { Arc::from_raw(link) });
+            }
+        }
+    }
+}
+
+/// The cores of one runtime, as seen from any thread. Clones refer to the same fabric.
+#[derive(Clone)]
+pub struct Fabric {
+    shared: StdArc<Shared>,
+}
+
+impl fmt::Debug for Fabric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fabric").field("cores", &self.cores()).field("fence", &self.shared.fence).finish()
+    }
+}
+
+impl Fabric {
+    /// A fabric and one [`Seat`] per core, in the order of their ids.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if the configuration is out of its bounds.
+    pub fn new(config: Config, port: StdArc<dyn Port>) -> Result<(Self, Vec<Seat>), ConfigError> {
+        let cores = config.cores;
+        if !(1..=MAX_CORES).contains(&cores) {
+            return Err(ConfigError::Cores(cores));
+        }
+        if !config.ring_capacity.is_power_of_two() || !(2..=1 << 20).contains(&config.ring_capacity) {
+            return Err(ConfigError::RingCapacity(config.ring_capacity));
+        }
+        let core = |_| CoreShared {
+            doorbell: Padded(Doorbell::new()),
+            injector: Padded(SegQueue::new()),
+            counts: Padded::default(),
+        };
+        let shared = StdArc::new(Shared {
+            fence: port.fence_kind(),
+            port,
+            cores: (0..cores).map(core).collect(),
+            departures: AtomicU64::new(0),
+            links: (0..cores * cores).map(|_| AtomicPtr::new(core::ptr::null_mut())).collect(),
+            config,
+        });
+        let seats =
+            (0..cores).map(|index| Seat { shared: shared.clone(), id: CoreId::new(index), entered: false }).collect();
+        Ok((Self { shared }, seats))
+    }
+
+    /// How many cores it has.
+    #[must_use]
+    pub fn cores(&self) -> usize {
+        self.shared.cores.len()
+    }
+
+    /// Whether `other` is the same fabric.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_same(&self, other: &Self) -> bool {
+        StdArc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Which pair of fences was chosen at start.
+    #[must_use]
+    pub fn fence_kind(&self) -> FenceKind {
+        self.shared.fence
+    }
+
+    /// Hands `message` to `target` from any thread, and kicks it if it sleeps.
+    ///
+    /// Unlike a core's sends this pays a full fence and an allocation now and then, and the queue it goes to has no bound of its own:
+    /// callers bound what they have outstanding. Messages of one thread run in order; they are not ordered with those that cores
+    /// send. Never blocks; callable inside a `Waker`.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`](crate::Gone) with the message if `target` has left the fabric.
+    ///
+    /// # Panics
+    ///
+    /// If the fabric has no core `target`.
+    pub fn post(&self, target: CoreId, message: Message) -> Result<(), crate::Gone<Message>> {
+        let core = self.shared.core(target);
+        if matches!(core.doorbell.state(), State::Gone | State::Drained) {
+            return Err(crate::Gone(message));
+        }
+        core.injector.push(message);
+        match core.doorbell.ring_foreign() {
+            Rung::Avoided => {}
+            Rung::Kick => self.shared.port.kick(target),
+            // [doorbell G2] the injector may be drained by anyone.
+            Rung::Gone => while core.injector.pop().is_some() {},
+        }
+        Ok(())
+    }
+
+    /// Kicks `target` if it sleeps, without a message.
+    ///
+    /// # Panics
+    ///
+    /// If the fabric has no core `target`.
+    pub fn nudge(&self, target: CoreId) {
+        if self.shared.core(target).doorbell.ring_foreign() == Rung::Kick {
+            self.shared.port.kick(target);
+        }
+    }
+
+    /// What `core` has counted of itself.
+    ///
+    /// # Panics
+    ///
+    /// If the fabric has no such core.
+    #[must_use]
+    pub fn core_counters(&self, core: CoreId) -> CoreCounters {
+        let counts = &self.shared.core(core).counts;
+        CoreCounters {
+            ticks: counts.ticks.get(),
+            parked: counts.parked.get(),
+            park_refused: counts.park_refused.get(),
+            foreign_received: counts.foreign_received.get(),
+            max_nesting: counts.max_nesting.get(),
+        }
+    }
+
+    /// What was counted of messages from `source` to `target`; all zero if they never talked.
+    ///
+    /// # Panics
+    ///
+    /// If the fabric has no such cores.
+    #[must_use]
+    pub fn pair_counters(&self, source: CoreId, target: CoreId) -> PairCounters {
+        let Some(link) = self.shared.link(source, target) else {
+            return PairCounters::default();
+        };
+        PairCounters {
+            sent: link.sent.sent.get(),
+            received: link.received.get(),
+            full: link.sent.full.get(),
+            avoided: link.sent.avoided.get(),
+            kicked: link.sent.kicked.get(),
+            passive: link.sent.passive.get(),
+            overflowed: link.sent.overflowed.get(),
+        }
+    }
+}
+
+/// The right to become one core of a fabric, on whichever thread takes it there.
+pub struct Seat {
+    shared: StdArc<Shared>,
+    id: CoreId,
+    entered: bool,
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Seat {
+    /// The core's id.
+    #[must_use]
+    pub fn id(&self) -> CoreId {
+        self.id
+    }
+
+    /// Makes the calling thread the core's home.
+    #[must_use]
+    pub fn enter(mut self) -> Core {
+        self.entered = true;
+        Core::new(self.shared.clone(), self.id)
+    }
+}
+
+impl Drop for Seat {
+    /// A seat that nobody took: the core counts as one that has left.
+    fn drop(&mut self) {
+        if !self.entered {
+            drop(Core::new(self.shared.clone(), self.id));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+#![doc = include_str!("README.md")]
+
+use core::cell::{Cell, OnceCell, RefCell};
+use core::task::Waker;
+
+use alloc::collections::VecDeque;
+
+use crate::ring::{Producer, Ring};
+use crate::sync::{Arc, AtomicBool, Counter, Ordering, Padded, mutant};
+use crate::{CoreId, Message};
+
+/// What two cores share of one direction: the ring, the word of O4 and the counts.
+pub(crate) struct Link {
+    pub(crate) ring: Arc<Ring<Message>>,
+    wanted: Padded<AtomicBool>,
+    pub(crate) sent: Padded<SentCounters>,
+    pub(crate) received: Padded<Counter>,
+}
+
+/// Counted by the source.
+#[derive(Default)]
+pub(crate) struct SentCounters {
+    pub(crate) sent: Counter,
+    pub(crate) full: Counter,
+    pub(crate) avoided: Counter,
+    pub(crate) kicked: Counter,
+    pub(crate) passive: Counter,
+    pub(crate) overflowed: Counter,
+}
+
+impl Link {
+    pub(crate) fn new(capacity: u32, first: u32) -> Self {
+        Self {
+            ring: Arc::new(Ring::new(capacity, first)),
+            wanted: Padded(AtomicBool::new(false)),
+            sent: Padded::default(),
+            received: Padded::default(),
+        }
+    }
+
+    /// O4: the source is about to sleep and waits for space.
+    fn want(&self) {
+        if !mutant!("overflow-no-wanted") {
+            // [overflow O4] relaxed: the doorbell's K2 orders it before O5's look at `read`.
+            self.wanted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// W1 after its fence: whether the source must be kicked.
+    #[inline(always)]
+    pub(crate) fn take_wanted(&self) -> bool {
+        // [overflow W1] relaxed: the light fence before it orders it after C3; the line moves only when it was set.
+        self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// A source's end of one direction.
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    end: OnceCell<(Producer<Message>, Arc<Link>)>,
+    list: RefCell<VecDeque<Message>>,
+    /// Length of `list`, readable while it is borrowed.
+    listed: Cell<usize>,
+    waiters: RefCell<VecDeque<(Ticket, Waker)>>,
+    next_ticket: Cell<Ticket>,
+    /// A passive message was published and the target has not been rung since.
+    pub(crate) owes_ring: Cell<bool>,
+}
+
+/// A waiter's place in the order of arrival.
+pub(crate) type Ticket = u64;
+
+impl Outgoing {
+    /// The ring and what belongs to it, made on first use.
+    #[inline(always)]
+    pub(crate) fn end(&self, make: impl FnOnce() -> Arc<Link>) -> &(Producer<Message>, Arc<Link>) {
+        self.end.get_or_init(|| {
+            let link = make();
+            // SAFETY: 1. a link is made here only, once per source and target, and each source has one `Outgoing` per
+            // target.
+            let producer = unsafe { Producer::new(link.ring.clone()) };
+            (producer, link)
+        })
+    }
+
+    /// The ring, if it was ever used.
+    #[inline(always)]
+    pub(crate) fn used(&self) -> Option<&(Producer<Message>, Arc<Link>)> {
+        self.end.get()
+    }
+
+    /// Whether messages wait in the list: then every other send must wait too.
+    #[inline(always)]
+    pub(crate) fn has_listed(&self) -> bool {
+        // [overflow O2]
+        self.listed.get() > 0 && !mutant!("overflow-no-order")
+    }
+
+    /// How many messages wait in the list.
+    pub(crate) fn listed(&self) -> u32 {
+        self.listed.get() as u32
+    }
+
+    /// O1.
+    pub(crate) fn list(&self, message: Message) {
+        // [overflow O1]
+        self.list.borrow_mut().push_back(message);
+        self.listed.set(self.listed.get() + 1);
+    }
+
+    /// O3's first half. Returns how many messages went to the ring.
+    pub(crate) fn flush_list(&self) -> usize {
+        let Some((producer, _)) = self.used() else {
+            return 0;
+        };
+        let mut list = self.list.borrow_mut();
+        let mut moved = 0;
+        // [overflow O3]
+        while !list.is_empty() && producer.has_space() {
+            if let Some(message) = list.pop_front()
+                && let Err(message) = producer.push(message)
+            {
+                list.push_front(message);
+                break;
+            }
+            moved += 1;
+        }
+        self.listed.set(list.len());
+        moved
+    }
+
+    /// O3's second half: the waiters that may try now, oldest first.
+    pub(crate) fn next_waiter(&self, woken: u32) -> Option<Waker> {
+        let (producer, link) = self.used()?;
+        let free = link.ring.capacity() - producer.depth();
+        // [overflow O3]
+        if self.has_listed() || woken >= free {
+            return None;
+        }
+        self.waiters.borrow_mut().pop_front().map(|(_, waker)| waker)
+    }
+
+    /// Whether a list or waiters remain.
+    pub(crate) fn wants_space(&self) -> bool {
+        self.listed.get() > 0 || !self.waiters.borrow().is_empty()
+    }
+
+    /// O4.
+    pub(crate) fn announce_want(&self) {
+        if let Some((_, link)) = self.used() {
+            link.want();
+        }
+    }
+
+    /// O5.
+    pub(crate) fn could_flush(&self) -> bool {
+        // [overflow O5]
+        !mutant!("overflow-no-recheck") && self.used().is_some_and(|(producer, _)| producer.has_space())
+    }
+
+    /// Whether a send may go straight to the ring: nothing is listed, and nobody waited before it.
+    pub(crate) fn may_try(&self, ticket: Option<Ticket>) -> bool {
+        if self.has_listed() {
+            return false;
+        }
+        match (self.waiters.borrow().front(), ticket) {
+            (None, _) => true,
+            (Some((first, _)), Some(own)) => own <= *first,
+            (Some(_), None) => false,
+        }
+    }
+
+    /// Registers or refreshes a waiter. A waiter that was woken and found no space keeps its place.
+    pub(crate) fn wait(&self, ticket: &mut Option<Ticket>, waker: &Waker) {
+        let mut waiters = self.waiters.borrow_mut();
+        let own = *ticket.get_or_insert_with(|| {
+            let next = self.next_ticket.get();
+            self.next_ticket.set(next + 1);
+            next
+        });
+        let place = waiters.partition_point(|(other, _)| *other < own);
+        let old = match waiters.get_mut(place) {
+            Some((other, known)) if *other == own => {
+                (!known.will_wake(waker)).then(|| core::mem::replace(known, waker.clone()))
+            }
+            _ => {
+                waiters.insert(place, (own, waker.clone()));
+                None
+            }
+        };
+        // A waker's drop may run foreign code: not under the borrow.
+        drop(waiters);
+        drop(old);
+    }
+
+    /// A waiter gives up or has sent. Returns the waiter to wake in its stead if it had been woken already.
+    pub(crate) fn forget(&self, ticket: Ticket) -> Option<Waker> {
+        let mut waiters = self.waiters.borrow_mut();
+        let place = waiters.partition_point(|(other, _)| *other < ticket);
+        match waiters.get(place) {
+            Some((other, _)) if *other == ticket => {
+                let own = waiters.remove(place);
+                drop(waiters);
+                drop(own);
+                None
+            }
+            _ => waiters.pop_front().map(|(_, waker)| waker),
+        }
+    }
+
+    /// Takes everything that waits, to discard it when the target has gone.
+    pub(crate) fn take_all(&self) -> (VecDeque<Message>, VecDeque<(Ticket, Waker)>) {
+        self.listed.set(0);
+        (self.list.take(), self.waiters.take())
+    }
+}
+
+/// A wait for space in the ring to one target: its place in the queue, if it has one.
+#[derive(Debug, Default)]
+pub struct SpaceWait {
+    pub(crate) ticket: Option<(CoreId, Ticket)>,
+}

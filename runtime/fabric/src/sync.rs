@@ -1,0 +1,88 @@
+//! The seam for atomics: the only module of this crate that names the machine's atomics or the model checker's.
+//!
+//! Built with `--cfg loom`, every shared word of the protocols is one of loom's; otherwise `core`'s.
+
+#[cfg(not(loom))]
+mod machine {
+    pub(crate) use alloc::sync::Arc;
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
+
+    /// `core`'s cell behind the model checker's interface.
+    pub(crate) struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(core::cell::UnsafeCell::new(value))
+        }
+
+        #[inline(always)]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+#[cfg(loom)]
+mod machine {
+    pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::sync::Arc;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+
+    /// The model checker reorders memory itself; the compiler's part is void there.
+    pub(crate) fn compiler_fence(_order: Ordering) {}
+}
+
+pub(crate) use machine::*;
+
+/// A count written by one core and read by anyone: plain loads and stores, never part of a protocol.
+///
+/// Never one of the model checker's, so that counting does not multiply its states.
+#[derive(Default)]
+#[allow(unused_qualifications, reason = "under the model checker the short name is another type")]
+pub(crate) struct Counter(core::sync::atomic::AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning core may call this.
+    #[inline(always)]
+    pub(crate) fn add(&self, n: u64) {
+        let value = self.0.load(Ordering::Relaxed);
+        self.0.store(value.wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Keeps a value on cache lines of its own: two, because the neighbour line is prefetched with it.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct Padded<T>(pub(crate) T);
+
+impl<T> core::ops::Deref for Padded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// `true` while the model checker runs the mutant of this name: the step it guards is then left out, and a model must
+/// fail. Always `false` in a normal build.
+macro_rules! mutant {
+    ($name:literal) => {{
+        #[cfg(loom)]
+        let on = $crate::sync::mutant_is($name);
+        #[cfg(not(loom))]
+        let on = false;
+        on
+    }};
+}
+pub(crate) use mutant;
+
+#[cfg(loom)]
+pub(crate) fn mutant_is(name: &str) -> bool {
+    extern crate std;
+    static NAME: std::sync::OnceLock<std::string::String> = std::sync::OnceLock::new();
+    NAME.get_or_init(|| std::env::var("IPIQ_MUTANT").unwrap_or_default()) == name
+}
