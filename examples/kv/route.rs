@@ -26,10 +26,7 @@ pub(crate) struct Router {
 impl Router {
     /// A router over `shards` shards.
     pub(crate) fn new(shards: usize) -> Self {
-        Self {
-            seed: RandomState::default(),
-            shards,
-        }
+        Self { seed: RandomState::default(), shards }
     }
 
     fn hash(&self, key: &[u8]) -> KeyHash {
@@ -148,13 +145,7 @@ impl Batch {
     }
 
     /// Runs `command`, or files it for the shards that hold its keys.
-    pub(crate) fn apply(
-        &mut self,
-        command: Command<'_>,
-        router: &Router,
-        facts: &Facts,
-        shard: &mut Shard,
-    ) -> Flow {
+    pub(crate) fn apply(&mut self, command: Command<'_>, router: &Router, facts: &Facts, shard: &mut Shard) -> Flow {
         self.local_commands += 1;
         match command {
             Command::Key { key, op } => {
@@ -172,12 +163,15 @@ impl Batch {
         Flow::Continue
     }
 
+    /// Whether replies wait for other shards, or for being merged.
+    pub(crate) fn has_plan(&self) -> bool {
+        !self.plan.is_empty()
+    }
+
     /// The messages of this batch with the shards they go to; [`put_back`](Self::put_back) takes them again.
     pub(crate) fn take_exchanges(&mut self) -> impl Iterator<Item = (usize, Box<Exchange>)> {
         let exchanges = &mut self.exchanges;
-        self.involved
-            .iter()
-            .filter_map(|&shard| Some((shard, exchanges[shard].take()?)))
+        self.involved.iter().filter_map(|&shard| Some((shard, exchanges[shard].take()?)))
     }
 
     /// Takes the exchange back that `shard` has run.
@@ -187,15 +181,11 @@ impl Batch {
 
     /// Puts the replies of all shards into the order of the requests.
     pub(crate) fn assemble(&mut self, facts: &Facts) {
-        if self.plan.is_empty() {
+        if !self.has_plan() {
             return;
         }
         self.plan_local();
-        let mut sources = Sources {
-            plan: &self.plan,
-            local: &self.replies,
-            exchanges: &mut self.exchanges,
-        };
+        let mut sources = Sources { plan: &self.plan, local: &self.replies, exchanges: &mut self.exchanges };
         let mut taken = 0;
         while let Some((&piece, rest)) = sources.plan.split_first() {
             match piece {
@@ -440,21 +430,12 @@ impl Sources<'_> {
         self.plan = rest;
         match *piece {
             Piece::Local { end } => &self.local[std::mem::replace(taken, end)..end],
-            Piece::Remote { shard } => self.exchanges[shard]
-                .as_mut()
-                .map_or(&[][..], |exchange| exchange.next_reply()),
+            Piece::Remote { shard } => self.exchanges[shard].as_mut().map_or(&[][..], |exchange| exchange.next_reply()),
             Piece::Merged { .. } => unreachable!("merges do not nest"),
         }
     }
 
-    fn merge(
-        &mut self,
-        merge: Merge,
-        parts: usize,
-        taken: &mut usize,
-        facts: &Facts,
-        out: &mut Vec<u8>,
-    ) {
+    fn merge(&mut self, merge: Merge, parts: usize, taken: &mut usize, facts: &Facts, out: &mut Vec<u8>) {
         match merge {
             Merge::Sum => {
                 let sum = (0..parts).map(|_| integer_reply(self.next(taken))).sum();
@@ -527,9 +508,7 @@ mod tests {
         fn with_limit(shards: usize, home: usize, limit_bytes: Option<usize>) -> Self {
             let ledger = Arc::new(Ledger::new(shards, limit_bytes));
             Self {
-                shards: (0..shards)
-                    .map(|index| Shard::new(index, shards, Arc::clone(&ledger)))
-                    .collect(),
+                shards: (0..shards).map(|index| Shard::new(index, shards, Arc::clone(&ledger))).collect(),
                 router: Router::new(shards),
                 facts: Facts {
                     address: ([127, 0, 0, 1], 1).into(),
@@ -599,9 +578,7 @@ mod tests {
                     lines.push(format!("get k{n}"));
                     expected.push(format!("${} v{n}", n.to_string().len() + 1));
                     lines.push("nonsense".to_owned());
-                    expected.push(
-                        "-ERR unknown command 'nonsense', with args beginning with: ".to_owned(),
-                    );
+                    expected.push("-ERR unknown command 'nonsense', with args beginning with: ".to_owned());
                 }
                 let lines: Vec<_> = lines.iter().map(String::as_str).collect();
                 let observed = rig.ask(&lines);
@@ -628,8 +605,7 @@ mod tests {
                 "mget n",
             ]);
             assert_eq!(
-                observed,
-                "+OK *7 $1 6 $1 2 $-1 $1 3 $1 4 $1 5 $1 6 :5 :3 :2 :3 :1 +OK :0 *0 *1 $-1",
+                observed, "+OK *7 $1 6 $1 2 $-1 $1 3 $1 4 $1 5 $1 6 :5 :3 :2 :3 :1 +OK :0 *0 *1 $-1",
                 "{shards} shards"
             );
         }
@@ -648,11 +624,7 @@ mod tests {
             let reply = rig.ask(&[&format!("scan {cursor} count 7")]);
             let mut words = reply.split(' ');
             cursor = words.nth(2).unwrap().to_owned();
-            seen.extend(
-                words
-                    .filter(|word| word.starts_with("key"))
-                    .map(str::to_owned),
-            );
+            seen.extend(words.filter(|word| word.starts_with("key")).map(str::to_owned));
             if cursor == "0" {
                 break;
             }
@@ -667,10 +639,7 @@ mod tests {
             let mut rig = Rig::new(shards, 0);
             rig.ask(&["mset a 1 b 2 c 3 d 4", "expire a 10"]);
             let info = rig.ask(&["info keyspace"]);
-            assert!(
-                info.ends_with("# Keyspace db0:keys=4,expires=1,avg_ttl=0"),
-                "{info}"
-            );
+            assert!(info.ends_with("# Keyspace db0:keys=4,expires=1,avg_ttl=0"), "{info}");
             assert!(rig.ask(&["info"]).contains(&format!("cores:{shards}")));
             assert_eq!(rig.ask(&["info nosuchsection"]), "$0");
         }
@@ -680,11 +649,7 @@ mod tests {
     fn an_mset_above_the_limit_sets_nothing_on_the_shard_that_refuses() {
         let mut rig = Rig::with_limit(1, 0, Some(1000));
         let value = "x".repeat(600);
-        let observed = rig.ask(&[
-            &format!("mset a {value} b {value}"),
-            "dbsize",
-            "mset a 1 b 2",
-        ]);
+        let observed = rig.ask(&[&format!("mset a {value} b {value}"), "dbsize", "mset a 1 b 2"]);
         assert_eq!(observed, format!("-{} :0 +OK", reply::OUT_OF_MEMORY));
         let mut rig = Rig::with_limit(4, 0, Some(1000));
         let pairs: Vec<_> = (0..20).map(|n| format!("k{n} {value}")).collect();
@@ -699,10 +664,7 @@ mod tests {
         for n in 0..8000 {
             counts[router.shard(router.hash(format!("key:{n:012}").as_bytes()))] += 1;
         }
-        assert!(
-            counts.iter().all(|count| (700..1300).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| (700..1300).contains(count)), "{counts:?}");
     }
 
     #[test]
@@ -711,8 +673,7 @@ mod tests {
         let apply = |rig: &mut Rig, word: &str| {
             let spans = [Span::new(0, word.len())];
             let command = parse(Args::new(word.as_bytes(), &spans), 0).unwrap();
-            rig.batch
-                .apply(command, &rig.router, &rig.facts, &mut rig.shards[0])
+            rig.batch.apply(command, &rig.router, &rig.facts, &mut rig.shards[0])
         };
         assert_eq!(apply(&mut rig, "ping"), Flow::Continue);
         assert_eq!(apply(&mut rig, "QUIT"), Flow::Close);

@@ -24,10 +24,7 @@ struct Account(AtomicUsize);
 impl Ledger {
     /// A ledger of `shards` empty shards.
     pub(crate) fn new(shards: usize, limit_bytes: Option<usize>) -> Self {
-        Self {
-            limit_bytes,
-            used_bytes: (0..shards).map(|_| Account::default()).collect(),
-        }
+        Self { limit_bytes, used_bytes: (0..shards).map(|_| Account::default()).collect() }
     }
 
     /// What all shards but `shard` use.
@@ -36,10 +33,7 @@ impl Ledger {
     /// they write. An exact limit would take one shared counter per write.
     fn used_by_others(&self, shard: usize) -> usize {
         let others = self.used_bytes.iter().enumerate();
-        others
-            .filter(|(index, _)| *index != shard)
-            .map(|(_, account)| account.0.load(Ordering::Relaxed))
-            .sum()
+        others.filter(|(index, _)| *index != shard).map(|(_, account)| account.0.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -54,17 +48,9 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Bytes of the encoding that travels in a reply buffer.
-    pub(crate) const ENCODED_BYTES: usize = 40;
-
+    /// Appends the figures as they travel in a reply buffer.
     fn encode(self, out: &mut Vec<u8>) {
-        for figure in [
-            self.keys,
-            self.volatile,
-            self.expired,
-            self.used_bytes,
-            self.commands,
-        ] {
+        for figure in [self.keys, self.volatile, self.expired, self.used_bytes, self.commands] {
             out.extend_from_slice(&figure.to_le_bytes());
         }
     }
@@ -72,13 +58,7 @@ impl Stats {
     /// Adds the figures that [`encode`](Self::encode) wrote.
     pub(crate) fn add_encoded(&mut self, encoded: &[u8]) {
         let (figures, _) = encoded.as_chunks::<8>();
-        let sums = [
-            &mut self.keys,
-            &mut self.volatile,
-            &mut self.expired,
-            &mut self.used_bytes,
-            &mut self.commands,
-        ];
+        let sums = [&mut self.keys, &mut self.volatile, &mut self.expired, &mut self.used_bytes, &mut self.commands];
         for (sum, figure) in sums.into_iter().zip(figures) {
             *sum += u64::from_le_bytes(*figure);
         }
@@ -100,15 +80,7 @@ pub(crate) struct Shard {
 impl Shard {
     /// The empty shard `index` of `shards`.
     pub(crate) fn new(index: usize, shards: usize, ledger: Arc<Ledger>) -> Self {
-        Self {
-            index,
-            shards,
-            store: Store::new(),
-            ledger,
-            used_by_others: 0,
-            now_ms: 0,
-            commands: 0,
-        }
+        Self { index, shards, store: Store::new(), ledger, used_by_others: 0, now_ms: 0, commands: 0 }
     }
 
     /// This shard's number.
@@ -163,10 +135,7 @@ impl Shard {
             KeyOp::Set { value, options } => self.set(hash, key, found, value, options, out),
             KeyOp::SetNx { value } => self.set_nx(hash, key, found, value, out),
             KeyOp::GetSet { value } => {
-                let options = SetOptions {
-                    get: true,
-                    ..SetOptions::default()
-                };
+                let options = SetOptions { get: true, ..SetOptions::default() };
                 self.set(hash, key, found, value, options, out);
             }
             KeyOp::GetDel => {
@@ -195,10 +164,7 @@ impl Shard {
     }
 
     /// Whether adding these pairs would pass the memory limit, none of them being there yet.
-    pub(crate) fn refuses_pairs<'a>(
-        &self,
-        pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-    ) -> bool {
+    pub(crate) fn refuses_pairs<'a>(&self, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> bool {
         if self.ledger.limit_bytes.is_none() {
             return false;
         }
@@ -231,9 +197,7 @@ impl Shard {
         let mut found = Vec::new();
         let mut length = 0;
         let next = self.store.walk(position, scan.count, self.now_ms, |key| {
-            let wanted = scan
-                .pattern
-                .is_none_or(|pattern| glob::matches(pattern, key));
+            let wanted = scan.pattern.is_none_or(|pattern| glob::matches(pattern, key));
             if wanted && scan.strings {
                 length += 1;
                 reply::bulk(&mut found, key);
@@ -301,14 +265,7 @@ impl Shard {
         }
     }
 
-    fn set_nx(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        found: Option<Found>,
-        value: &[u8],
-        out: &mut Vec<u8>,
-    ) {
+    fn set_nx(&mut self, hash: KeyHash, key: &[u8], found: Option<Found>, value: &[u8], out: &mut Vec<u8>) {
         if found.is_none() {
             if self.refuses(self.growth(key, found, value.len())) {
                 return reply::error(out, reply::OUT_OF_MEMORY);
@@ -318,14 +275,7 @@ impl Shard {
         reply::integer(out, i64::from(found.is_none()));
     }
 
-    fn put(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        found: Option<Found>,
-        value: &[u8],
-        lifetime: Lifetime,
-    ) {
+    fn put(&mut self, hash: KeyHash, key: &[u8], found: Option<Found>, value: &[u8], lifetime: Lifetime) {
         let deadline = match lifetime {
             Lifetime::Forever | Lifetime::Keep => None,
             Lifetime::Until(deadline_ms) => deadline(deadline_ms),
@@ -339,14 +289,7 @@ impl Shard {
         }
     }
 
-    fn add(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        found: Option<Found>,
-        delta: i64,
-        out: &mut Vec<u8>,
-    ) {
+    fn add(&mut self, hash: KeyHash, key: &[u8], found: Option<Found>, delta: i64, out: &mut Vec<u8>) {
         let value = match found {
             None => Some(0),
             Some(found) => parse_integer(self.store.value(found)),
@@ -366,14 +309,7 @@ impl Shard {
         reply::integer(out, sum);
     }
 
-    fn append(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        found: Option<Found>,
-        suffix: &[u8],
-        out: &mut Vec<u8>,
-    ) {
+    fn append(&mut self, hash: KeyHash, key: &[u8], found: Option<Found>, suffix: &[u8], out: &mut Vec<u8>) {
         let length = found.map_or(0, |found| self.store.value(found).len()) + suffix.len();
         if length > MAX_BULK_BYTES {
             return reply::error(out, reply::TOO_LONG);
@@ -439,9 +375,9 @@ impl Shard {
     }
 
     fn refuses(&self, growth: usize) -> bool {
-        self.ledger.limit_bytes.is_some_and(|limit| {
-            growth > 0 && self.store.used_bytes() + self.used_by_others + growth > limit
-        })
+        self.ledger
+            .limit_bytes
+            .is_some_and(|limit| growth > 0 && self.store.used_bytes() + self.used_by_others + growth > limit)
     }
 }
 
@@ -522,17 +458,9 @@ impl Exchange {
             Span::new(start, bytes.len())
         };
         let op = match op {
-            ShardOp::Key { hash, key, op } => ShardOp::Key {
-                hash,
-                key: hold(key),
-                op: op.map(hold),
-            },
+            ShardOp::Key { hash, key, op } => ShardOp::Key { hash, key: hold(key), op: op.map(hold) },
             ShardOp::SetPairs { pairs } => ShardOp::SetPairs { pairs },
-            ShardOp::Pair { hash, key, value } => ShardOp::Pair {
-                hash,
-                key: hold(key),
-                value: hold(value),
-            },
+            ShardOp::Pair { hash, key, value } => ShardOp::Pair { hash, key: hold(key), value: hold(value) },
             ShardOp::All(op) => ShardOp::All(op.map(hold)),
             ShardOp::Scan(scan) => ShardOp::Scan(scan.map(hold)),
         };
@@ -607,10 +535,7 @@ mod tests {
         }
 
         fn with_limit(limit_bytes: Option<usize>) -> Self {
-            Self {
-                shard: Shard::new(0, 1, Arc::new(Ledger::new(1, limit_bytes))),
-                now_ms: 1_000_000,
-            }
+            Self { shard: Shard::new(0, 1, Arc::new(Ledger::new(1, limit_bytes))), now_ms: 1_000_000 }
         }
 
         fn ask(&mut self, line: &str) -> String {
@@ -631,11 +556,7 @@ mod tests {
                 other => panic!("{line}: {other:?}"),
             }
             self.shard.end(1);
-            String::from_utf8(out)
-                .unwrap()
-                .replace("\r\n", " ")
-                .trim_end()
-                .to_owned()
+            String::from_utf8(out).unwrap().replace("\r\n", " ").trim_end().to_owned()
         }
 
         fn scenario(&mut self, steps: &[(&str, &str)]) {
@@ -733,10 +654,7 @@ mod tests {
     fn the_cycle_removes_what_has_expired() {
         let mut rig = Rig::new();
         for n in 0..5000 {
-            rig.ask(&format!(
-                "set k{n} v px {}",
-                if n % 2 == 0 { 10 } else { 1000 }
-            ));
+            rig.ask(&format!("set k{n} v px {}", if n % 2 == 0 { 10 } else { 1000 }));
         }
         rig.now_ms += 11;
         for _ in 0..20 {
@@ -773,11 +691,7 @@ mod tests {
             accepted += 1;
             assert!(accepted < 1000);
         }
-        rig.scenario(&[
-            ("incr n", ":2"),
-            ("incr other", &refusal),
-            ("get key0", "$1 v"),
-        ]);
+        rig.scenario(&[("incr n", ":2"), ("incr other", &refusal), ("get key0", "$1 v")]);
     }
 
     #[test]

@@ -40,9 +40,7 @@ fn build() -> PathBuf {
     assert!(output.status.success(), "kv does not build");
     Message::parse_stream(&output.stdout[..])
         .filter_map(|message| match message.expect("cargo writes JSON") {
-            Message::CompilerArtifact(artifact) if artifact.target.name == "kv" => {
-                artifact.executable
-            }
+            Message::CompilerArtifact(artifact) if artifact.target.name == "kv" => artifact.executable,
             _ => None,
         })
         .last()
@@ -55,6 +53,7 @@ pub struct Kv {
     process: Process,
     address: SocketAddr,
     banner: Vec<String>,
+    errors: mpsc::Receiver<String>,
 }
 
 impl Kv {
@@ -86,10 +85,7 @@ impl Kv {
     /// Panics where it does not come up.
     pub fn start_limited(ulimit: &str, arguments: &str) -> Self {
         let mut command = Command::new("sh");
-        command.arg("-c").arg(format!(
-            "ulimit {ulimit} && exec '{}' --port 0 {arguments}",
-            binary().display()
-        ));
+        command.arg("-c").arg(format!("ulimit {ulimit} && exec '{}' --port 0 {arguments}", binary().display()));
         Self::spawn(command).unwrap_or_else(|text| panic!("kv {arguments}: {text}"))
     }
 
@@ -103,22 +99,13 @@ impl Kv {
         while let Ok(line) = lines.recv_timeout(WATCHDOG) {
             banner.push(line);
             // The driver and the fence follow the address; the last line is the limits'.
-            if banner
-                .last()
-                .is_some_and(|line| line.starts_with("limits:"))
-            {
+            if banner.last().is_some_and(|line| line.starts_with("limits:")) {
                 break;
             }
         }
-        let address = banner
-            .first()
-            .and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        let address = banner.first().and_then(|line| line.rsplit(' ').next()?.parse().ok());
         match address {
-            Some(address) => Ok(Self {
-                process,
-                address,
-                banner,
-            }),
+            Some(address) => Ok(Self { process, address, banner, errors }),
             None => {
                 process.wait();
                 let errors: Vec<_> = errors.iter().collect();
@@ -130,6 +117,25 @@ impl Kv {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// Waits for a line on its standard error that contains `text`.
+    ///
+    /// # Panics
+    ///
+    /// Panics where no such line comes.
+    pub fn wait_for_error(&self, text: &str) {
+        while let Ok(line) = self.errors.recv_timeout(WATCHDOG) {
+            if line.contains(text) {
+                return;
+            }
+        }
+        panic!("kv does not report {text:?}");
     }
 
     /// What it printed when it started.
@@ -170,9 +176,7 @@ impl Redis {
     /// Panics where redis-server is not installed or does not come up.
     pub fn start() -> Self {
         // Another program may take the port before redis binds it.
-        (0..5)
-            .find_map(|_| Self::try_start(free_port()))
-            .expect("redis-server comes up")
+        (0..5).find_map(|_| Self::try_start(free_port())).expect("redis-server comes up")
     }
 
     fn try_start(port: u16) -> Option<Self> {
@@ -195,10 +199,7 @@ impl Redis {
         let deadline = Instant::now() + WATCHDOG;
         while process.is_running() && Instant::now() < deadline {
             if TcpStream::connect(address).is_ok() {
-                return Some(Self {
-                    _process: process,
-                    address,
-                });
+                return Some(Self { _process: process, address });
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -245,9 +246,7 @@ impl Client {
         let stream = TcpStream::connect(address).expect("the server accepts");
         stream.set_nodelay(true).expect("nodelay");
         stream.set_read_timeout(Some(WATCHDOG)).expect("a timeout");
-        Self {
-            stream: BufReader::new(stream),
-        }
+        Self { stream: BufReader::new(stream) }
     }
 
     /// The socket, for what a client should not do.
@@ -310,9 +309,7 @@ impl Client {
     ///
     /// Panics where the connection is gone.
     pub fn finish_sending(&self) {
-        self.socket()
-            .shutdown(Shutdown::Write)
-            .expect("the connection stands");
+        self.socket().shutdown(Shutdown::Write).expect("the connection stands");
     }
 
     fn read_reply(&mut self, reply: &mut Vec<u8>) -> io::Result<()> {
@@ -324,9 +321,7 @@ impl Client {
         }
         let number = || {
             let digits = std::str::from_utf8(&line[1..line.len() - 2]).ok();
-            digits
-                .and_then(|digits| digits.parse::<i64>().ok())
-                .ok_or(io::ErrorKind::InvalidData)
+            digits.and_then(|digits| digits.parse::<i64>().ok()).ok_or(io::ErrorKind::InvalidData)
         };
         match line[0] {
             b'+' | b'-' | b':' => {}
@@ -367,10 +362,7 @@ struct Process {
 
 impl Process {
     fn new(child: Child) -> Self {
-        Self {
-            child,
-            directory: None,
-        }
+        Self { child, directory: None }
     }
 
     fn is_running(&mut self) -> bool {

@@ -27,9 +27,7 @@ fn mangled_requests_are_answered_as_by_redis() {
         let input = mangled(&mut rng);
         let [observed, expected] = [kv.address(), redis.address()].map(|address| {
             let mut client = Client::connect(address);
-            client
-                .send(&input)
-                .expect("a new connection takes a short request");
+            client.send(&input).expect("a new connection takes a short request");
             client.finish_sending();
             client.read_to_close()
         });
@@ -43,19 +41,13 @@ fn mangled_requests_are_answered_as_by_redis() {
 }
 
 fn seeded() -> Rng {
-    let seed = std::env::var("IPIQ_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| fastrand::u64(..));
+    let seed = std::env::var("IPIQ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("IPIQ_SEED={seed}");
     Rng::with_seed(seed)
 }
 
 fn commands() -> usize {
-    std::env::var("IPIQ_COMMANDS")
-        .ok()
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(100_000)
+    std::env::var("IPIQ_COMMANDS").ok().and_then(|count| count.parse().ok()).unwrap_or(100_000)
 }
 
 /// How two replies to the same command compare.
@@ -85,16 +77,8 @@ struct Pair {
 fn compare_random_commands(arguments: &str) {
     let mut rng = seeded();
     let (kv, redis) = (Kv::start(arguments), Redis::start());
-    let mut pair = Pair {
-        kv: kv.connect(),
-        redis: redis.connect(),
-        recent: VecDeque::new(),
-        asked: 0,
-    };
-    let mut generator = Generator {
-        rng: rng.fork(),
-        lifetimes: 0,
-    };
+    let mut pair = Pair { kv: kv.connect(), redis: redis.connect(), recent: VecDeque::new(), asked: 0 };
+    let mut generator = Generator { rng: rng.fork(), lifetimes: 0 };
     let total = commands();
     while pair.asked < total {
         match rng.u32(0..400) {
@@ -169,10 +153,7 @@ impl Pair {
 
     fn ask(&mut self, line: &str, compare: Compare, rng: &mut Rng) {
         let words = line.split(' ').map(|word| word.as_bytes().to_vec());
-        let step = Step {
-            words: words.collect(),
-            compare,
-        };
+        let step = Step { words: words.collect(), compare };
         self.exchange(&[step], rng);
     }
 
@@ -210,8 +191,7 @@ impl Pair {
     fn scan_round(&mut self, generator: &mut Generator) {
         let mut options = String::new();
         if generator.rng.bool() {
-            options += [" match k*", " match *1*", " match nothing", " match k?"]
-                [generator.rng.usize(..4)];
+            options += [" match k*", " match *1*", " match nothing", " match k?"][generator.rng.usize(..4)];
         }
         if generator.rng.bool() {
             options += &format!(" count {}", generator.rng.u32(1..30));
@@ -271,10 +251,7 @@ fn integer(reply: &[u8]) -> Option<i64> {
 
 /// The bytes of a bulk string.
 fn body(bulk: &[u8]) -> &[u8] {
-    let start = bulk
-        .iter()
-        .position(|&byte| byte == b'\n')
-        .map_or(0, |at| at + 1);
+    let start = bulk.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     bulk[start..].strip_suffix(b"\r\n").unwrap_or_default()
 }
 
@@ -298,10 +275,7 @@ fn elements(reply: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn take_line<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
-    let end = rest
-        .windows(2)
-        .position(|pair| pair == b"\r\n")
-        .expect("a whole reply");
+    let end = rest.windows(2).position(|pair| pair == b"\r\n").expect("a whole reply");
     let (line, tail) = rest.split_at(end);
     *rest = &tail[2..];
     line
@@ -309,10 +283,7 @@ fn take_line<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
 
 fn skip_reply(rest: &mut &[u8]) {
     let line = take_line(rest);
-    let number = std::str::from_utf8(&line[1..])
-        .ok()
-        .and_then(|digits| digits.parse::<i64>().ok())
-        .unwrap_or(0);
+    let number = std::str::from_utf8(&line[1..]).ok().and_then(|digits| digits.parse::<i64>().ok()).unwrap_or(0);
     match line[0] {
         b'$' if number >= 0 => *rest = &rest[number as usize + 2..],
         b'*' => (0..number).for_each(|_| skip_reply(rest)),
@@ -338,24 +309,15 @@ impl Generator {
             38..=41 => (self.keyed_many("del"), Compare::Exact),
             42..=44 => (self.keyed_many("exists"), Compare::Exact),
             45..=52 => (self.arithmetic(), Compare::Exact),
-            53..=56 => (
-                self.words("append", &[Self::key, Self::value]),
-                Compare::Exact,
-            ),
+            53..=56 => (self.words("append", &[Self::key, Self::value]), Compare::Exact),
             57..=59 => (self.words("strlen", &[Self::key]), Compare::Exact),
             60..=67 => (self.expire(), Compare::Exact),
             68..=71 => return self.push_ttl(steps),
             72..=73 => (self.words("persist", &[Self::key]), Compare::Exact),
             74..=75 => (self.words("type", &[Self::key]), Compare::Exact),
             76..=78 => (self.words("getdel", &[Self::key]), Compare::Exact),
-            79 => (
-                self.words("getset", &[Self::key, Self::value]),
-                Compare::Exact,
-            ),
-            80 => (
-                self.words("setnx", &[Self::key, Self::value]),
-                Compare::Exact,
-            ),
+            79 => (self.words("getset", &[Self::key, Self::value]), Compare::Exact),
+            80 => (self.words("setnx", &[Self::key, Self::value]), Compare::Exact),
             81 => (words(&["keys", self.pattern()]), Compare::Unordered),
             82 => (words(&["dbsize"]), Compare::Exact),
             83 => (self.flush(), Compare::Exact),
@@ -446,9 +408,7 @@ impl Generator {
         }
         let mut set = self.words("set", &[Self::key, Self::value]);
         while self.rng.u32(0..3) == 0 {
-            let option = [
-                "ex", "px", "nx", "xx", "get", "keepttl", "exat", "pxat", "bad",
-            ][self.rng.usize(..9)];
+            let option = ["ex", "px", "nx", "xx", "get", "keepttl", "exat", "pxat", "bad"][self.rng.usize(..9)];
             set.push(self.cased(option));
             let lifetime = match option {
                 "ex" => self.lifetime_s(),
@@ -468,15 +428,7 @@ impl Generator {
 
     /// A lifetime that is refused: none that would be accepted and short.
     fn hostile_lifetime(&mut self) -> Vec<u8> {
-        let texts = [
-            "0",
-            "-1",
-            "abc",
-            "",
-            "9223372036854775807",
-            "01",
-            "99999999999999999999",
-        ];
+        let texts = ["0", "-1", "abc", "", "9223372036854775807", "01", "99999999999999999999"];
         texts[self.rng.usize(..texts.len())].as_bytes().to_vec()
     }
 
@@ -515,18 +467,12 @@ impl Generator {
         ][self.rng.usize(..4)];
         let mut expire = self.words(command, &[Self::key]);
         expire.push(match self.rng.u32(0..8) {
-            0 if command != "pexpireat" => [
-                "0",
-                "-1",
-                "abc",
-                "9223372036854775807",
-                "-9223372036854775808",
-                "",
-                "9223372036854775",
-                "-100",
-            ][self.rng.usize(..8)]
-            .as_bytes()
-            .to_vec(),
+            0 if command != "pexpireat" => {
+                ["0", "-1", "abc", "9223372036854775807", "-9223372036854775808", "", "9223372036854775", "-100"]
+                    [self.rng.usize(..8)]
+                .as_bytes()
+                .to_vec()
+            }
             _ => lifetime.to_string().into_bytes(),
         });
         while self.rng.u32(0..3) == 0 {
@@ -537,16 +483,9 @@ impl Generator {
     }
 
     fn push_ttl(&mut self, steps: &mut Vec<Step>) {
-        let (command, slack) = [
-            ("ttl", 2),
-            ("pttl", 2000),
-            ("expiretime", 2),
-            ("pexpiretime", 2000),
-        ][self.rng.usize(..4)];
-        steps.push(Step {
-            words: self.words(command, &[Self::key]),
-            compare: Compare::Within(slack),
-        });
+        let (command, slack) =
+            [("ttl", 2), ("pttl", 2000), ("expiretime", 2), ("pexpiretime", 2000)][self.rng.usize(..4)];
+        steps.push(Step { words: self.words(command, &[Self::key]), compare: Compare::Within(slack) });
     }
 
     /// A key set with a deadline that is past, and the read that makes both forget it.
@@ -555,17 +494,12 @@ impl Generator {
         set.extend(words(&["pxat", "1"]));
         let get = vec![b"get".to_vec(), set[1].clone()];
         for words in [set, get] {
-            steps.push(Step {
-                words,
-                compare: Compare::Exact,
-            });
+            steps.push(Step { words, compare: Compare::Exact });
         }
     }
 
     fn pattern(&mut self) -> &'static str {
-        [
-            "*", "k*", "k?", "k[1-3]", "k[^1]*", "?", "", "\\k1", "[", "k[1", "*\n*", "k1*2",
-        ][self.rng.usize(..12)]
+        ["*", "k*", "k?", "k[1-3]", "k[^1]*", "?", "", "\\k1", "[", "k[1", "*\n*", "k1*2"][self.rng.usize(..12)]
     }
 
     fn flush(&mut self) -> Vec<Vec<u8>> {
