@@ -58,14 +58,9 @@ impl<B> KeyOp<B> {
     pub(crate) fn map<C>(self, hold: impl FnOnce(B) -> C) -> KeyOp<C> {
         match self {
             Self::GetSet { value } => KeyOp::GetSet { value: hold(value) },
-            Self::Set { value, options } => KeyOp::Set {
-                value: hold(value),
-                options,
-            },
+            Self::Set { value, options } => KeyOp::Set { value: hold(value), options },
             Self::SetNx { value } => KeyOp::SetNx { value: hold(value) },
-            Self::Append { suffix } => KeyOp::Append {
-                suffix: hold(suffix),
-            },
+            Self::Append { suffix } => KeyOp::Append { suffix: hold(suffix) },
             Self::Get => KeyOp::Get,
             Self::GetDel => KeyOp::GetDel,
             Self::Add { delta } => KeyOp::Add { delta },
@@ -105,9 +100,7 @@ impl<B> ShardsOp<B> {
     /// The same operation on bytes held in another way.
     pub(crate) fn map<C>(self, hold: impl FnOnce(B) -> C) -> ShardsOp<C> {
         match self {
-            Self::Keys { pattern } => ShardsOp::Keys {
-                pattern: hold(pattern),
-            },
+            Self::Keys { pattern } => ShardsOp::Keys { pattern: hold(pattern) },
             Self::Size => ShardsOp::Size,
             Self::Flush => ShardsOp::Flush,
             Self::Info(sections) => ShardsOp::Info(sections),
@@ -159,12 +152,7 @@ pub(crate) struct Scan<B> {
 impl<B> Scan<B> {
     /// The same step on bytes held in another way.
     pub(crate) fn map<C>(self, hold: impl FnOnce(B) -> C) -> Scan<C> {
-        Scan {
-            cursor: self.cursor,
-            pattern: self.pattern.map(hold),
-            count: self.count,
-            strings: self.strings,
-        }
+        Scan { cursor: self.cursor, pattern: self.pattern.map(hold), count: self.count, strings: self.strings }
     }
 }
 
@@ -244,9 +232,7 @@ impl Eq for Args<'_> {}
 
 impl std::fmt::Debug for Args<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list()
-            .entries(self.iter().map(<[u8]>::escape_ascii))
-            .finish()
+        f.debug_list().entries(self.iter().map(<[u8]>::escape_ascii)).finish()
     }
 }
 
@@ -340,24 +326,12 @@ pub(crate) fn parse<'a>(args: Args<'a>, now_ms: i64) -> Result<Command<'a>, Refu
     let connection = |op| Ok(Command::Connection(op));
     match (word, count) {
         (GET, 2) => key(KeyOp::Get),
-        (SET, 3) => key(KeyOp::Set {
-            value: arg(2),
-            options: SetOptions::default(),
-        }),
-        (SET, 4..) => key(KeyOp::Set {
-            value: arg(2),
-            options: set_options(args.from(3), now_ms)?,
-        }),
+        (SET, 3) => key(KeyOp::Set { value: arg(2), options: SetOptions::default() }),
+        (SET, 4..) => key(KeyOp::Set { value: arg(2), options: set_options(args.from(3), now_ms)? }),
         (INCR, 2) => key(KeyOp::Add { delta: 1 }),
         (DECR, 2) => key(KeyOp::Add { delta: -1 }),
-        (INCRBY, 3) => key(KeyOp::Add {
-            delta: integer(arg(2))?,
-        }),
-        (DECRBY, 3) => key(KeyOp::Add {
-            delta: integer(arg(2))?
-                .checked_neg()
-                .ok_or("ERR decrement would overflow")?,
-        }),
+        (INCRBY, 3) => key(KeyOp::Add { delta: integer(arg(2))? }),
+        (DECRBY, 3) => key(KeyOp::Add { delta: integer(arg(2))?.checked_neg().ok_or("ERR decrement would overflow")? }),
         (MGET, 2..) => keys(Verb::Get, args),
         (MSET, 3..) if count % 2 == 1 => keys(Verb::Set, args),
         (DEL | UNLINK, 2..) => keys(Verb::Delete, args),
@@ -366,13 +340,7 @@ pub(crate) fn parse<'a>(args: Args<'a>, now_ms: i64) -> Result<Command<'a>, Refu
         (GETSET, 3) => key(KeyOp::GetSet { value: arg(2) }),
         (SETNX, 3) => key(KeyOp::SetNx { value: arg(2) }),
         (SETEX, 4) => key(set_for("setex", Clock::SECONDS, arg(2), arg(3), now_ms)?),
-        (PSETEX, 4) => key(set_for(
-            "psetex",
-            Clock::MILLISECONDS,
-            arg(2),
-            arg(3),
-            now_ms,
-        )?),
+        (PSETEX, 4) => key(set_for("psetex", Clock::MILLISECONDS, arg(2), arg(3), now_ms)?),
         (APPEND, 3) => key(KeyOp::Append { suffix: arg(2) }),
         (STRLEN, 2) => key(KeyOp::Strlen),
         (EXPIRE, 3..) => key(expire("expire", Clock::SECONDS, args, now_ms)?),
@@ -406,18 +374,9 @@ pub(crate) fn parse<'a>(args: Args<'a>, now_ms: i64) -> Result<Command<'a>, Refu
 fn keys(verb: Verb, args: Args<'_>) -> Result<Command<'_>, Refusal> {
     let (key, single) = (args.get(1).unwrap_or_default(), args.len() == 2);
     Ok(match verb {
-        Verb::Delete if single => Command::Key {
-            key,
-            op: KeyOp::Delete,
-        },
-        Verb::Exists if single => Command::Key {
-            key,
-            op: KeyOp::Exists,
-        },
-        _ => Command::Keys {
-            verb,
-            args: args.from(1),
-        },
+        Verb::Delete if single => Command::Key { key, op: KeyOp::Delete },
+        Verb::Exists if single => Command::Key { key, op: KeyOp::Exists },
+        _ => Command::Keys { verb, args: args.from(1) },
     })
 }
 
@@ -444,16 +403,8 @@ impl Clock {
 
     /// The deadline that `amount` means, in milliseconds since the epoch; `None` where it does not fit.
     fn deadline_ms(self, amount: i64, now_ms: i64) -> Option<i64> {
-        let amount_ms = if self.seconds {
-            amount.checked_mul(1000)?
-        } else {
-            amount
-        };
-        if self.absolute {
-            Some(amount_ms)
-        } else {
-            amount_ms.checked_add(now_ms)
-        }
+        let amount_ms = if self.seconds { amount.checked_mul(1000)? } else { amount };
+        if self.absolute { Some(amount_ms) } else { amount_ms.checked_add(now_ms) }
     }
 }
 
@@ -467,9 +418,7 @@ fn set_deadline(command: &str, clock: Clock, amount: &[u8], now_ms: i64) -> Resu
     if amount <= 0 {
         return Err(invalid_expire(command));
     }
-    clock
-        .deadline_ms(amount, now_ms)
-        .ok_or_else(|| invalid_expire(command))
+    clock.deadline_ms(amount, now_ms).ok_or_else(|| invalid_expire(command))
 }
 
 fn set_for<'a>(
@@ -480,10 +429,7 @@ fn set_for<'a>(
     now_ms: i64,
 ) -> Result<KeyOp<&'a [u8]>, Refusal> {
     let deadline_ms = set_deadline(command, clock, amount, now_ms)?;
-    let options = SetOptions {
-        lifetime: Lifetime::Until(deadline_ms),
-        ..SetOptions::default()
-    };
+    let options = SetOptions { lifetime: Lifetime::Until(deadline_ms), ..SetOptions::default() };
     Ok(KeyOp::Set { value, options })
 }
 
@@ -533,12 +479,7 @@ fn lifetime_option(option: &[u8]) -> Option<(u8, Clock)> {
         .map(|(group, (_, clock))| (group, clock))
 }
 
-fn expire<'a>(
-    command: &str,
-    clock: Clock,
-    args: Args<'a>,
-    now_ms: i64,
-) -> Result<KeyOp<&'a [u8]>, Refusal> {
+fn expire<'a>(command: &str, clock: Clock, args: Args<'a>, now_ms: i64) -> Result<KeyOp<&'a [u8]>, Refusal> {
     let mut parsed = Expire {
         deadline_ms: 0,
         only_if_none: false,
@@ -555,9 +496,7 @@ fn expire<'a>(
             _ => return Err(quoted(&[b"ERR Unsupported option ", c_string(option)])),
         }
     }
-    if parsed.only_if_none
-        && (parsed.only_if_some || parsed.only_if_later || parsed.only_if_earlier)
-    {
+    if parsed.only_if_none && (parsed.only_if_some || parsed.only_if_later || parsed.only_if_earlier) {
         let text = "ERR NX and XX, GT or LT options at the same time are not compatible";
         return Err(text.into());
     }
@@ -565,18 +504,14 @@ fn expire<'a>(
         return Err("ERR GT and LT options at the same time are not compatible".into());
     }
     let amount = integer(args.get(2).unwrap_or_default())?;
-    parsed.deadline_ms = clock
-        .deadline_ms(amount, now_ms)
-        .ok_or_else(|| invalid_expire(command))?;
+    parsed.deadline_ms = clock.deadline_ms(amount, now_ms).ok_or_else(|| invalid_expire(command))?;
     Ok(KeyOp::Expire(parsed))
 }
 
 fn flush(args: Args<'_>) -> Result<Command<'_>, Refusal> {
     let accepted = match args.len() {
         1 => true,
-        2 => args.get(1).is_some_and(|mode| {
-            mode.eq_ignore_ascii_case(b"sync") || mode.eq_ignore_ascii_case(b"async")
-        }),
+        2 => args.get(1).is_some_and(|mode| mode.eq_ignore_ascii_case(b"sync") || mode.eq_ignore_ascii_case(b"async")),
         _ => false,
     };
     if !accepted {
@@ -623,11 +558,7 @@ fn cursor(text: &[u8]) -> Option<u64> {
         let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
         value.checked_mul(10)?.checked_add(u64::from(digit))
     })?;
-    Some(if negative {
-        value.wrapping_neg()
-    } else {
-        value
-    })
+    Some(if negative { value.wrapping_neg() } else { value })
 }
 
 fn select(index: &[u8]) -> Result<Command<'_>, Refusal> {
@@ -650,15 +581,9 @@ fn client(args: Args<'_>) -> Result<Command<'_>, Refusal> {
         return Err(wrong_arity("client|setinfo"));
     }
     let attribute = args.get(2).unwrap_or_default();
-    let known = [&b"lib-name"[..], b"lib-ver"]
-        .iter()
-        .any(|name| attribute.eq_ignore_ascii_case(name));
+    let known = [&b"lib-name"[..], b"lib-ver"].iter().any(|name| attribute.eq_ignore_ascii_case(name));
     if !known {
-        return Err(quoted(&[
-            b"ERR Unrecognized option '",
-            c_string(attribute),
-            b"'",
-        ]));
+        return Err(quoted(&[b"ERR Unrecognized option '", c_string(attribute), b"'"]));
     }
     Ok(Command::Connection(ConnectionOp::Accepted))
 }
@@ -690,9 +615,7 @@ fn catalogue(args: Args<'_>) -> Result<Command<'_>, Refusal> {
 
 fn shutdown(options: Args<'_>) -> Result<Command<'_>, Refusal> {
     let known = |option: &[u8]| {
-        [&b"nosave"[..], b"save", b"now", b"force"]
-            .iter()
-            .any(|name| option.eq_ignore_ascii_case(name))
+        [&b"nosave"[..], b"save", b"now", b"force"].iter().any(|name| option.eq_ignore_ascii_case(name))
     };
     if !options.iter().all(known) {
         return Err(SYNTAX.into());
@@ -704,10 +627,7 @@ fn shutdown(options: Args<'_>) -> Result<Command<'_>, Refusal> {
 #[cold]
 fn unknown_or_arity(name: &[u8], args: Args<'_>) -> Refusal {
     let lower = name.to_ascii_lowercase();
-    match CATALOGUE
-        .iter()
-        .find(|(known, ..)| known.as_bytes() == lower)
-    {
+    match CATALOGUE.iter().find(|(known, ..)| known.as_bytes() == lower) {
         Some((known, ..)) => wrong_arity(known),
         None => unknown_command(name, args),
     }
@@ -719,13 +639,7 @@ fn wrong_arity(command: &str) -> Refusal {
 
 fn unknown_subcommand(subcommand: &[u8], command: &str) -> Refusal {
     let shown = clip(c_string(subcommand), 128);
-    quoted(&[
-        b"ERR unknown subcommand '",
-        shown,
-        b"'. Try ",
-        command.as_bytes(),
-        b" HELP.",
-    ])
+    quoted(&[b"ERR unknown subcommand '", shown, b"'. Try ", command.as_bytes(), b" HELP."])
 }
 
 /// Quotes the arguments until 128 bytes are shown.
@@ -738,12 +652,7 @@ fn unknown_command(name: &[u8], args: Args<'_>) -> Refusal {
         let shown = clip(c_string(arg), 128 - preview.len());
         preview.extend_from_slice(&[b"'", shown, b"' "].concat());
     }
-    quoted(&[
-        b"ERR unknown command '",
-        clip(c_string(name), 128),
-        b"', with args beginning with: ",
-        &preview,
-    ])
+    quoted(&[b"ERR unknown command '", clip(c_string(name), 128), b"', with args beginning with: ", &preview])
 }
 
 /// Joins the parts of a text that quotes its input, line breaks turned into spaces.
@@ -817,22 +726,13 @@ mod tests {
 
     #[test]
     fn an_unknown_command_previews_its_arguments() {
-        assert_eq!(
-            refused("foo a b"),
-            "ERR unknown command 'foo', with args beginning with: 'a' 'b' "
-        );
+        assert_eq!(refused("foo a b"), "ERR unknown command 'foo', with args beginning with: 'a' 'b' ");
         let long = "a".repeat(100);
         assert_eq!(
             refused(&format!("foo {long} {long} c")),
-            format!(
-                "ERR unknown command 'foo', with args beginning with: '{long}' '{}' ",
-                &long[..25]
-            )
+            format!("ERR unknown command 'foo', with args beginning with: '{long}' '{}' ", &long[..25])
         );
-        assert_eq!(
-            refused("fo\r\no a\0b"),
-            "ERR unknown command 'fo  o', with args beginning with: 'a' "
-        );
+        assert_eq!(refused("fo\r\no a\0b"), "ERR unknown command 'fo  o', with args beginning with: 'a' ");
     }
 
     #[test]
@@ -844,74 +744,34 @@ mod tests {
         assert!(lifetime("pxat 10").contains("Until(10)"));
         assert!(lifetime("ex 10 ex 20").contains(&format!("Until({})", NOW_MS + 20_000)));
         assert!(lifetime("keepttl nx get").contains("Keep"));
-        for options in [
-            "nx xx",
-            "xx nx",
-            "ex",
-            "ex 10 px 10",
-            "keepttl ex 1",
-            "ex 1 keepttl",
-            "foo",
-            "nx foo",
-        ] {
+        for options in ["nx xx", "xx nx", "ex", "ex 10 px 10", "keepttl ex 1", "ex 1 keepttl", "foo", "nx foo"] {
             assert_eq!(refused(&format!("set k v {options}")), SYNTAX, "{options}");
         }
-        for options in [
-            "ex 0",
-            "px -1",
-            "ex 9223372036854775807",
-            "px 9223372036854775807",
-        ] {
-            assert_eq!(
-                refused(&format!("set k v {options}")),
-                "ERR invalid expire time in 'set' command",
-                "{options}"
-            );
+        for options in ["ex 0", "px -1", "ex 9223372036854775807", "px 9223372036854775807"] {
+            assert_eq!(refused(&format!("set k v {options}")), "ERR invalid expire time in 'set' command", "{options}");
         }
         assert_eq!(refused("set k v ex 1x"), NOT_AN_INTEGER);
-        assert_eq!(
-            refused("setex k 0 v"),
-            "ERR invalid expire time in 'setex' command"
-        );
+        assert_eq!(refused("setex k 0 v"), "ERR invalid expire time in 'setex' command");
     }
 
     #[test]
     fn expire_options_follow_redis() {
         assert!(observed("expire k -1 xx gt").is_ok());
         assert_eq!(refused("expire k 1 foo"), "ERR Unsupported option foo");
-        assert_eq!(
-            refused("expire k x nx gt"),
-            "ERR NX and XX, GT or LT options at the same time are not compatible"
-        );
-        assert_eq!(
-            refused("expire k x gt lt"),
-            "ERR GT and LT options at the same time are not compatible"
-        );
+        assert_eq!(refused("expire k x nx gt"), "ERR NX and XX, GT or LT options at the same time are not compatible");
+        assert_eq!(refused("expire k x gt lt"), "ERR GT and LT options at the same time are not compatible");
         assert_eq!(refused("expire k x"), NOT_AN_INTEGER);
-        assert_eq!(
-            refused("pexpire k 9223372036854775807"),
-            "ERR invalid expire time in 'pexpire' command"
-        );
+        assert_eq!(refused("pexpire k 9223372036854775807"), "ERR invalid expire time in 'pexpire' command");
     }
 
     #[test]
     fn scan_arguments_follow_redis() {
         assert!(observed("scan 0 match a* count 5 type STRING").is_ok());
         assert!(observed("scan -1").is_ok());
-        for line in [
-            "scan a",
-            "scan -",
-            "scan 1x",
-            "scan 99999999999999999999999",
-        ] {
+        for line in ["scan a", "scan -", "scan 1x", "scan 99999999999999999999999"] {
             assert_eq!(refused(line), "ERR invalid cursor", "{line}");
         }
-        for line in [
-            "scan 0 count 0",
-            "scan 0 foo",
-            "scan 0 foo 1",
-            "scan 0 match",
-        ] {
+        for line in ["scan 0 count 0", "scan 0 foo", "scan 0 foo 1", "scan 0 match"] {
             assert_eq!(refused(line), SYNTAX, "{line}");
         }
         assert_eq!(refused("scan 0 count a"), NOT_AN_INTEGER);
@@ -919,20 +779,11 @@ mod tests {
 
     #[test]
     fn containers_name_their_unknown_subcommands() {
-        assert_eq!(
-            refused("config foo"),
-            "ERR unknown subcommand 'foo'. Try CONFIG HELP."
-        );
-        assert_eq!(
-            refused("config get"),
-            "ERR wrong number of arguments for 'config|get' command"
-        );
+        assert_eq!(refused("config foo"), "ERR unknown subcommand 'foo'. Try CONFIG HELP.");
+        assert_eq!(refused("config get"), "ERR wrong number of arguments for 'config|get' command");
         assert_eq!(refused("shutdown foo"), SYNTAX);
         assert_eq!(refused("select 1"), "ERR DB index is out of range");
         assert_eq!(refused("flushall foo"), SYNTAX);
-        assert_eq!(
-            refused("decrby k -9223372036854775808"),
-            "ERR decrement would overflow"
-        );
+        assert_eq!(refused("decrby k -9223372036854775808"), "ERR decrement would overflow");
     }
 }

@@ -38,8 +38,7 @@ impl Facts {
             }
             let (first, rest) = name.split_at(1);
             let lines = self.section(name, stats);
-            write!(text, "# {}{rest}\r\n{lines}", first.to_ascii_uppercase())
-                .expect("a string takes every write");
+            write!(text, "# {}{rest}\r\n{lines}", first.to_ascii_uppercase()).expect("a string takes every write");
         }
         reply::bulk(out, text.as_bytes());
     }
@@ -70,23 +69,14 @@ impl Facts {
             ]
             .concat(),
             "stats" => [
-                line(
-                    "total_connections_received",
-                    &self.accepted.load(Ordering::Relaxed),
-                ),
+                line("total_connections_received", &self.accepted.load(Ordering::Relaxed)),
                 line("total_commands_processed", &stats.commands),
-                line(
-                    "rejected_connections",
-                    &self.refused.load(Ordering::Relaxed),
-                ),
+                line("rejected_connections", &self.refused.load(Ordering::Relaxed)),
                 line("expired_keys", &stats.expired),
             ]
             .concat(),
             _ if stats.keys == 0 => String::new(),
-            _ => format!(
-                "db0:keys={},expires={},avg_ttl=0\r\n",
-                stats.keys, stats.volatile
-            ),
+            _ => format!("db0:keys={},expires={},avg_ttl=0\r\n", stats.keys, stats.volatile),
         }
     }
 
@@ -109,9 +99,7 @@ impl Facts {
             let lower = pattern.to_ascii_lowercase();
             let exact = !lower.iter().any(|byte| b"[*?".contains(byte));
             for (name, value) in &settings {
-                let listed = found
-                    .iter()
-                    .any(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+                let listed = found.iter().any(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
                 if listed || !glob::matches(&lower, name.as_bytes()) {
                     continue;
                 }
@@ -147,9 +135,7 @@ pub(crate) fn catalogue_info(names: Args<'_>, out: &mut Vec<u8>) {
     }
     reply::array(out, names.len());
     for name in names.iter() {
-        let known = CATALOGUE
-            .iter()
-            .find(|(known, ..)| name.eq_ignore_ascii_case(known.as_bytes()));
+        let known = CATALOGUE.iter().find(|(known, ..)| name.eq_ignore_ascii_case(known.as_bytes()));
         match known {
             Some(entry) => describe(entry, out),
             None => out.extend_from_slice(b"*-1\r\n"),

@@ -25,10 +25,7 @@ impl Span {
     /// The range `start..end`; a request is bounded to 1 GiB before it comes here, so both fit.
     pub(crate) fn new(start: usize, end: usize) -> Self {
         debug_assert!(start <= end && end <= u32::MAX as usize);
-        Self {
-            start: start as u32,
-            end: end as u32,
-        }
+        Self { start: start as u32, end: end as u32 }
     }
 
     /// The bytes in `buffer`.
@@ -62,10 +59,7 @@ impl<'a> Args<'a> {
 
     /// The arguments from `first` on; none where there are fewer.
     pub(crate) fn from(&self, first: usize) -> Self {
-        Self {
-            bytes: self.bytes,
-            spans: self.spans.get(first..).unwrap_or_default(),
-        }
+        Self { bytes: self.bytes, spans: self.spans.get(first..).unwrap_or_default() }
     }
 
     /// The arguments in order.
@@ -142,14 +136,7 @@ pub(crate) struct Parser {
 impl Parser {
     /// A parser before its first byte.
     pub(crate) fn new() -> Self {
-        Self {
-            stage: Stage::Start,
-            missing: 0,
-            position: 0,
-            spans: Vec::new(),
-            unquoted: Vec::new(),
-            inline: false,
-        }
+        Self { stage: Stage::Start, missing: 0, position: 0, spans: Vec::new(), unquoted: Vec::new(), inline: false }
     }
 
     /// Goes on with the request that starts at the first byte of `frame`, which holds all bytes received since.
@@ -177,9 +164,7 @@ impl Parser {
                 return Err(ProtocolError::InvalidCount);
             }
             if count <= 0 {
-                return Ok(Progress::Frame {
-                    consumed: header.next,
-                });
+                return Ok(Progress::Frame { consumed: header.next });
             }
             self.missing = count as usize;
             self.position = header.next;
@@ -216,9 +201,7 @@ impl Parser {
                         return Err(ProtocolError::ExpectedBulk(marker));
                     }
                     let length = match header.value {
-                        Some(value) if (0..=MAX_BULK_BYTES as i64).contains(&value) => {
-                            value as usize
-                        }
+                        Some(value) if (0..=MAX_BULK_BYTES as i64).contains(&value) => value as usize,
                         _ => return Err(ProtocolError::InvalidBulkLength),
                     };
                     self.position = header.next;
@@ -237,25 +220,19 @@ impl Parser {
             self.missing -= 1;
         }
         self.stage = Stage::Start;
-        Ok(Progress::Frame {
-            consumed: self.position,
-        })
+        Ok(Progress::Frame { consumed: self.position })
     }
 
     fn advance_inline(&mut self, frame: &[u8]) -> Result<Progress, ProtocolError> {
         // A zero byte ends redis's search for the line break, so such a line never completes.
-        let Some(line_end) = memchr::memchr2(b'\n', 0, frame).filter(|&at| frame[at] == b'\n')
-        else {
+        let Some(line_end) = memchr::memchr2(b'\n', 0, frame).filter(|&at| frame[at] == b'\n') else {
             return incomplete_line(frame.len(), ProtocolError::InlineTooBig);
         };
         let line = &frame[..line_end];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         self.unquoted.clear();
-        split_line(line, &mut self.unquoted, &mut self.spans)
-            .ok_or(ProtocolError::UnbalancedQuotes)?;
-        Ok(Progress::Frame {
-            consumed: line_end + 1,
-        })
+        split_line(line, &mut self.unquoted, &mut self.spans).ok_or(ProtocolError::UnbalancedQuotes)?;
+        Ok(Progress::Frame { consumed: line_end + 1 })
     }
 }
 
@@ -272,34 +249,17 @@ fn header(frame: &[u8], start: usize) -> Option<Header> {
     let line = &frame[start..];
     // The usual headers: one digit or two.
     if let [1..=255, digit @ b'0'..=b'9', b'\r', _, ..] = line {
-        return Some(Header {
-            value: Some(i64::from(digit - b'0')),
-            next: start + 4,
-        });
+        return Some(Header { value: Some(i64::from(digit - b'0')), next: start + 4 });
     }
-    if let [
-        1..=255,
-        tens @ b'1'..=b'9',
-        ones @ b'0'..=b'9',
-        b'\r',
-        _,
-        ..,
-    ] = line
-    {
-        return Some(Header {
-            value: Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0')),
-            next: start + 5,
-        });
+    if let [1..=255, tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] = line {
+        return Some(Header { value: Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0')), next: start + 5 });
     }
     let end = memchr::memchr2(b'\r', 0, line).filter(|&at| line[at] == b'\r')?;
     // The byte behind the carriage return must be there, whatever it is.
     if end + 2 > line.len() {
         return None;
     }
-    Some(Header {
-        value: line.get(1..end).and_then(parse_integer),
-        next: start + end + 2,
-    })
+    Some(Header { value: line.get(1..end).and_then(parse_integer), next: start + end + 2 })
 }
 
 fn incomplete_line(pending: usize, too_big: ProtocolError) -> Result<Progress, ProtocolError> {
@@ -328,11 +288,7 @@ pub(crate) fn parse_integer(text: &[u8]) -> Option<i64> {
         }
         magnitude = magnitude * 10 + u64::from(digit - b'0');
     }
-    if negative {
-        0i64.checked_sub_unsigned(magnitude)
-    } else {
-        i64::try_from(magnitude).ok()
-    }
+    if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
 }
 
 /// Splits an inline request into arguments as a shell would; `None` where a quote is not closed.
@@ -378,9 +334,7 @@ fn double_quoted<'a>(mut rest: &'a [u8], unquoted: &mut Vec<u8>) -> Option<&'a [
         match rest {
             [] => return None,
             [b'"', tail @ ..] => return Some(tail),
-            [b'\\', b'x', high, low, tail @ ..]
-                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
+            [b'\\', b'x', high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 unquoted.push(hex_digit(*high) << 4 | hex_digit(*low));
                 rest = tail;
             }
@@ -474,8 +428,7 @@ mod tests {
 
     #[test]
     fn a_pipeline_cut_at_each_byte_gives_the_same_requests() {
-        let input: &[u8] =
-            b"*3\r\n$3\r\nSET\r\n$2\r\nk1\r\n$12\r\nhello\r\nworld\r\nPING\r\n*0\r\n\
+        let input: &[u8] = b"*3\r\n$3\r\nSET\r\n$2\r\nk1\r\n$12\r\nhello\r\nworld\r\nPING\r\n*0\r\n\
             set 'a b' \"\\x41\\n\"\n*2\r\n$3\r\nGET\r\n$0\r\n\r\n";
         let (whole, error) = parse_all(input);
         assert_eq!(error, None);
@@ -513,10 +466,7 @@ mod tests {
 
     #[test]
     fn empty_requests_are_skipped() {
-        assert_eq!(
-            parse_all(b"*0\r\n*-1\r\n\r\n  \n").0,
-            vec![Vec::<Vec<u8>>::new(); 4]
-        );
+        assert_eq!(parse_all(b"*0\r\n*-1\r\n\r\n  \n").0, vec![Vec::<Vec<u8>>::new(); 4]);
     }
 
     #[test]
@@ -528,64 +478,28 @@ mod tests {
         assert_eq!(count, "Protocol error: too big mbulk count string");
         let bulk = refused(&[b"*1\r\n$", &over_line[..]].concat());
         assert_eq!(bulk, "Protocol error: too big bulk count string");
-        for input in [
-            "*1048577\r\n",
-            "*x\r\n",
-            "*\r\n",
-            "*01\r\n",
-            "*+1\r\n",
-            "* 1\r\n",
-        ] {
+        for input in ["*1048577\r\n", "*x\r\n", "*\r\n", "*01\r\n", "*+1\r\n", "* 1\r\n"] {
             let text = refused(input.as_bytes());
-            assert_eq!(
-                text, "Protocol error: invalid multibulk length",
-                "{input:?}"
-            );
+            assert_eq!(text, "Protocol error: invalid multibulk length", "{input:?}");
         }
-        for input in [
-            "$536870913",
-            "$-1",
-            "$",
-            "$-",
-            "$1a",
-            "$99999999999999999999",
-        ] {
+        for input in ["$536870913", "$-1", "$", "$-", "$1a", "$99999999999999999999"] {
             let text = refused(format!("*1\r\n{input}\r\n").as_bytes());
             assert_eq!(text, "Protocol error: invalid bulk length", "{input:?}");
         }
-        assert_eq!(
-            parse_all(b"*1048576\r\n*1\r\n$536870912\r\n").1,
-            Some(ProtocolError::ExpectedBulk(b'*'))
-        );
+        assert_eq!(parse_all(b"*1048576\r\n*1\r\n$536870912\r\n").1, Some(ProtocolError::ExpectedBulk(b'*')));
         assert_eq!(parse_all(b"*1\r\n$536870912\r\n").1, None);
     }
 
     #[test]
     fn a_wrong_marker_is_named() {
-        assert_eq!(
-            refused(b"*1\r\n!3\r\n"),
-            "Protocol error: expected '$', got '!'"
-        );
-        assert_eq!(
-            refused(b"*1\r\n\r\n"),
-            "Protocol error: expected '$', got ' '"
-        );
+        assert_eq!(refused(b"*1\r\n!3\r\n"), "Protocol error: expected '$', got '!'");
+        assert_eq!(refused(b"*1\r\n\r\n"), "Protocol error: expected '$', got ' '");
     }
 
     #[test]
     fn unbalanced_quotes_are_refused() {
-        for input in [
-            "\"abc\n",
-            "'abc\n",
-            "get \"a\"b\n",
-            "get 'a'b\n",
-            "\"a\\\"\n",
-        ] {
-            assert_eq!(
-                refused(input.as_bytes()),
-                "Protocol error: unbalanced quotes in request",
-                "{input:?}"
-            );
+        for input in ["\"abc\n", "'abc\n", "get \"a\"b\n", "get 'a'b\n", "\"a\\\"\n"] {
+            assert_eq!(refused(input.as_bytes()), "Protocol error: unbalanced quotes in request", "{input:?}");
         }
     }
 

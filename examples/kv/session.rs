@@ -190,15 +190,13 @@ mod tests {
 
     #[test]
     fn requests_cut_at_each_byte_are_answered_alike() {
-        let input = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nvalue\r\nGET k\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
+        let input =
+            b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nvalue\r\nGET k\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
         for cut in 0..=input.len() {
             let mut rig = Rig::new();
             let (mut replies, _) = rig.deliver(&input[..cut]);
             replies.extend(rig.deliver(&input[cut..]).0);
-            assert_eq!(
-                replies, b"+OK\r\n$5\r\nvalue\r\n+PONG\r\n$5\r\nvalue\r\n",
-                "cut at {cut}"
-            );
+            assert_eq!(replies, b"+OK\r\n$5\r\nvalue\r\n+PONG\r\n$5\r\nvalue\r\n", "cut at {cut}");
         }
     }
 
@@ -231,20 +229,14 @@ mod tests {
         let request = "GET k\r\n".repeat(100);
         let (replies, next) = rig.deliver(request.as_bytes());
         assert_eq!(next, Next::Receive);
-        assert_eq!(
-            replies,
-            format!("$100000\r\n{value}\r\n").repeat(100).as_bytes()
-        );
+        assert_eq!(replies, format!("$100000\r\n{value}\r\n").repeat(100).as_bytes());
     }
 
     #[test]
     fn a_protocol_error_answers_what_came_before_it_and_closes() {
         let mut rig = Rig::new();
         let (replies, next) = rig.deliver(b"PING\r\n*1\r\n!\r\nPING\r\n");
-        assert_eq!(
-            replies,
-            b"+PONG\r\n-ERR Protocol error: expected '$', got '!'\r\n"
-        );
+        assert_eq!(replies, b"+PONG\r\n-ERR Protocol error: expected '$', got '!'\r\n");
         assert_eq!(next, Next::Close);
     }
 

@@ -53,16 +53,11 @@ impl Slot {
     }
 
     fn heap_bytes(&self) -> usize {
-        if self.bytes.spilled() {
-            self.bytes.capacity()
-        } else {
-            0
-        }
+        if self.bytes.spilled() { self.bytes.capacity() } else { 0 }
     }
 
     fn expired(&self, now_ms: i64) -> bool {
-        self.deadline
-            .is_some_and(|deadline| now_ms > deadline.get())
+        self.deadline.is_some_and(|deadline| now_ms > deadline.get())
     }
 }
 
@@ -163,11 +158,7 @@ impl Store {
     pub(crate) fn growth(&self, found: Found, value_len: usize) -> usize {
         let slot = self.slot(found.0);
         let content = slot.key_len as usize + value_len;
-        if content <= slot.bytes.capacity() {
-            0
-        } else {
-            content - slot.heap_bytes()
-        }
+        if content <= slot.bytes.capacity() { 0 } else { content - slot.heap_bytes() }
     }
 
     /// Adds an entry; `key` must not be there.
@@ -268,13 +259,7 @@ impl Store {
     /// Walks on from `position` over about `count` living keys; answers where to go on, or `None` at the end.
     ///
     /// A chain of calls from 0 to the end visits each key that is there during all of it exactly once.
-    pub(crate) fn walk(
-        &self,
-        position: u64,
-        count: u64,
-        now_ms: i64,
-        mut visit: impl FnMut(&[u8]),
-    ) -> Option<u64> {
+    pub(crate) fn walk(&self, position: u64, count: u64, now_ms: i64, mut visit: impl FnMut(&[u8])) -> Option<u64> {
         // Freed slots cost less to pass than keys to answer, but are not free.
         let most = position.saturating_add(count.saturating_mul(10));
         let mut visited = 0;
@@ -322,11 +307,7 @@ impl Store {
     fn bucket(&self, hash: u32) -> usize {
         let mask = self.buckets.len().next_power_of_two() - 1;
         let wide = hash as usize & mask;
-        if wide < self.buckets.len() {
-            wide
-        } else {
-            wide & (mask >> 1)
-        }
+        if wide < self.buckets.len() { wide } else { wide & (mask >> 1) }
     }
 
     /// Adds one bucket and moves into it what belongs there from the one it shared.
@@ -423,9 +404,7 @@ mod tests {
         let mut model: HashMap<String, String> = HashMap::new();
         let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
         for step in 0..200_000u64 {
-            seed = seed
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(step | 1);
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step | 1);
             let key = format!("key:{}", (seed >> 33) % 5000);
             match (seed >> 20) % 4 {
                 0 => {
@@ -469,12 +448,7 @@ mod tests {
     fn the_sweep_removes_what_nobody_asks_for() {
         let mut store = Store::new();
         for n in 0..3000 {
-            set(
-                &mut store,
-                &format!("k{n}"),
-                "v",
-                if n % 3 == 0 { 10 } else { 0 },
-            );
+            set(&mut store, &format!("k{n}"), "v", if n % 3 == 0 { 10 } else { 0 });
         }
         assert_eq!(store.volatile(), 1000);
         let removed: u32 = (0..10).map(|_| store.expire_some(11, 300)).sum();
@@ -492,9 +466,7 @@ mod tests {
         let mut position = Some(0);
         let mut step = 0;
         while let Some(at) = position {
-            position = store.walk(at, 7, 0, |key| {
-                seen.push(String::from_utf8(key.to_vec()).unwrap())
-            });
+            position = store.walk(at, 7, 0, |key| seen.push(String::from_utf8(key.to_vec()).unwrap()));
             let goes = format!("goes{step}");
             if let Some(found) = store.find(hash(goes.as_bytes()), goes.as_bytes(), 0) {
                 store.remove(found);
