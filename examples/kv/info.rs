@@ -157,3 +157,51 @@ fn describe((name, arity, writes, keys): &(&str, i64, bool, [i64; 3]), out: &mut
         reply::array(out, 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::Span;
+
+    fn facts() -> Facts {
+        Facts {
+            address: ([127, 0, 0, 1], 6379).into(),
+            cores: 2,
+            driver: "epoll".to_owned(),
+            fence: "membarrier".to_owned(),
+            max_clients: 10,
+            max_memory_bytes: None,
+            started: Instant::now(),
+            clients: 0.into(),
+            accepted: 0.into(),
+            refused: 0.into(),
+        }
+    }
+
+    fn config(pattern: &str) -> String {
+        let mut out = Vec::new();
+        let spans = [Span::new(0, pattern.len())];
+        facts().config(Args::new(pattern.as_bytes(), &spans), &mut out);
+        String::from_utf8(out).unwrap().replace("\r\n", " ")
+    }
+
+    #[test]
+    fn settings_are_found_by_name_and_by_pattern() {
+        assert_eq!(config("save"), "*2 $4 save $0  ");
+        assert_eq!(config("SAVE"), "*2 $4 SAVE $0  ");
+        assert_eq!(config("maxmem*"), "*4 $9 maxmemory $1 0 $16 maxmemory-policy $10 noeviction ");
+        assert_eq!(config("nothing"), "*0 ");
+    }
+
+    #[test]
+    fn the_catalogue_counts_what_it_lists() {
+        let (mut all, mut count, mut some) = (Vec::new(), Vec::new(), Vec::new());
+        catalogue(&mut all);
+        catalogue_count(&mut count);
+        assert!(all.starts_with(&[b"*", &count[1..]].concat()));
+        let spans = [Span::new(0, 3), Span::new(3, 7)];
+        catalogue_info(Args::new(b"GETnope", &spans), &mut some);
+        assert!(some.starts_with(b"*2\r\n*10\r\n$3\r\nget\r\n:2\r\n"));
+        assert!(some.ends_with(b"*-1\r\n"));
+    }
+}

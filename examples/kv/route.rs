@@ -14,7 +14,7 @@ use crate::command::{Command, ConnectionOp, KeyOp, Scan, Sections, ShardsOp, Ver
 use crate::info::{self, Facts};
 use crate::reply;
 use crate::resp::{Args, parse_integer};
-use crate::shard::{Exchange, Shard, ShardOp, Stats, split_cursor};
+use crate::shard::{Exchange, Shard, ShardOp, Stats, empty, split_cursor};
 use crate::store::KeyHash;
 
 /// From a key to its shard; the same on all cores, another at each start.
@@ -73,10 +73,10 @@ enum Merge {
     Info(Sections),
 }
 
-/// Replies above this many bytes are sent before the rest of the batch is read.
+/// Local replies above this many bytes are sent before the rest of the batch is read.
 const FULL_BYTES: usize = 1 << 20;
-/// Buffers above this go back to the allocator after their batch.
-const KEPT_BYTES: usize = 64 << 10;
+/// As many requests to other shards end a batch: how long their replies are shows only when they come.
+const FULL_REQUESTS: usize = 256;
 
 /// The replies to one batch of one connection.
 pub(crate) struct Batch {
@@ -92,6 +92,8 @@ pub(crate) struct Batch {
     /// The shards whose exchange holds a request of this batch.
     involved: Vec<usize>,
     assembled: Vec<u8>,
+    /// Requests filed for other shards.
+    filed: usize,
     /// Commands run by the local shard.
     local_commands: u64,
 }
@@ -108,6 +110,7 @@ impl Batch {
             exchanges: (0..shards).map(|_| None).collect(),
             involved: Vec::new(),
             assembled: Vec::new(),
+            filed: 0,
             local_commands: 0,
         }
     }
@@ -119,11 +122,8 @@ impl Batch {
         self.plan.clear();
         self.planned = 0;
         self.involved.clear();
+        self.filed = 0;
         self.local_commands = 0;
-        for buffer in [&mut self.replies, &mut self.assembled] {
-            buffer.clear();
-            buffer.shrink_to(KEPT_BYTES);
-        }
         shard.begin(now_ms);
     }
 
@@ -134,7 +134,7 @@ impl Batch {
 
     /// Whether the replies should be sent before more commands are read.
     pub(crate) fn is_full(&self) -> bool {
-        self.replies.len() >= FULL_BYTES
+        self.replies.len() >= FULL_BYTES || self.filed >= FULL_REQUESTS
     }
 
     /// The reply of a request that no shard sees.
@@ -200,6 +200,12 @@ impl Batch {
             }
         }
         std::mem::swap(&mut self.replies, &mut self.assembled);
+        empty(&mut self.assembled);
+        for &shard in &self.involved {
+            if let Some(exchange) = &mut self.exchanges[shard] {
+                exchange.clear(self.now_ms);
+            }
+        }
     }
 
     /// The bytes to send; what is put back by [`restore`](Self::restore) serves the next batch.
@@ -208,7 +214,8 @@ impl Batch {
     }
 
     /// Gives the sent buffer back.
-    pub(crate) fn restore(&mut self, buffer: Vec<u8>) {
+    pub(crate) fn restore(&mut self, mut buffer: Vec<u8>) {
+        empty(&mut buffer);
         self.replies = buffer;
     }
 
@@ -232,6 +239,7 @@ impl Batch {
             exchange.clear(self.now_ms);
         }
         exchange.push(op);
+        self.filed += 1;
     }
 
     /// Plans the local replies that the plan does not have yet.
@@ -299,7 +307,7 @@ impl Batch {
             let pairs = Pairs(args.iter()).map(|(key, value)| (router.hash(key), key, value));
             return self.set_local_pairs(pairs, shard);
         }
-        let mut by_shard: Vec<Vec<(KeyHash, &[u8], &[u8])>> = Vec::new();
+        let mut by_shard: Vec<Vec<Pair<'_>>> = Vec::new();
         by_shard.resize_with(router.shards, Vec::new);
         for (key, value) in Pairs(args.iter()) {
             let hash = router.hash(key);
@@ -329,11 +337,7 @@ impl Batch {
         }
     }
 
-    fn set_local_pairs<'a>(
-        &mut self,
-        pairs: impl Iterator<Item = (KeyHash, &'a [u8], &'a [u8])> + Clone,
-        shard: &mut Shard,
-    ) {
+    fn set_local_pairs<'a>(&mut self, pairs: impl Iterator<Item = Pair<'a>> + Clone, shard: &mut Shard) {
         if shard.refuses_pairs(pairs.clone().map(|(_, key, value)| (key, value))) {
             return reply::error(&mut self.replies, reply::OUT_OF_MEMORY);
         }
@@ -401,6 +405,9 @@ impl Batch {
         Flow::Continue
     }
 }
+
+/// A key of an MSET and its value.
+type Pair<'a> = (KeyHash, &'a [u8], &'a [u8]);
 
 /// Takes two items at a time.
 #[derive(Clone)]

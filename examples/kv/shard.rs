@@ -433,20 +433,22 @@ pub(crate) struct Exchange {
     taken: usize,
 }
 
-/// Buffers above this go back to the allocator after their batch.
-const KEPT_BYTES: usize = 256 << 10;
+/// Empties a buffer for its next use; what is large goes back to the allocator, so that idle connections hold little.
+pub(crate) fn empty(buffer: &mut Vec<u8>) {
+    const KEPT_BYTES: usize = 64 << 10;
+    buffer.clear();
+    buffer.shrink_to(KEPT_BYTES);
+}
 
 impl Exchange {
-    /// Makes it ready for a batch at `now_ms`.
+    /// Empties it for a batch at `now_ms`.
     pub(crate) fn clear(&mut self, now_ms: i64) {
         self.now_ms = now_ms;
         self.ops.clear();
         self.ends.clear();
         self.taken = 0;
-        for buffer in [&mut self.bytes, &mut self.replies] {
-            buffer.clear();
-            buffer.shrink_to(KEPT_BYTES);
-        }
+        empty(&mut self.bytes);
+        empty(&mut self.replies);
     }
 
     /// Adds a request, its bytes copied.

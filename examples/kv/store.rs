@@ -333,7 +333,7 @@ impl Store {
         }
         let at = self.used_slots;
         assert!(at < NIL, "a shard holds at most 2^32 - 1 keys");
-        if at as usize % CHUNK_SLOTS == 0 {
+        if (at as usize).is_multiple_of(CHUNK_SLOTS) {
             self.chunks.push(Vec::with_capacity(CHUNK_SLOTS));
         }
         self.used_slots += 1;

@@ -85,8 +85,12 @@ fn compare_random_commands(arguments: &str) {
             0 => pair.expire_round(&mut rng),
             1..=8 => pair.scan_round(&mut generator),
             roll => {
-                // Half of the commands go alone, the others in pipelines.
-                let length = if roll % 2 == 0 { 1 } else { rng.usize(2..80) };
+                // Most of the commands go in pipelines, some of them long.
+                let length = match roll % 20 {
+                    0 => rng.usize(300..700),
+                    1..=10 => 1,
+                    _ => rng.usize(2..80),
+                };
                 let mut steps = Vec::new();
                 while steps.len() < length {
                     generator.push_steps(&mut steps);

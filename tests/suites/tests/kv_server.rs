@@ -223,6 +223,32 @@ fn accepting_rests_without_descriptors_and_goes_on_with_them() {
 }
 
 #[test]
+fn counters_that_all_connections_raise_lose_nothing() {
+    let kv = Kv::start("--cores 4");
+    let clients: Vec<_> = (0..16).map(|_| kv.connect()).collect();
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            scope.spawn(move || {
+                for round in 0..100 {
+                    let mut bytes = Vec::new();
+                    for n in 0..20 {
+                        bytes.extend_from_slice(format!("INCRBY counter{n} {round}\r\n").as_bytes());
+                    }
+                    client.send(&bytes).expect("it is sent");
+                    for _ in 0..20 {
+                        assert_eq!(client.reply().expect("a reply")[0], b':');
+                    }
+                }
+            });
+        }
+    });
+    let mut client = kv.connect();
+    for n in 0..20 {
+        assert_eq!(client.ask(&format!("get counter{n}")), "$5\r\n79200");
+    }
+}
+
+#[test]
 fn a_reader_that_does_not_read_stops_nobody_and_is_held_back() {
     let kv = Kv::start("--cores 1");
     let mut slow = kv.connect();
