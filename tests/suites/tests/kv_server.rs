@@ -89,7 +89,7 @@ fn wrong_flags_and_a_taken_port_are_named() {
     let other = listener.local_addr().expect("an address").port();
     for (arguments, expected) in [
         ("--cores 0".to_owned(), "at least 1"),
-        ("--cores 100000 --pin".to_owned(), "CPU"),
+        ("--cores 200 --pin".to_owned(), "CPU"),
         ("--driver nonsense".to_owned(), "auto, uring or epoll"),
         (format!("--port {}", taken.address().port()), "in use"),
         (format!("--port {other}"), "in use"),
