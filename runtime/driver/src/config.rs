@@ -25,10 +25,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            kind: DriverKind::Auto,
-            entries: 1024,
-        }
+        Self { kind: DriverKind::Auto, entries: 1024 }
     }
 }
 
@@ -36,10 +33,7 @@ impl Config {
     /// The default configuration with the given kernel interface.
     #[must_use]
     pub fn with_kind(kind: DriverKind) -> Self {
-        Self {
-            kind,
-            ..Self::default()
-        }
+        Self { kind, ..Self::default() }
     }
 
     pub(crate) fn batch(&self) -> u32 {

@@ -1,10 +1,12 @@
 //! The handle of one core's driver.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::task::Context;
 use std::time::Duration;
 
 use crate::backend::{self, Backend, Chosen};
@@ -27,7 +29,12 @@ struct Inner {
     backend: Chosen,
     fallback_reason: Option<String>,
     notifier: Notifier,
+    /// Calls since the driver last looked; see [`Driver::must_yield`].
+    streak: Cell<u32>,
 }
+
+/// Calls that may succeed at once before one of them gives the others a turn.
+const MAX_STREAK: u32 = 128;
 
 impl Driver {
     /// Makes a driver for the calling thread.
@@ -39,16 +46,9 @@ impl Driver {
     ///
     /// When the kernel refuses what [`Config::kind`] insists on, or file descriptors or memory ran out.
     pub fn new(config: &Config) -> Result<Self, DriverError> {
-        let notifier =
-            Notifier::new().map_err(|e| DriverError::new("creating an eventfd failed", e))?;
+        let notifier = Notifier::new().map_err(|e| DriverError::new("creating an eventfd failed", e))?;
         let (backend, fallback_reason) = backend::choose(config, &notifier)?;
-        Ok(Self {
-            inner: Rc::new(Inner {
-                backend,
-                fallback_reason,
-                notifier,
-            }),
-        })
+        Ok(Self { inner: Rc::new(Inner { backend, fallback_reason, notifier, streak: Cell::new(0) }) })
     }
 
     /// The kernel interface in use; never [`DriverKind::Auto`].
@@ -77,6 +77,7 @@ impl Driver {
     /// Makes no system call while nothing is registered (epoll), or while nothing was queued and the kernel
     /// has posted nothing (io_uring, which looks at memory only).
     pub fn poll(&self) -> usize {
+        self.inner.streak.set(0);
         self.backend().poll()
     }
 
@@ -96,6 +97,7 @@ impl Driver {
     ///
     /// When the kernel's wait fails in a way that waiting again will not mend.
     pub fn wait(&self, timeout: Option<Duration>) -> io::Result<usize> {
+        self.inner.streak.set(0);
         self.backend().wait(timeout)
     }
 
@@ -125,6 +127,19 @@ impl Driver {
         Socket::register(self.clone(), fd)
     }
 
+    /// Counts a call; after [`MAX_STREAK`] of them without a look at the driver, has the caller return pending
+    /// once, so that a socket which is always ready starves neither other tasks nor other sockets.
+    pub(crate) fn must_yield(&self, cx: &Context<'_>) -> bool {
+        let streak = self.inner.streak.get() + 1;
+        if streak < MAX_STREAK {
+            self.inner.streak.set(streak);
+            return false;
+        }
+        self.inner.streak.set(0);
+        cx.waker().wake_by_ref();
+        true
+    }
+
     pub(crate) fn backend(&self) -> &Chosen {
         &self.inner.backend
     }
@@ -132,9 +147,6 @@ impl Driver {
 
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver")
-            .field("kind", &self.kind())
-            .field("fallback_reason", &self.fallback_reason())
-            .finish()
+        f.debug_struct("Driver").field("kind", &self.kind()).field("fallback_reason", &self.fallback_reason()).finish()
     }
 }

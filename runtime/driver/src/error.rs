@@ -14,10 +14,7 @@ pub struct DriverError {
 
 impl DriverError {
     pub(crate) fn new(step: &'static str, source: impl Into<io::Error>) -> Self {
-        Self {
-            step,
-            source: source.into(),
-        }
+        Self { step, source: source.into() }
     }
 
     fn is(&self, errno: Errno) -> bool {
@@ -33,9 +30,7 @@ impl DriverError {
     /// Whether the kernel is too old or built without it.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
-        self.is(Errno::NOSYS)
-            || self.is(Errno::INVAL)
-            || self.source.kind() == io::ErrorKind::Unsupported
+        self.is(Errno::NOSYS) || self.is(Errno::INVAL) || self.source.kind() == io::ErrorKind::Unsupported
     }
 
     /// Whether memory, the locked-memory limit or the file descriptors of the process ran out.

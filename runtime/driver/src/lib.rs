@@ -32,6 +32,8 @@ pub mod ops;
 mod readiness;
 mod socket;
 mod table;
+#[cfg(feature = "tokio-io")]
+mod tokio_io;
 
 pub use config::{Config, DriverKind};
 pub use driver::Driver;

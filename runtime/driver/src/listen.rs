@@ -20,12 +20,7 @@ pub struct ListenOptions {
 impl Default for ListenOptions {
     /// Backlog 4096, `SO_REUSEADDR` on, `SO_REUSEPORT` off.
     fn default() -> Self {
-        Self {
-            backlog: 4096,
-            reuse_address: true,
-            reuse_port: false,
-            only_v6: None,
-        }
+        Self { backlog: 4096, reuse_address: true, reuse_port: false, only_v6: None }
     }
 }
 

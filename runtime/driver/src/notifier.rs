@@ -17,9 +17,7 @@ pub struct Notifier {
 impl Notifier {
     pub(crate) fn new() -> Result<Self, Errno> {
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self {
-            eventfd: Arc::new(eventfd),
-        })
+        Ok(Self { eventfd: Arc::new(eventfd) })
     }
 
     /// Makes the driver's current `wait` return, or its next one if none is running.

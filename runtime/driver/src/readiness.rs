@@ -20,15 +20,9 @@ impl Half {
         match self {
             Self::Read => {
                 let end = end | EventFlags::RDHUP;
-                (
-                    events.intersects(EventFlags::IN | end),
-                    events.intersects(end),
-                )
+                (events.intersects(EventFlags::IN | end), events.intersects(end))
             }
-            Self::Write => (
-                events.intersects(EventFlags::OUT | end),
-                events.intersects(end),
-            ),
+            Self::Write => (events.intersects(EventFlags::OUT | end), events.intersects(end)),
         }
     }
 }

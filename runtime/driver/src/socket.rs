@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     /// Bytes that dropped receives took out of the socket, for the next reader.
     recovered: RefCell<Vec<u8>>,
     has_recovered: Cell<bool>,
+    /// Receives submitted so far, up to where the backend stops counting.
+    pub(crate) recvs: Cell<u8>,
     /// The last completed receive left bytes behind.
     pub(crate) has_more: Cell<bool>,
 }
@@ -87,6 +89,7 @@ impl Shared {
             orphan_sends: Cell::new(0),
             recovered: RefCell::new(Vec::new()),
             has_recovered: Cell::new(false),
+            recvs: Cell::new(0),
             has_more: Cell::new(false),
         }
     }
@@ -136,10 +139,8 @@ impl Shared {
         if asked == 0 {
             return Ok(0);
         }
-        let mut recv = || {
-            rustix::net::recv(&self.fd, &mut *buf, RecvFlags::DONTWAIT)
-                .map(|((filled, _), _)| filled.len())
-        };
+        let mut recv =
+            || rustix::net::recv(&self.fd, &mut *buf, RecvFlags::DONTWAIT).map(|((filled, _), _)| filled.len());
         retry(&mut recv)
             .inspect(|&n| self.after_transfer(Half::Read, n, asked))
             .map_err(|e| self.after_error(Half::Read, e))
@@ -195,9 +196,7 @@ impl Socket {
     pub(crate) fn register(driver: Driver, fd: OwnedFd) -> io::Result<Self> {
         let shared = Rc::new(Shared::new(fd));
         driver.backend().register(&shared)?;
-        Ok(Self {
-            handle: Rc::new(Handle { driver, shared }),
-        })
+        Ok(Self { handle: Rc::new(Handle { driver, shared }) })
     }
 
     pub(crate) fn shared(&self) -> &Rc<Shared> {
@@ -262,11 +261,7 @@ impl Socket {
     /// # Errors
     ///
     /// What `recv` says.
-    pub fn poll_read_uninit(
-        &self,
-        cx: &mut Context<'_>,
-        buf: &mut [MaybeUninit<u8>],
-    ) -> Poll<io::Result<usize>> {
+    pub fn poll_read_uninit(&self, cx: &mut Context<'_>, buf: &mut [MaybeUninit<u8>]) -> Poll<io::Result<usize>> {
         let shared = self.shared();
         if let Some(count) = shared.take_recovered(buf) {
             return Poll::Ready(Ok(count));
@@ -288,11 +283,7 @@ impl Socket {
     /// # Errors
     ///
     /// What `sendmsg` says.
-    pub fn poll_write_vectored(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    pub fn poll_write_vectored(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         // The kernel takes at most 1024 (`UIO_MAXIOV`) and refuses more.
         let bufs = &bufs[..bufs.len().min(1024)];
         self.poll_io(cx, Half::Write, || self.shared().try_send_vectored(bufs))
@@ -307,6 +298,9 @@ impl Socket {
     ) -> Poll<io::Result<T>> {
         let shared = self.shared();
         let readiness = shared.readiness(half);
+        if self.driver().must_yield(cx) {
+            return Poll::Pending;
+        }
         if !shared.is_held(half) {
             while readiness.is_ready() {
                 match call() {
@@ -396,9 +390,7 @@ impl Socket {
 }
 
 fn address(address: socket2::SockAddr) -> io::Result<SocketAddr> {
-    address
-        .as_socket()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "not an IPv4 or IPv6 address"))
+    address.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "not an IPv4 or IPv6 address"))
 }
 
 impl AsFd for Socket {

@@ -44,10 +44,7 @@ pub(crate) struct Table<T> {
 
 impl<T> Table<T> {
     pub(crate) const fn new() -> Self {
-        Self {
-            places: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { places: Vec::new(), free: Vec::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -56,10 +53,7 @@ impl<T> Table<T> {
 
     pub(crate) fn insert(&mut self, entry: T) -> Key {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place {
-                generation: 0,
-                entry: None,
-            });
+            self.places.push(Place { generation: 0, entry: None });
             // The two highest indices would meet the reserved keys; file descriptors and memory end long before.
             u32::try_from(self.places.len() - 1)
                 .ok()
@@ -93,10 +87,7 @@ impl<T> Table<T> {
     /// Takes every entry out.
     pub(crate) fn drain(&mut self) -> Vec<T> {
         self.free.clear();
-        self.places
-            .drain(..)
-            .filter_map(|place| place.entry)
-            .collect()
+        self.places.drain(..).filter_map(|place| place.entry).collect()
     }
 }
 

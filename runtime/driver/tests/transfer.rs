@@ -67,11 +67,7 @@ fn a_peer_that_closes_its_half_ends_the_stream_and_still_receives(driver: &Drive
     }
     assert_eq!(all, b"last");
     let mut byte = [0];
-    assert_eq!(
-        block_on(driver, poll_fn(|cx| near.poll_read(cx, &mut byte))).unwrap(),
-        0,
-        "the end stays the end"
-    );
+    assert_eq!(block_on(driver, poll_fn(|cx| near.poll_read(cx, &mut byte))).unwrap(), 0, "the end stays the end");
     block_on(driver, near.send(b"answer".to_vec())).0.unwrap();
     near.shutdown(Shutdown::Write).unwrap();
     let mut answer = Vec::new();

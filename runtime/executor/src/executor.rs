@@ -123,6 +123,14 @@ impl Executor {
         self.queue.borrow_mut().push_back(runnable);
     }
 
+    /// [loop E1]: every task that is here ends at its next poll, and is scheduled for it.
+    pub(crate) fn cancel_all(&self) {
+        // [loop E1]
+        self.core.close();
+        self.queue.borrow().iter().for_each(|runnable| runnable.metadata().cancel());
+        self.tasks.abort_all();
+    }
+
     pub(crate) fn has_runnable(&self) -> bool {
         !self.queue.borrow().is_empty()
     }
@@ -162,7 +170,7 @@ impl Drop for Entered<'_> {
 
 /// Runs `f` with the calling thread's executor; `None` on a thread that runs no core.
 #[inline(always)]
-pub fn with_current<R>(port: &dyn Port, f: impl FnOnce(&Executor) -> R) -> Option<R> {
+pub fn with_current<P: Port + ?Sized, R>(port: &P, f: impl FnOnce(&Executor) -> R) -> Option<R> {
     let slot = port.current().cast::<Executor>();
     if slot.is_null() {
         return None;

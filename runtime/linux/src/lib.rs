@@ -6,8 +6,13 @@
 //! | [`kick`] | ends a core's sleep |
 //! | [`port`] | the fabric's [`Port`](ipiq_fabric::port::Port) from these |
 //! | [`clock`] | the monotonic clock |
+//! | [`cpus`] | which CPUs this process may use |
+//! | [`pin`] | pins a thread to one |
 
+mod affinity;
 pub mod clock;
+pub mod cpus;
 pub mod kick;
 pub mod membarrier;
+pub mod pin;
 pub mod port;

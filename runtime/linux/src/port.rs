@@ -31,7 +31,7 @@ pub enum FenceChoice {
 /// Linux threads as cores.
 pub struct LinuxPort {
     membarrier: Option<Membarrier>,
-    kickers: Box<[OnceLock<Arc<dyn Kick>>]>,
+    kickers: Vec<OnceLock<Arc<dyn Kick>>>,
 }
 
 impl std::fmt::Debug for LinuxPort {
@@ -49,6 +49,14 @@ impl LinuxPort {
             FenceChoice::Symmetric => None,
         };
         Self { membarrier, kickers: (0..cores).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// A port that knows the calling thread's slot and nothing else.
+    #[must_use]
+    #[inline]
+    pub fn thread() -> &'static Self {
+        static THREAD: LinuxPort = LinuxPort { membarrier: None, kickers: Vec::new() };
+        &THREAD
     }
 
     /// Says how to end the sleeps of `core`. Kicks before this are lost: call it before the core first parks.

@@ -63,17 +63,15 @@ pub(crate) trait Backend {
     fn abandon<B: 'static>(&self, socket: &Socket, stage: &mut Stage<B>);
 }
 
-/// The backend in use.
+/// The backend in use; there is one per core, so its size does not matter.
+#[expect(clippy::large_enum_variant)]
 pub(crate) enum Chosen {
     Epoll(Epoll),
     Uring(Uring),
 }
 
 /// Makes the backend that the configuration asks for, and says why it is not io_uring if that was tried.
-pub(crate) fn choose(
-    config: &Config,
-    notifier: &Notifier,
-) -> Result<(Chosen, Option<String>), DriverError> {
+pub(crate) fn choose(config: &Config, notifier: &Notifier) -> Result<(Chosen, Option<String>), DriverError> {
     let epoll = || Epoll::new(config, notifier).map(Chosen::Epoll);
     let uring = || Uring::new(config, notifier).map(Chosen::Uring);
     match config.kind {

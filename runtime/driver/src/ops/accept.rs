@@ -25,10 +25,7 @@ pub struct Accept {
 
 impl Accept {
     pub(crate) fn new(listener: Socket) -> Self {
-        Self {
-            listener,
-            ticket: Ticket::default(),
-        }
+        Self { listener, ticket: Ticket::default() }
     }
 
     fn accept(&self) -> Result<io::Result<(Socket, SocketAddr)>, Errno> {
@@ -47,6 +44,9 @@ impl Future for Accept {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if this.listener.driver().must_yield(cx) {
+            return Poll::Pending;
+        }
         let read = &this.listener.shared().read;
         while read.is_ready() {
             match this.accept() {

@@ -29,9 +29,7 @@ enum State {
 
 impl Connect {
     pub(crate) fn new(driver: Driver, address: SocketAddr) -> Self {
-        Self {
-            state: State::Unsent(driver, address),
-        }
+        Self { state: State::Unsent(driver, address) }
     }
 }
 

@@ -33,6 +33,9 @@ impl<B: IoBufMut> Future for Recv<B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { socket, stage } = &mut *self;
+        if socket.driver().must_yield(cx) {
+            return Poll::Pending;
+        }
         socket.driver().backend().poll_recv(socket, stage, cx)
     }
 }

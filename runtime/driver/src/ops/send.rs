@@ -33,6 +33,9 @@ impl<B: IoBuf> Future for Send<B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { socket, stage } = &mut *self;
+        if socket.driver().must_yield(cx) {
+            return Poll::Pending;
+        }
         socket.driver().backend().poll_send(socket, stage, cx)
     }
 }

@@ -51,10 +51,7 @@ impl Wake for Flag {
 
 /// Polls a future, and between polls waits on the driver.
 pub(crate) fn block_on<F: Future>(driver: &Driver, future: F) -> F::Output {
-    let flag = Arc::new(Flag {
-        woken: AtomicBool::new(true),
-        notifier: driver.notifier(),
-    });
+    let flag = Arc::new(Flag { woken: AtomicBool::new(true), notifier: driver.notifier() });
     let waker = Waker::from(Arc::clone(&flag));
     let mut future = pin!(future);
     let start = Instant::now();
@@ -84,9 +81,7 @@ pub(crate) fn wait_until(driver: &Driver, mut condition: impl FnMut() -> bool) {
 }
 
 pub(crate) fn listener(driver: &Driver) -> (Socket, SocketAddr) {
-    let listener = ListenOptions::default()
-        .listen(driver, SocketAddr::from(([127, 0, 0, 1], 0)))
-        .expect("listen");
+    let listener = ListenOptions::default().listen(driver, SocketAddr::from(([127, 0, 0, 1], 0))).expect("listen");
     let address = listener.local_addr().expect("local address");
     (listener, address)
 }
@@ -105,15 +100,10 @@ pub(crate) fn pair(driver: &Driver) -> (Socket, std::net::TcpStream) {
 pub(crate) async fn join_all<T>(futures: Vec<Pin<Box<dyn Future<Output = T>>>>) -> Vec<T> {
     let count = futures.len();
     let futures = RefCell::new(futures.into_iter().map(Some).collect::<Vec<_>>());
-    let outputs: Rc<RefCell<Vec<Option<T>>>> =
-        Rc::new(RefCell::new((0..count).map(|_| None).collect()));
+    let outputs: Rc<RefCell<Vec<Option<T>>>> = Rc::new(RefCell::new((0..count).map(|_| None).collect()));
     std::future::poll_fn(|cx| {
         let mut pending = false;
-        for (place, output) in futures
-            .borrow_mut()
-            .iter_mut()
-            .zip(outputs.borrow_mut().iter_mut())
-        {
+        for (place, output) in futures.borrow_mut().iter_mut().zip(outputs.borrow_mut().iter_mut()) {
             if let Some(future) = place {
                 match future.as_mut().poll(cx) {
                     Poll::Ready(value) => {
@@ -124,18 +114,10 @@ pub(crate) async fn join_all<T>(futures: Vec<Pin<Box<dyn Future<Output = T>>>>) 
                 }
             }
         }
-        if pending {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
-        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-    outputs
-        .borrow_mut()
-        .drain(..)
-        .map(|o| o.expect("done"))
-        .collect()
+    outputs.borrow_mut().drain(..).map(|o| o.expect("done")).collect()
 }
 
 /// Open descriptors of this process.

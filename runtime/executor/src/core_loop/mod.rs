@@ -173,9 +173,7 @@ impl Executor {
 
     fn shut_down(&self) {
         let mut turn = 0;
-        // [loop E1]
-        self.core().close();
-        self.tasks().abort_all();
+        self.cancel_all();
         while self.tasks().len() > 0 || self.has_runnable() {
             self.serve(&mut turn);
         }

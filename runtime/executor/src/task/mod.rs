@@ -118,6 +118,18 @@ impl fmt::Display for JoinError {
 
 impl core::error::Error for JoinError {}
 
+/// A task's outcome until somebody takes it. An outcome that nobody wants is dropped here, and a panic of its destructor
+/// reaches nobody.
+struct Unclaimed<T>(Option<Result<T, JoinError>>);
+
+impl<T> Drop for Unclaimed<T> {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.0.take() {
+            let _ = catch(|| drop(outcome));
+        }
+    }
+}
+
 /// Awaits a task, from any core or thread.
 ///
 /// Dropping it detaches the task, which goes on. The task's future has been dropped before the outcome is there.
@@ -128,7 +140,7 @@ impl core::error::Error for JoinError {}
 #[must_use = "a dropped handle detaches its task; say so with `drop` or `let _`"]
 pub struct JoinHandle<T> {
     /// `None` once the outcome was taken.
-    task: Option<Task<Result<T, JoinError>, Meta>>,
+    task: Option<Task<Unclaimed<T>, Meta>>,
 }
 
 impl<T> fmt::Debug for JoinHandle<T> {
@@ -164,11 +176,11 @@ impl<T> Future for JoinHandle<T> {
     /// If polled again after the outcome was taken.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let task = self.task.as_mut().expect("a join handle is not polled after it was ready");
-        let outcome = core::task::ready!(Pin::new(task).poll(cx));
+        let mut unclaimed = core::task::ready!(Pin::new(task).poll(cx));
         if let Some(task) = self.task.take() {
             task.detach();
         }
-        Poll::Ready(outcome)
+        Poll::Ready(unclaimed.0.take().expect("an outcome is claimed once"))
     }
 }
 
@@ -255,14 +267,12 @@ where
     }
 }
 
-impl<Init, Fut> Future for TaskFuture<Init, Fut>
+impl<Init, Fut> TaskFuture<Init, Fut>
 where
     Init: FnOnce() -> Fut,
     Fut: Future,
 {
-    type Output = Result<Fut::Output, JoinError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn advance(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Fut::Output, JoinError>> {
         if self.meta().abort.load(Ordering::Acquire) {
             // [task T7]
             return Poll::Ready(Err(match self.clear() {
@@ -277,7 +287,7 @@ where
         match polled {
             Ok(Poll::Pending) => {
                 if self.park(cx) {
-                    return self.poll(cx);
+                    return self.advance(cx);
                 }
                 Poll::Pending
             }
@@ -294,6 +304,19 @@ where
                 Poll::Ready(Err(JoinError::panicked(payload)))
             }
         }
+    }
+}
+
+impl<Init, Fut> Future for TaskFuture<Init, Fut>
+where
+    Init: FnOnce() -> Fut,
+    Fut: Future,
+{
+    type Output = Unclaimed<Fut::Output>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.advance(cx).map(|outcome| Unclaimed(Some(outcome)))
     }
 }
 

@@ -103,24 +103,69 @@ mod tests {
         assert!(start.elapsed() >= Duration::from_millis(2));
     }
 
+    /// A wait that takes this long has lost its kick.
+    const LOST: Duration = Duration::from_secs(20);
+
+    fn wait_for_kick(idle: &FutexIdle) {
+        let start = Instant::now();
+        idle.wait(Some(LOST.as_nanos() as u64));
+        assert!(start.elapsed() < LOST, "a kick was lost");
+    }
+
+    #[test]
+    fn kicks_coalesce_and_leave_nothing_behind_once_seen() {
+        let idle = FutexIdle::default();
+        idle.kicker().kick();
+        idle.kicker().kick();
+        wait_for_kick(&idle);
+        let start = Instant::now();
+        idle.wait(Some(2_000_000));
+        assert!(start.elapsed() >= Duration::from_millis(2));
+    }
+
+    #[test]
+    fn a_kick_ends_a_wait_that_has_begun() {
+        let idle = FutexIdle::default();
+        let kicker = idle.kicker();
+        let (tell, told) = std::sync::mpsc::channel();
+        let sleeper = std::thread::spawn(move || {
+            tell.send(std::fs::read_link("/proc/thread-self").expect("proc is mounted")).expect("a listener");
+            wait_for_kick(&idle);
+        });
+        let status = std::path::Path::new("/proc").join(told.recv().expect("a thread")).join("status");
+        let start = Instant::now();
+        while !std::fs::read_to_string(&status).expect("it lives").contains("State:\tS") {
+            assert!(start.elapsed() < LOST, "it never slept");
+        }
+        kicker.kick();
+        sleeper.join().expect("no panic");
+    }
+
     #[test]
     fn no_kick_of_many_is_lost() {
+        const ROUNDS: u32 = 100_000;
         let (ping, pong) = (FutexIdle::default(), FutexIdle::default());
         let (kick_ping, kick_pong) = (ping.kicker(), pong.kicker());
-        let rounds = Arc::new(AtomicU32::new(0));
-        let seen = rounds.clone();
-        let other = std::thread::spawn(move || {
-            for round in 0..20_000 {
-                while seen.load(Ordering::Acquire) == round {
-                    pong.wait(None);
+        let asked = Arc::new(AtomicU32::new(0));
+        let answered = Arc::new(AtomicU32::new(0));
+        let other = std::thread::spawn({
+            let (asked, answered) = (asked.clone(), answered.clone());
+            move || {
+                for round in 1..=ROUNDS {
+                    while asked.load(Ordering::Acquire) < round {
+                        wait_for_kick(&pong);
+                    }
+                    answered.store(round, Ordering::Release);
+                    kick_ping.kick();
                 }
-                kick_ping.kick();
             }
         });
-        for _ in 0..20_000 {
-            rounds.fetch_add(1, Ordering::Release);
+        for round in 1..=ROUNDS {
+            asked.store(round, Ordering::Release);
             kick_pong.kick();
-            ping.wait(None);
+            while answered.load(Ordering::Acquire) < round {
+                wait_for_kick(&ping);
+            }
         }
         other.join().expect("no panic");
     }

@@ -10,6 +10,7 @@ use crate::socket::Shared;
 use crate::table::{Key, Table};
 use crate::{Config, DriverError, Notifier};
 
+mod pwait2;
 mod sources;
 mod transfer;
 mod wait;
@@ -36,20 +37,12 @@ impl Epoll {
     pub(crate) fn new(config: &Config, notifier: &Notifier) -> Result<Self, DriverError> {
         let fd = epoll::create(CreateFlags::CLOEXEC)
             .map_err(|e| DriverError::new("creating an epoll instance failed", e))?;
-        epoll::add(
-            &fd,
-            notifier,
-            EventData::new_u64(Key::NOTIFIER.to_bits()),
-            EventFlags::IN | EventFlags::ET,
-        )
-        .map_err(|e| DriverError::new("watching the eventfd with epoll failed", e))?;
+        epoll::add(&fd, notifier, EventData::new_u64(Key::NOTIFIER.to_bits()), EventFlags::IN | EventFlags::ET)
+            .map_err(|e| DriverError::new("watching the eventfd with epoll failed", e))?;
         Ok(Self {
             fd,
             sources: RefCell::new(Table::new()),
-            batch: RefCell::new(Batch {
-                events: Vec::with_capacity(config.batch() as usize),
-                next: 0,
-            }),
+            batch: RefCell::new(Batch { events: Vec::with_capacity(config.batch() as usize), next: 0 }),
             notified: Cell::new(false),
             coarse: Cell::new(false),
         })

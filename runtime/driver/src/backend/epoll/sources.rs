@@ -13,12 +13,7 @@ impl Epoll {
     pub(super) fn add(&self, shared: &Rc<Shared>) -> io::Result<()> {
         let key = self.sources.borrow_mut().insert(Rc::clone(shared));
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let added = epoll::add(
-            &self.fd,
-            shared,
-            EventData::new_u64(key.to_bits()),
-            interest,
-        );
+        let added = epoll::add(&self.fd, shared, EventData::new_u64(key.to_bits()), interest);
         if let Err(e) = added {
             self.sources.borrow_mut().remove(key);
             return Err(e.into());

@@ -14,7 +14,7 @@ use crate::readiness::Half;
 use crate::socket::{Shared, Socket};
 
 impl Epoll {
-    /// Calls until done or "would block"; then waits for the next edge.
+    /// Calls until done or "would block"; then waits for the next edge. [op S1]
     fn poll_transfer<B>(
         &self,
         shared: &Shared,
@@ -85,9 +85,7 @@ impl Backend for Epoll {
         cx: &mut Context<'_>,
     ) -> Poll<BufResult<usize, B>> {
         let shared = socket.shared();
-        self.poll_transfer(shared, Half::Write, stage, cx, |buf| {
-            shared.try_send(B::as_init(buf))
-        })
+        self.poll_transfer(shared, Half::Write, stage, cx, |buf| shared.try_send(B::as_init(buf)))
     }
 
     fn abandon<B: 'static>(&self, _socket: &Socket, _stage: &mut Stage<B>) {}

@@ -8,14 +8,11 @@ use rustix::event::Timespec;
 use rustix::event::epoll;
 use rustix::io::Errno;
 
-use super::Epoll;
+use super::{Epoll, pwait2};
 use crate::backend::bounded;
 use crate::table::Key;
 
-const NO_SLEEP: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 0,
-};
+const NO_SLEEP: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 impl Epoll {
     pub(super) fn poll_now(&self) -> usize {
@@ -28,11 +25,7 @@ impl Epoll {
     }
 
     pub(super) fn sleep(&self, timeout: Option<Duration>) -> io::Result<usize> {
-        let timeout = if self.notified.take() {
-            Some(NO_SLEEP)
-        } else {
-            timeout.map(|t| self.timespec(t))
-        };
+        let timeout = if self.notified.take() { Some(NO_SLEEP) } else { timeout.map(|t| self.timespec(t)) };
         match self.harvest(timeout) {
             Ok(()) => {}
             Err(Errno::INTR) => return Ok(0),
@@ -54,10 +47,7 @@ impl Epoll {
             let millis = timeout.as_nanos().div_ceil(1_000_000);
             timeout = Duration::from_millis(millis.min(i32::MAX as u128) as u64);
         }
-        Timespec {
-            tv_sec: timeout.as_secs() as i64,
-            tv_nsec: timeout.subsec_nanos().into(),
-        }
+        Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() }
     }
 
     /// Takes events from the kernel, unless some of the last batch are still to be dispatched.
@@ -68,12 +58,12 @@ impl Epoll {
         }
         batch.next = 0;
         batch.events.clear();
-        epoll::wait(
-            &self.fd,
-            spare_capacity(&mut batch.events),
-            timeout.as_ref(),
-        )?;
-        Ok(())
+        match timeout {
+            Some(timeout) if timeout != NO_SLEEP && !self.coarse.get() => {
+                pwait2::wait(&self.fd, &mut batch.events, timeout)
+            }
+            _ => epoll::wait(&self.fd, spare_capacity(&mut batch.events), timeout.as_ref()).map(drop),
+        }
     }
 
     fn dispatch(&self) -> usize {

@@ -66,18 +66,8 @@ impl Uring {
 /// Asks for the modes in which only this thread submits and completions run only when it looks.
 fn build(entries: u32) -> std::io::Result<IoUring> {
     let mut builder = IoUring::builder();
-    builder
-        .dontfork()
-        .setup_clamp()
-        .setup_submit_all()
-        .setup_cqsize(entries.saturating_mul(4))
-        .setup_taskrun_flag();
-    match builder
-        .clone()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .build(entries)
-    {
+    builder.dontfork().setup_clamp().setup_submit_all().setup_cqsize(entries.saturating_mul(4)).setup_taskrun_flag();
+    match builder.clone().setup_single_issuer().setup_defer_taskrun().build(entries) {
         // Linux 5.19 to 6.0.
         Err(e) if is(&e, Errno::INVAL) => builder.setup_coop_taskrun().build(entries),
         built => built,
@@ -87,10 +77,7 @@ fn build(entries: u32) -> std::io::Result<IoUring> {
 fn check(ring: &IoUring) -> Result<(), DriverError> {
     let lacking = |what: &str| {
         let error = std::io::Error::new(std::io::ErrorKind::Unsupported, what.to_owned());
-        Err(DriverError::new(
-            "the kernel's io_uring lacks a feature",
-            error,
-        ))
+        Err(DriverError::new("the kernel's io_uring lacks a feature", error))
     };
     let params = ring.params();
     if !params.is_feature_nodrop() {

@@ -45,10 +45,7 @@ unsafe fn take_from<B>(area: *mut u8) -> B {
 
 impl Payload {
     pub(super) fn new() -> Self {
-        Self {
-            area: Area(UnsafeCell::new(MaybeUninit::uninit())),
-            discard: Cell::new(None),
-        }
+        Self { area: Area(UnsafeCell::new(MaybeUninit::uninit())), discard: Cell::new(None) }
     }
 
     /// Takes a value in and returns where it stays until it is taken or discarded.

@@ -17,7 +17,8 @@ impl Uring {
         if shared.registration.get() != Key::NONE {
             return;
         }
-        let slot = self.take_slot(Phase::Poll, shared);
+        let slot = self.idle_slot();
+        self.fly(&slot, Phase::Poll, shared);
         let key = slot.key.get();
         shared.registration.set(key);
         let events = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
@@ -38,19 +39,15 @@ impl Uring {
 
     /// A multishot poll reports edges, as `EPOLLET` does, and what is ready already when it starts.
     fn push_poll(&self, fd: BorrowedFd<'_>, events: EventFlags, key: Key) {
-        let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), events.bits())
-            .multi(true)
-            .build()
-            .user_data(key.to_bits());
+        let entry =
+            opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), events.bits()).multi(true).build().user_data(key.to_bits());
         // SAFETY: 1. a poll names no memory. 2. the slot (or the driver, for the notifier) keeps `fd` open.
         unsafe { self.push(entry) };
     }
 
     /// Asks the kernel to end a submission early; its own completion still comes.
     pub(super) fn push_cancel(&self, key: Key) {
-        let entry = opcode::AsyncCancel::new(key.to_bits())
-            .build()
-            .user_data(Key::NONE.to_bits());
+        let entry = opcode::AsyncCancel::new(key.to_bits()).build().user_data(Key::NONE.to_bits());
         // SAFETY: 1. and 2. a cancel names neither memory nor a descriptor.
         unsafe { self.push(entry) };
     }

@@ -12,9 +12,8 @@ impl Drop for Uring {
         // A buffer's own drop may panic; what is still flying is leaked then.
         let this = Leak(self);
         while this.0.flying.borrow().len() > 0 {
-            let all = opcode::AsyncCancel2::new(types::CancelBuilder::any().all())
-                .build()
-                .user_data(Key::NONE.to_bits());
+            let all =
+                opcode::AsyncCancel2::new(types::CancelBuilder::any().all()).build().user_data(Key::NONE.to_bits());
             // SAFETY: 1. and 2. a cancel names neither memory nor a descriptor.
             unsafe { this.0.push(all) };
             if this.0.sleep(None).is_err() {

@@ -1,6 +1,7 @@
 //! Owned-buffer operations.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -16,9 +17,14 @@ use crate::backend::Backend;
 use crate::ops::{Stage, received};
 use crate::readiness::{Half, Ticket};
 use crate::socket::{Shared, Socket};
+use crate::table::Key;
 
 /// `IORING_RECVSEND_POLL_FIRST`: the caller knows that a try would block.
 const POLL_FIRST: u16 = 1;
+
+/// After so many receives a socket is worth a multishot poll: it costs a submission to start and one to end,
+/// and then less per receive than a submission each (measured: 10 % of an echo's CPU time on 8 connections).
+const WATCH_AFTER: u8 = 3;
 
 impl Uring {
     /// Gives the buffer to the kernel. [op S2]
@@ -30,11 +36,12 @@ impl Uring {
         bytes: impl FnOnce(&mut B) -> (*mut u8, usize),
         cx: &mut Context<'_>,
     ) -> Rc<Slot> {
-        let slot = self.take_slot(Phase::Owned(half), shared);
+        let slot = self.idle_slot();
         let place = slot.payload.put(buf);
         // SAFETY: the buffer was put there just now; the kernel has not seen it, so it is ours alone.
         let (start, len) = bytes(unsafe { &mut *place });
         slot.bytes.set((start, len.min(i32::MAX as usize) as u32));
+        self.fly(&slot, Phase::Owned(half), shared);
         slot.set_waker(cx.waker());
         self.submit_transfer(&slot, shared, half);
         slot
@@ -44,11 +51,9 @@ impl Uring {
         let fd = types::Fd(shared.as_fd().as_raw_fd());
         let (start, len) = slot.bytes.get();
         let entry: squeue::Entry = match half {
+            Half::Read if shared.recvs.get() == 1 => opcode::Recv::new(fd, start, len).build(),
             Half::Read => opcode::Recv::new(fd, start, len).ioprio(POLL_FIRST).build(),
-            Half::Write => opcode::Send::new(fd, start, len)
-                .flags(libc_msg_nosignal())
-                .ioprio(POLL_FIRST)
-                .build(),
+            Half::Write => opcode::Send::new(fd, start, len).flags(msg_nosignal()).ioprio(POLL_FIRST).build(),
         };
         let entry = entry.user_data(slot.key.get().to_bits());
         // SAFETY: 1. the bytes are those of the buffer in the slot, which stays there, untouched, until the
@@ -72,10 +77,7 @@ impl Uring {
         let result = slot.result.get();
         if result == -Errno::INTR.raw_os_error() || result == -Errno::AGAIN.raw_os_error() {
             // Not an answer: ask again, with the buffer where it is.
-            let key = self.flying.borrow_mut().insert(Rc::clone(&slot));
-            slot.key.set(key);
-            slot.phase.set(Phase::Owned(half));
-            slot.shared.set(Some(Rc::clone(shared)));
+            self.fly(&slot, Phase::Owned(half), shared);
             slot.set_waker(cx.waker());
             self.submit_transfer(&slot, shared, half);
             *stage = Stage::InFlight(slot);
@@ -136,7 +138,29 @@ fn recover(slot: &Slot, shared: &Shared, result: i32) {
     }
 }
 
-const fn libc_msg_nosignal() -> i32 {
+impl Shared {
+    /// Whether receives go by readiness rather than by submissions.
+    fn is_watched(&self) -> bool {
+        self.recvs.get() >= WATCH_AFTER || self.registration.get() != Key::NONE
+    }
+}
+
+/// Receives without a submission, if bytes are known or likely to be there. [op S1]
+fn try_now(shared: &Shared, space: &mut [MaybeUninit<u8>]) -> Option<io::Result<usize>> {
+    if let Some(count) = shared.take_recovered(space) {
+        return Some(Ok(count));
+    }
+    let likely = if shared.is_watched() { shared.read.is_ready() } else { shared.has_more.replace(false) };
+    if !likely && !space.is_empty() {
+        return None;
+    }
+    match shared.try_recv(space) {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
+        result => Some(result),
+    }
+}
+
+const fn msg_nosignal() -> i32 {
     rustix::net::SendFlags::NOSIGNAL.bits() as i32
 }
 
@@ -180,40 +204,35 @@ impl Backend for Uring {
     ) -> Poll<BufResult<usize, B>> {
         let shared = socket.shared();
         if let Stage::InFlight(_) = stage {
-            let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else {
-                unreachable!()
-            };
-            return self
-                .poll_flying(shared, slot, stage, cx)
-                .map(|BufResult(result, mut buf)| {
-                    if let Ok(count) = result {
-                        // SAFETY: 1. the kernel wrote `count` bytes to the start of the space.
-                        unsafe { received(&mut buf, count) };
-                    }
-                    BufResult(result, buf)
-                });
+            let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else { unreachable!() };
+            return self.poll_flying(shared, slot, stage, cx).map(|BufResult(result, mut buf)| {
+                if let Ok(count) = result {
+                    // SAFETY: 1. the kernel wrote `count` bytes to the start of the space.
+                    unsafe { received(&mut buf, count) };
+                }
+                BufResult(result, buf)
+            });
         }
         let (mut buf, mut ticket) = stage.take_buf();
         if shared.is_held(Half::Read) {
             return Self::wait_turn(shared, Half::Read, (buf, ticket), stage, cx);
         }
-        shared.read.unpark(&mut ticket);
-        let now = match shared.take_recovered(buf.as_uninit()) {
-            Some(count) => Some(count),
-            None if shared.has_more.replace(false) || buf.buf_capacity() == 0 => {
-                match shared.try_recv(buf.as_uninit()) {
-                    Ok(count) => Some(count),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
-                    Err(e) => return Poll::Ready(BufResult(Err(e), buf)),
-                }
+        if let Some(result) = try_now(shared, buf.as_uninit()) {
+            shared.read.unpark(&mut ticket);
+            if let Ok(count) = result {
+                // SAFETY: 1. `count` bytes were written to the start of the space.
+                unsafe { received(&mut buf, count) };
             }
-            None => None,
-        };
-        if let Some(count) = now {
-            // SAFETY: 1. `count` bytes were written to the start of the space.
-            unsafe { received(&mut buf, count) };
-            return Poll::Ready(BufResult(Ok(count), buf));
+            return Poll::Ready(BufResult(result, buf));
         }
+        if shared.is_watched() {
+            self.watch(shared);
+            shared.read.park(&mut ticket, cx.waker());
+            *stage = Stage::Waiting(buf, ticket);
+            return Poll::Pending;
+        }
+        shared.read.unpark(&mut ticket);
+        shared.recvs.set(shared.recvs.get() + 1);
         let bytes = |buf: &mut B| {
             let space = buf.as_uninit();
             (space.as_mut_ptr().cast(), space.len())
@@ -230,9 +249,7 @@ impl Backend for Uring {
     ) -> Poll<BufResult<usize, B>> {
         let shared = socket.shared();
         if let Stage::InFlight(_) = stage {
-            let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else {
-                unreachable!()
-            };
+            let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else { unreachable!() };
             return self.poll_flying(shared, slot, stage, cx);
         }
         let (buf, mut ticket) = stage.take_buf();
@@ -260,6 +277,7 @@ impl Backend for Uring {
         drop(slot.waker.take());
         match slot.phase.get() {
             Phase::Done(half) => {
+                // [op S5] The kernel has answered: what it moved must not be lost.
                 if half == Half::Read {
                     recover(&slot, shared, slot.result.get());
                     shared.read.wake();
@@ -269,7 +287,7 @@ impl Backend for Uring {
                 self.put_slot(slot);
             }
             Phase::Owned(half) => {
-                slot.phase.set(Phase::Orphan(half));
+                slot.phase.set(Phase::Orphan(half)); // [op S5]
                 let orphans = match half {
                     Half::Read => &shared.orphan_recvs,
                     Half::Write => &shared.orphan_sends,

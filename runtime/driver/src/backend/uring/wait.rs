@@ -67,10 +67,7 @@ impl Uring {
     fn needs_enter(&self) -> bool {
         let mut ring = self.ring.borrow_mut();
         let queue = ring.submission();
-        !queue.is_empty()
-            || queue.taskrun()
-            || queue.cq_overflow()
-            || !self.backlog.borrow().is_empty()
+        !queue.is_empty() || queue.taskrun() || queue.cq_overflow() || !self.backlog.borrow().is_empty()
     }
 
     pub(super) fn has_queued(&self) -> bool {
@@ -96,10 +93,7 @@ impl Uring {
         match slept {
             Ok(()) => {}
             // EBUSY and EAGAIN: the kernel wants completions taken first, or is short of memory.
-            Err(e)
-                if [Errno::INTR, Errno::TIME, Errno::BUSY, Errno::AGAIN]
-                    .iter()
-                    .any(|&errno| is(&e, errno)) => {}
+            Err(e) if [Errno::INTR, Errno::TIME, Errno::BUSY, Errno::AGAIN].iter().any(|&errno| is(&e, errno)) => {}
             Err(e) => return Err(e),
         }
         let events = self.reap();
@@ -141,11 +135,7 @@ impl Uring {
             }
             return false;
         }
-        let slot = if more {
-            self.flying.borrow().get(key).cloned()
-        } else {
-            self.flying.borrow_mut().remove(key)
-        };
+        let slot = if more { self.flying.borrow().get(key).cloned() } else { self.flying.borrow_mut().remove(key) };
         // The answers to cancels carry no key.
         let Some(slot) = slot else {
             return false;
@@ -157,9 +147,7 @@ impl Uring {
                 slot.result.set(completion.result());
                 let shared = slot.shared.take();
                 if let (Some(shared), Half::Read) = (&shared, half) {
-                    shared
-                        .has_more
-                        .set(cqueue::sock_nonempty(completion.flags()));
+                    shared.has_more.set(cqueue::sock_nonempty(completion.flags()));
                 }
                 if let Some(waker) = slot.waker.take() {
                     waker.wake();
@@ -186,15 +174,17 @@ impl Uring {
         self.polled(&shared, key, result, more);
     }
 
-    /// A slot in the table of what is flying.
-    pub(super) fn take_slot(&self, phase: Phase, shared: &Rc<Shared>) -> Rc<Slot> {
+    pub(super) fn idle_slot(&self) -> Rc<Slot> {
         let idle = self.idle.borrow_mut().pop();
-        let slot = idle.unwrap_or_else(|| Rc::new(Slot::new()));
+        idle.unwrap_or_else(|| Rc::new(Slot::new()))
+    }
+
+    /// Enters a slot into the table of what is flying; the caller submits it next.
+    pub(super) fn fly(&self, slot: &Rc<Slot>, phase: Phase, shared: &Rc<Shared>) {
         slot.phase.set(phase);
         slot.shared.set(Some(Rc::clone(shared)));
-        slot.key
-            .set(self.flying.borrow_mut().insert(Rc::clone(&slot)));
-        slot
+        let key = self.flying.borrow_mut().insert(Rc::clone(slot));
+        slot.key.set(key);
     }
 
     /// Makes a slot available again; its payload is empty and the kernel does not know it.

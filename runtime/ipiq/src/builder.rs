@@ -1,0 +1,176 @@
+//! How a runtime is set up.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use ipiq_driver::{DriverError, DriverKind};
+use ipiq_fabric::{ConfigError, CoreId};
+use ipiq_linux::port::FenceChoice;
+
+use crate::placement::PlacementError;
+use crate::{Placement, Runtime};
+
+/// What a core does when it has nothing to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdlePolicy {
+    /// Looks on for a while, as long as the gaps it has seen make that pay (50 µs at most), then sleeps. When there are more
+    /// cores than CPUs it sleeps at once.
+    #[default]
+    Adaptive,
+    /// Sleeps at once: least CPU time, and every message to an idle core pays a wake-up.
+    Park,
+    /// Never sleeps: least latency, and a CPU per core.
+    Spin,
+}
+
+pub(crate) type ThreadName = Arc<dyn Fn(CoreId) -> String + Send + Sync>;
+
+/// Sets up a [`Runtime`].
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    pub(crate) cores: Option<usize>,
+    pub(crate) placement: Placement,
+    pub(crate) driver: DriverKind,
+    pub(crate) idle: IdlePolicy,
+    pub(crate) ring_capacity: usize,
+    pub(crate) thread_name: ThreadName,
+    pub(crate) fence: FenceChoice,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("cores", &self.cores)
+            .field("placement", &self.placement)
+            .field("driver", &self.driver)
+            .field("idle", &self.idle)
+            .field("ring_capacity", &self.ring_capacity)
+            .field("fence", &self.fence)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            cores: None,
+            placement: Placement::default(),
+            driver: DriverKind::default(),
+            idle: IdlePolicy::default(),
+            ring_capacity: 1024,
+            thread_name: Arc::new(|core| format!("ipiq-{}", core.index())),
+            fence: FenceChoice::default(),
+        }
+    }
+
+    /// How many cores, 1 to 256. Default: one per CPU that this process may use.
+    pub fn cores(mut self, cores: usize) -> Self {
+        self.cores = Some(cores);
+        self
+    }
+
+    /// Which CPU each core is pinned to. Default: [`Placement::Auto`].
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Which kernel interface does I/O. Default: [`DriverKind::Auto`], io_uring where it is allowed.
+    pub fn driver(mut self, driver: DriverKind) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    /// What an idle core does. Default: [`IdlePolicy::Adaptive`].
+    pub fn idle(mut self, idle: IdlePolicy) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// Messages that fit into the ring of one pair of cores, 64 bytes each: a power of two from 2 to 2^20. Default: 1024. A ring
+    /// is allocated when its pair first talks.
+    pub fn ring_capacity(mut self, messages: usize) -> Self {
+        self.ring_capacity = messages;
+        self
+    }
+
+    /// Names the threads. Default: `ipiq-0`, `ipiq-1`, …
+    pub fn thread_name(mut self, name: impl Fn(CoreId) -> String + Send + Sync + 'static) -> Self {
+        self.thread_name = Arc::new(name);
+        self
+    }
+
+    /// Which fences to use. Default: [`FenceChoice::Auto`], `membarrier` where the kernel grants it.
+    pub fn fence(mut self, fence: FenceChoice) -> Self {
+        self.fence = fence;
+        self
+    }
+
+    /// Starts the cores.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] says what could not be had; nothing is left running then.
+    pub fn build(self) -> Result<Runtime, BuildError> {
+        Runtime::start(&self)
+    }
+}
+
+/// Why a runtime could not start.
+#[derive(Debug)]
+pub struct BuildError {
+    cause: Cause,
+}
+
+#[derive(Debug)]
+pub(crate) enum Cause {
+    Config(ConfigError),
+    Placement(PlacementError),
+    Thread(CoreId, io::Error),
+    Pin(CoreId, ipiq_linux::pin::PinError),
+    Driver(CoreId, DriverError),
+}
+
+impl BuildError {
+    pub(crate) fn new(cause: Cause) -> Self {
+        Self { cause }
+    }
+
+    /// Whether the builder's own values are out of bounds, as opposed to something that the machine refused.
+    #[must_use]
+    pub fn is_config(&self) -> bool {
+        matches!(self.cause, Cause::Config(_) | Cause::Placement(_))
+    }
+
+    /// Whether the I/O driver was refused.
+    #[must_use]
+    pub fn is_driver(&self) -> bool {
+        matches!(self.cause, Cause::Driver(..))
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Cause::Config(error) => error.fmt(f),
+            Cause::Placement(error) => error.fmt(f),
+            Cause::Thread(core, error) => write!(f, "{core}: its thread could not be started: {error}"),
+            Cause::Pin(core, error) => write!(f, "{core}: {error}"),
+            Cause::Driver(core, error) => write!(f, "{core}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.cause {
+            Cause::Config(error) => Some(error),
+            Cause::Placement(_) => None,
+            Cause::Thread(_, error) => Some(error),
+            Cause::Pin(_, error) => Some(error),
+            Cause::Driver(_, error) => Some(error),
+        }
+    }
+}

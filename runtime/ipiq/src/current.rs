@@ -1,0 +1,119 @@
+//! What code on a core does: spawn, call, ask where it is.
+
+use std::future::Future;
+
+use ipiq_executor::{Call, Executor, JoinHandle, with_current};
+use ipiq_fabric::CoreId;
+use ipiq_linux::port::LinuxPort;
+
+use crate::Handle;
+
+/// Runs `f` with the calling thread's executor.
+///
+/// # Panics
+///
+/// On a thread that runs no core; `what` names the function that was called.
+#[inline(always)]
+pub(crate) fn on_core<R>(what: &str, f: impl FnOnce(&Executor) -> R) -> R {
+    match with_current(LinuxPort::thread(), f) {
+        Some(value) => value,
+        None => outside(what),
+    }
+}
+
+#[cold]
+fn outside(what: &str) -> ! {
+    panic!("{what} was called on a thread that runs no core: call it inside a task, or use a `Handle` there")
+}
+
+/// Spawns a task on the calling core. The future need not be `Send`; it is polled and dropped on this core only.
+///
+/// A panic of the task reaches its [`JoinHandle`] and nobody else.
+///
+/// # Panics
+///
+/// On a thread that runs no core.
+#[inline]
+pub fn spawn_local<Fut>(future: Fut) -> JoinHandle<Fut::Output>
+where
+    Fut: Future + 'static,
+{
+    on_core("spawn_local", |executor| executor.spawn(future))
+}
+
+/// Spawns a task on `core`: `init` travels there and makes the future, which need not be `Send` and never leaves.
+///
+/// Never waits: if the ring to `core` is full the task waits in order on this core. Tasks that one core spawns on another
+/// start in the order in which they were spawned.
+///
+/// # Panics
+///
+/// On a thread that runs no core, and if there is no core `core`.
+#[inline]
+pub fn spawn_on<Init, Fut>(core: CoreId, init: Init) -> JoinHandle<Fut::Output>
+where
+    Init: FnOnce() -> Fut + Send + 'static,
+    Fut: Future + 'static,
+    Fut::Output: Send + 'static,
+{
+    on_core("spawn_on", |executor| executor.remote().spawn_on(core, init))
+}
+
+/// Runs `f` on `core`, between two of its polls, and brings its value back.
+///
+/// `f` should be short: it holds up everything else on that core. It must not block; to await there, use [`spawn_on`]. The request
+/// is sent at once; if the ring to `core` is full, when the future is polled and there is space. Requests of one core to another start
+/// in the order in which they were sent. On the calling
+/// core itself `f` runs at once, inside `call_on`.
+///
+/// # Errors
+///
+/// The future resolves to [`CallError`](crate::CallError) if `f` panicked, or the core has left.
+///
+/// # Cancel safety
+///
+/// Dropping the future does not stop `f`; its value is dropped.
+///
+/// # Panics
+///
+/// On a thread that runs no core, and if there is no core `core`.
+#[doc(alias = "submit_to")]
+#[inline]
+pub fn call_on<F, R>(core: CoreId, f: F) -> Call<F, R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    on_core("call_on", |executor| executor.call(core, f))
+}
+
+/// The core that runs the caller.
+///
+/// # Panics
+///
+/// On a thread that runs no core.
+#[must_use]
+#[inline]
+pub fn core_id() -> CoreId {
+    on_core("core_id", |executor| executor.core().id())
+}
+
+/// How many cores the caller's runtime has.
+///
+/// # Panics
+///
+/// On a thread that runs no core.
+#[must_use]
+pub fn core_count() -> usize {
+    on_core("core_count", |executor| executor.core().cores())
+}
+
+/// The handle of the caller's runtime.
+///
+/// # Panics
+///
+/// On a thread that runs no core.
+#[must_use]
+pub fn handle() -> Handle {
+    on_core("handle", |executor| Handle::new(executor.remote().clone()))
+}

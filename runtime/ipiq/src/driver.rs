@@ -1,0 +1,35 @@
+//! The calling core's I/O driver.
+
+use std::cell::RefCell;
+
+use ipiq_driver::Driver;
+
+thread_local! {
+    static DRIVER: RefCell<Option<Driver>> = const { RefCell::new(None) };
+}
+
+/// Makes `driver` the calling thread's until the guard is dropped.
+pub(crate) fn install(driver: Driver) -> Installed {
+    DRIVER.with(|slot| slot.replace(Some(driver)));
+    Installed(())
+}
+
+pub(crate) struct Installed(());
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        let driver = DRIVER.with(RefCell::take);
+        drop(driver);
+    }
+}
+
+/// The calling core's driver.
+///
+/// # Panics
+///
+/// On a thread that runs no core.
+#[allow(dead_code, reason = "the callers are behind features")]
+pub(crate) fn current() -> Driver {
+    let driver = DRIVER.with(|slot| slot.borrow().clone());
+    driver.expect("I/O was started on a thread that runs no core: start it inside a task")
+}

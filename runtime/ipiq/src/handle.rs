@@ -1,0 +1,88 @@
+//! A runtime as other threads see it.
+
+use std::future::Future;
+
+use ipiq_executor::{JoinHandle, Remote, RemoteCall};
+use ipiq_fabric::{CoreCounters, CoreId, PairCounters};
+
+/// The way into a runtime from any thread, also one that runs no core. Clones are cheap; it does not keep the runtime alive.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    remote: Remote,
+}
+
+impl Handle {
+    pub(crate) fn new(remote: Remote) -> Self {
+        Self { remote }
+    }
+
+    /// Spawns a task on `core`, as [`spawn_on`](crate::spawn_on) does. Never waits. Once the runtime has stopped the task ends at
+    /// once, cancelled.
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `core`.
+    pub fn spawn_on<Init, Fut>(&self, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        self.remote.spawn_on(core, init)
+    }
+
+    /// Runs `f` on `core`, between two of its polls. The future may be awaited anywhere, also by
+    /// [`Runtime::wait`](crate::Runtime::wait) on a plain thread.
+    ///
+    /// # Errors
+    ///
+    /// The future resolves to [`CallError`](crate::CallError) if `f` panicked, or the runtime has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop `f`; its value is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `core`.
+    #[doc(alias = "submit_to")]
+    pub fn call_on<F, R>(&self, core: CoreId, f: F) -> RemoteCall<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.remote.call_on(core, f)
+    }
+
+    /// How many cores the runtime has.
+    #[must_use]
+    pub fn core_count(&self) -> usize {
+        self.remote.cores()
+    }
+
+    /// What `core` has counted of itself.
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `core`.
+    #[must_use]
+    pub fn core_counters(&self, core: CoreId) -> CoreCounters {
+        self.remote.fabric().core_counters(core)
+    }
+
+    /// What was counted of messages from `source` to `target`.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such cores.
+    #[must_use]
+    pub fn pair_counters(&self, source: CoreId, target: CoreId) -> PairCounters {
+        self.remote.fabric().pair_counters(source, target)
+    }
+
+    /// Asks the runtime to stop: every core cancels its tasks and ends. Returns at once; dropping the
+    /// [`Runtime`](crate::Runtime) waits for it.
+    pub fn stop(&self) {
+        self.remote.stop();
+    }
+}

@@ -1,0 +1,41 @@
+//! The one place where a core waits: for I/O, timers and kicks together.
+
+use std::time::Duration;
+
+use ipiq_driver::{Driver, Notifier};
+use ipiq_fabric::Armed;
+use ipiq_fabric::port::Idle;
+use ipiq_linux::kick::Kick;
+
+/// Sleeps in the driver's wait.
+pub(crate) struct DriverIdle(pub(crate) Driver);
+
+impl Idle for DriverIdle {
+    fn poll(&mut self) -> usize {
+        self.0.poll()
+    }
+
+    fn flush(&mut self) {
+        self.0.flush();
+    }
+
+    fn park(&mut self, armed: &Armed<'_>, timeout_ns: Option<u64>) {
+        if armed.is_kicked() {
+            return;
+        }
+        if let Err(error) = self.0.wait(timeout_ns.map(Duration::from_nanos)) {
+            // Nothing is lost by not sleeping: the loop looks at everything again.
+            tracing::warn!(%error, "the driver's wait failed");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Ends a driver's wait.
+pub(crate) struct DriverKick(pub(crate) Notifier);
+
+impl Kick for DriverKick {
+    fn kick(&self) {
+        self.0.notify();
+    }
+}

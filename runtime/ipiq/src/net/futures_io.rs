@@ -1,0 +1,53 @@
+//! The I/O traits of `futures`.
+
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_io::{AsyncRead, AsyncWrite};
+
+use super::{ReadHalf, TcpStream, WriteHalf};
+
+macro_rules! reads {
+    ($($reader:ty),*) => {$(
+        impl AsyncRead for $reader {
+            fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+                self.socket().poll_read(cx, buf)
+            }
+        }
+    )*};
+}
+
+macro_rules! writes {
+    ($($writer:ty),*) => {$(
+        impl AsyncWrite for $writer {
+            fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                self.socket().poll_write(cx, buf)
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bufs: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                self.socket().poll_write_vectored(cx, bufs)
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(match self.socket().shutdown(Shutdown::Write) {
+                    // The peer was faster.
+                    Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
+                    result => result,
+                })
+            }
+        }
+    )*};
+}
+
+reads!(TcpStream, &TcpStream, ReadHalf);
+writes!(TcpStream, &TcpStream, WriteHalf);

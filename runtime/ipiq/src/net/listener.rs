@@ -1,0 +1,121 @@
+//! Accepting TCP connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use ipiq_driver::{ListenOptions, Socket};
+
+use super::{Address, TcpStream};
+
+/// A TCP socket that accepts connections on the core that made it.
+#[derive(Debug)]
+pub struct TcpListener {
+    socket: Socket,
+}
+
+/// How a [`TcpListener`] is bound.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until `bind`"]
+pub struct ListenerBuilder {
+    options: ListenOptions,
+}
+
+impl TcpListener {
+    /// Listens on an address; port 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, for example `AddrInUse`; `InvalidInput` for a text that is no address.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core.
+    pub fn bind(address: impl Address) -> io::Result<Self> {
+        Self::builder().bind(address)
+    }
+
+    /// Sets options before binding.
+    pub fn builder() -> ListenerBuilder {
+        ListenerBuilder::default()
+    }
+
+    /// Takes over a listener made elsewhere, for example inherited from the process that started this one.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when the socket is registered.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+        let socket = crate::driver::current().attach(listener)?;
+        Ok(Self { socket })
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionAborted` concerns one connection: go on. When file descriptors or memory ran out, the connection stays
+    /// in the queue: wait a while before the next call, which would fail as well. The listener survives all of them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no connection.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (socket, peer) = self.socket.accept().await?;
+        Ok((TcpStream::new(socket), peer))
+    }
+
+    /// The address listened on.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+impl AsFd for TcpListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl ListenerBuilder {
+    /// Whether several listeners, normally one per core, share the address (`SO_REUSEPORT`); each must ask for it. Off by
+    /// default, so that two programs do not share a port by mistake.
+    pub fn reuse_port(mut self, yes: bool) -> Self {
+        self.options = self.options.reuse_port(yes);
+        self
+    }
+
+    /// Connections that the kernel keeps ready for `accept`; 4096 by default, at most `net.core.somaxconn`.
+    pub fn backlog(mut self, connections: u32) -> Self {
+        self.options = self.options.backlog(connections);
+        self
+    }
+
+    /// Whether an IPv6 listener refuses IPv4 peers; the system's default if not called.
+    pub fn only_v6(mut self, yes: bool) -> Self {
+        self.options = self.options.only_v6(yes);
+        self
+    }
+
+    /// Listens on an address.
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpListener::bind`].
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core.
+    pub fn bind(self, address: impl Address) -> io::Result<TcpListener> {
+        let socket = self.options.listen(&crate::driver::current(), address.to_address()?)?;
+        Ok(TcpListener { socket })
+    }
+}

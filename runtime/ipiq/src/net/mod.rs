@@ -1,0 +1,54 @@
+//! TCP on the calling core.
+//!
+//! A listener or stream belongs to the core on which it was made: it is not `Send`, and its I/O runs on that core's driver,
+//! io_uring or epoll. Give each core a listener of its own on the same address ([`ListenerBuilder::reuse_port`]): the kernel spreads the
+//! connections. To move a connection to another core, send its [`std::net::TcpStream`] there
+//! ([`TcpStream::into_std`], [`TcpStream::from_std`]).
+//!
+//! Streams offer two families of calls. [`TcpStream::recv`] and [`TcpStream::send`] take a buffer that they own until the
+//! kernel has answered, and hand it back with the result. The traits of `futures` (feature `futures-io`, on by default) and of
+//! `tokio` (feature `tokio-io`) work on borrowed buffers; libraries written against them run unchanged.
+//!
+//! ```no_run
+//! use ipiq::Runtime;
+//! use ipiq::net::{BufResult, TcpListener, TcpStream};
+//!
+//! async fn echo(stream: TcpStream) -> std::io::Result<()> {
+//!     let mut buf = Vec::with_capacity(4096);
+//!     loop {
+//!         let BufResult(received, bytes) = stream.recv(buf).await;
+//!         if received? == 0 {
+//!             return Ok(());
+//!         }
+//!         let BufResult(sent, bytes) = stream.send_all(bytes).await;
+//!         sent?;
+//!         buf = bytes;
+//!     }
+//! }
+//!
+//! let runtime = Runtime::builder().build()?;
+//! runtime.block_on(|| async {
+//!     let listener = TcpListener::bind("127.0.0.1:7777")?;
+//!     for _ in 0..1000 {
+//!         let (stream, _peer) = listener.accept().await?;
+//!         drop(ipiq::spawn_local(echo(stream))); // Not waited for.
+//!     }
+//!     Ok::<(), std::io::Error>(())
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod address;
+#[cfg(feature = "futures-io")]
+mod futures_io;
+mod listener;
+mod split;
+mod stream;
+#[cfg(feature = "tokio-io")]
+mod tokio_io;
+
+pub use address::Address;
+pub use ipiq_driver::buf::{self, BufResult};
+pub use listener::{ListenerBuilder, TcpListener};
+pub use split::{ReadHalf, WriteHalf};
+pub use stream::TcpStream;

@@ -1,0 +1,241 @@
+//! The runtime: its cores' threads and their end.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle as ThreadHandle, Thread};
+
+use ipiq_driver::DriverKind;
+use ipiq_executor::{Remote, SpinPolicy};
+use ipiq_fabric::port::{FenceKind, Port};
+use ipiq_fabric::{Config, CoreId, Fabric, Seat};
+use ipiq_linux::cpus;
+use ipiq_linux::port::LinuxPort;
+
+use crate::builder::{BuildError, Builder, Cause};
+use crate::idle::DriverKick;
+use crate::thread::{self, Ready, Start};
+use crate::{Handle, IdlePolicy};
+
+/// What a runtime was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RuntimeInfo {
+    /// How many cores.
+    pub cores: usize,
+    /// The CPU of each core; `None`: unpinned.
+    pub cpus: Vec<Option<usize>>,
+    /// The kernel interface for I/O; never [`DriverKind::Auto`].
+    pub driver: DriverKind,
+    /// Why io_uring is not used although it was asked for first.
+    pub driver_fallback: Option<String>,
+    /// Which pair of fences the fabric uses.
+    pub fence: FenceKind,
+}
+
+/// A set of cores that run tasks.
+///
+/// Dropping it stops it: every core drops its tasks, on its own thread, and ends; the drop returns when all have. Awaiting
+/// handles resolve to "cancelled". A runtime dropped on one of its own cores is told to stop and not waited for.
+pub struct Runtime {
+    remote: Remote,
+    threads: Vec<ThreadHandle<()>>,
+    info: RuntimeInfo,
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// A runtime with one core per CPU and every default.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    pub fn new() -> Result<Self, BuildError> {
+        Self::builder().build()
+    }
+
+    /// Sets up a runtime.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn start(builder: &Builder) -> Result<Self, BuildError> {
+        let allowed = cpus::allowed();
+        let cores = builder.cores.unwrap_or_else(|| allowed.default_cores());
+        let config = Config { cores, ring_capacity: builder.ring_capacity, ..Config::default() };
+        // Before the threads: the registration of the fence is cheap only now.
+        let linux = Arc::new(LinuxPort::new(cores, builder.fence));
+        let port: Arc<dyn Port> = linux.clone();
+        let (fabric, seats) =
+            Fabric::new(config, port.clone()).map_err(|error| BuildError::new(Cause::Config(error)))?;
+        let placed = builder.placement.resolve(cores, &allowed.cpus);
+        let cpus = placed.map_err(|error| BuildError::new(Cause::Placement(error)))?;
+        let spin = match builder.idle {
+            IdlePolicy::Adaptive if cores > allowed.cpus.len() => SpinPolicy::Never,
+            IdlePolicy::Adaptive => SpinPolicy::default(),
+            IdlePolicy::Park => SpinPolicy::Never,
+            IdlePolicy::Spin => SpinPolicy::Always,
+        };
+        let remote = Remote::new(&fabric, &port);
+        let mut starting = Starting::default();
+        let (report, reports) = mpsc::channel();
+        for seat in seats {
+            let cpu = cpus[seat.id().index()];
+            let report = report.clone();
+            starting.spawn(builder, seat, |seat, go| Start {
+                seat,
+                remote: remote.clone(),
+                cpu,
+                driver: builder.driver,
+                spin,
+                report,
+                go,
+            })?;
+        }
+        drop(report);
+        let mut info =
+            RuntimeInfo { cores, cpus, driver: builder.driver, driver_fallback: None, fence: fabric.fence_kind() };
+        let mut first_error = None;
+        for (core, result) in reports {
+            match result {
+                Ok(Ready { notifier, driver, fallback }) => {
+                    linux.set_kicker(core, Arc::new(DriverKick(notifier)));
+                    // One core that fell back is worth knowing of.
+                    if info.driver != DriverKind::Epoll {
+                        info.driver = driver;
+                    }
+                    info.driver_fallback = info.driver_fallback.or(fallback);
+                }
+                Err(cause) => first_error = first_error.or(Some(cause)),
+            }
+        }
+        if let Some(cause) = first_error {
+            return Err(BuildError::new(cause));
+        }
+        Ok(Self { remote, threads: starting.go(), info })
+    }
+
+    /// What the runtime was given.
+    #[must_use]
+    pub fn info(&self) -> &RuntimeInfo {
+        &self.info
+    }
+
+    /// The way into the runtime from other threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.remote.clone())
+    }
+
+    /// Runs the future that `init` makes as a task on core 0, and waits for its value on the calling thread.
+    ///
+    /// # Panics
+    ///
+    /// With the task's panic; if the runtime is stopped meanwhile; and if the calling thread runs a core, which would wait for
+    /// itself.
+    pub fn block_on<Init, Fut, T>(&self, init: Init) -> T
+    where
+        Init: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+        T: Send + 'static,
+    {
+        let task = self.remote.spawn_on(CoreId::new(0), init);
+        match Self::wait(task) {
+            Ok(value) => value,
+            Err(error) => match error.try_into_panic() {
+                Ok(payload) => std::panic::resume_unwind(payload),
+                Err(_) => panic!("the runtime was stopped while `block_on` waited"),
+            },
+        }
+    }
+
+    /// Waits for any future on the calling thread, which must not run a core: for handles and calls of a [`Handle`].
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread runs a core.
+    pub fn wait<F: Future>(future: F) -> F::Output {
+        assert!(
+            LinuxPort::thread().current().is_null(),
+            "this thread runs a core: waiting here would stop everything on it; use `.await`"
+        );
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut cx = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        loop {
+            match future.as_mut().poll(&mut cx) {
+                Poll::Ready(value) => return value,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.remote.stop();
+        if self.remote.current_core().is_none() {
+            // A core's panic aborts the process; there is no error to report.
+            self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        }
+    }
+}
+
+/// Threads that wait for the word to go; without it they end, and are joined.
+#[derive(Default)]
+struct Starting {
+    threads: Vec<ThreadHandle<()>>,
+    words: Vec<mpsc::Sender<()>>,
+}
+
+impl Starting {
+    fn spawn(
+        &mut self,
+        builder: &Builder,
+        seat: Seat,
+        start: impl FnOnce(Seat, mpsc::Receiver<()>) -> Start,
+    ) -> Result<(), BuildError> {
+        let id = seat.id();
+        let (word, go) = mpsc::channel();
+        let start = start(seat, go);
+        let thread = std::thread::Builder::new().name((builder.thread_name)(id)).spawn(move || thread::main(start));
+        self.threads.push(thread.map_err(|error| BuildError::new(Cause::Thread(id, error)))?);
+        self.words.push(word);
+        Ok(())
+    }
+
+    fn go(mut self) -> Vec<ThreadHandle<()>> {
+        for word in self.words.drain(..) {
+            // The thread waits for it: it cannot be gone.
+            let _ = word.send(());
+        }
+        std::mem::take(&mut self.threads)
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.words.clear();
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}

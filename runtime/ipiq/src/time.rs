@@ -1,0 +1,55 @@
+//! Sleeping, deadlines, intervals, on the calling core's timers.
+//!
+//! No timer fires early. A core that sleeps wakes for timers on a grid of one millisecond; one that is awake fires them as it sees them.
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use ipiq_executor::time::{Elapsed, Interval, Sleep, Timeout};
+
+use crate::current::on_core;
+
+fn after(executor: &ipiq_executor::Executor, duration: Duration) -> Sleep {
+    let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    ipiq_executor::time::sleep_until(executor, executor.now_ns().saturating_add(ns))
+}
+
+/// Waits for `duration`; for ever if it is [`Duration::MAX`].
+///
+/// # Cancel safety
+///
+/// Dropping it removes the timer.
+///
+/// # Panics
+///
+/// On a thread that runs no core.
+pub fn sleep(duration: Duration) -> Sleep {
+    on_core("sleep", |executor| after(executor, duration))
+}
+
+/// `future`, unless `duration` passes first.
+///
+/// # Errors
+///
+/// The future resolves to [`Elapsed`] then, and `future` is dropped with it.
+///
+/// # Cancel safety
+///
+/// As `future`.
+///
+/// # Panics
+///
+/// On a thread that runs no core.
+pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
+    on_core("timeout", |executor| ipiq_executor::time::timeout(future, after(executor, duration)))
+}
+
+/// Ticks every `period`, the first time at once. A tick that was missed comes at once; the phase is kept.
+///
+/// # Panics
+///
+/// On a thread that runs no core, and if `period` is zero.
+#[must_use]
+pub fn interval(period: Duration) -> Interval {
+    on_core("interval", |executor| ipiq_executor::time::interval(executor, period))
+}

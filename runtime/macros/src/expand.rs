@@ -1,0 +1,196 @@
+//! The expansion.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Error, ItemFn, Result, parse2};
+
+use crate::arguments::Arguments;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Main,
+    Test,
+}
+
+impl Role {
+    fn attribute(self) -> &'static str {
+        match self {
+            Self::Main => "#[ipiq::main]",
+            Self::Test => "#[ipiq::test]",
+        }
+    }
+}
+
+/// The function that takes the place of `function`; errors become `compile_error!` at the place they are about.
+pub(crate) fn expand(role: Role, arguments: TokenStream, function: TokenStream) -> TokenStream {
+    try_expand(role, arguments, function).unwrap_or_else(|error| {
+        let error = error.to_compile_error();
+        // Without it the compiler would also complain that there is no `main`.
+        let main = (role == Role::Main).then(|| {
+            quote!(
+                fn main() {}
+            )
+        });
+        quote!(#error #main)
+    })
+}
+
+fn try_expand(role: Role, arguments: TokenStream, function: TokenStream) -> Result<TokenStream> {
+    let function: ItemFn = parse2(function)?;
+    check(role, &function)?;
+    let arguments: Arguments = parse2(arguments)?;
+
+    let ItemFn { attrs, vis, sig, block } = &function;
+    let name = &sig.ident;
+    let test = (role == Role::Test).then(|| quote!(#[::core::prelude::v1::test]));
+    let cores = arguments.cores.map(|cores| quote!(.cores(#cores)));
+    let driver = arguments.driver.map(|driver| {
+        let variant = driver.variant;
+        quote!(.driver(::ipiq::DriverKind::#variant))
+    });
+    // Errors about what the body returns point to the signature, not to the attribute.
+    let call = quote_spanned!(sig.output.span()=> ::std::process::Termination::report(#name().await));
+    // The body stays a function of its own, so that `return`, `?` and inference are those of any `async fn`. What it returns
+    // is reported on its core: only the exit code, which is `Send`, leaves it.
+    Ok(quote! {
+        #test
+        #(#attrs)*
+        #vis fn #name() -> ::std::process::ExitCode {
+            #sig #block
+            match ::ipiq::Runtime::builder() #cores #driver .build() {
+                ::core::result::Result::Ok(runtime) => runtime.block_on(|| async { #call }),
+                ::core::result::Result::Err(error) => {
+                    ::std::eprintln!("Error: the ipiq runtime does not start: {error}");
+                    ::std::process::ExitCode::FAILURE
+                }
+            }
+        }
+    })
+}
+
+fn check(role: Role, function: &ItemFn) -> Result<()> {
+    let sig = &function.sig;
+    let attribute = role.attribute();
+    if sig.asyncness.is_none() {
+        return Err(Error::new_spanned(sig.fn_token, format!("{attribute} needs an `async fn`")));
+    }
+    if !sig.inputs.is_empty() {
+        return Err(Error::new_spanned(&sig.inputs, format!("a function with {attribute} takes no arguments")));
+    }
+    if !sig.generics.params.is_empty() {
+        return Err(Error::new_spanned(&sig.generics, format!("a function with {attribute} has no type parameters")));
+    }
+    if let Some(unsafety) = &sig.unsafety {
+        return Err(Error::new_spanned(unsafety, format!("a function with {attribute} is not `unsafe`")));
+    }
+    if let Some(abi) = &sig.abi {
+        return Err(Error::new_spanned(abi, format!("a function with {attribute} has Rust's own ABI")));
+    }
+    let is_test = |attr: &&syn::Attribute| attr.path().is_ident("test");
+    if let (Role::Test, Some(attr)) = (role, function.attrs.iter().find(is_test)) {
+        return Err(Error::new_spanned(attr, "`#[ipiq::test]` adds `#[test]` itself: remove this one"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::str::FromStr;
+
+    fn tokens(text: &str) -> TokenStream {
+        TokenStream::from_str(text).expect("tokens")
+    }
+
+    fn expanded(role: Role, arguments: &str, function: &str) -> String {
+        let text = expand(role, tokens(arguments), tokens(function)).to_string();
+        syn::parse_file(&text).unwrap_or_else(|error| panic!("no Rust: {error}\n{text}"));
+        text.split_whitespace().collect()
+    }
+
+    fn refused(role: Role, arguments: &str, function: &str) -> String {
+        try_expand(role, tokens(arguments), tokens(function)).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn main_becomes_a_plain_function_that_waits_on_a_runtime() {
+        let text = expanded(Role::Main, "", "async fn main() { work().await }");
+        assert!(text.starts_with("fnmain()->::std::process::ExitCode{asyncfnmain(){work().await}"), "{text}");
+        assert!(text.contains("::ipiq::Runtime::builder().build()"), "{text}");
+        assert!(!text.contains("unsafe"), "{text}");
+    }
+
+    #[test]
+    fn arguments_go_to_the_builder() {
+        let text = expanded(Role::Main, r#"cores = 4, driver = "epoll","#, "async fn main() {}");
+        assert!(text.contains("builder().cores(4).driver(::ipiq::DriverKind::Epoll).build()"), "{text}");
+    }
+
+    #[test]
+    fn every_driver_has_its_name() {
+        for (name, variant) in [("auto", "Auto"), ("uring", "Uring"), ("epoll", "Epoll")] {
+            let text = expanded(Role::Main, &format!("driver = \"{name}\""), "async fn main() {}");
+            assert!(text.contains(&format!(".driver(::ipiq::DriverKind::{variant})")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_test_keeps_its_attributes_visibility_and_return_type() {
+        let function = "#[ignore = \"slow\"] #[should_panic] pub async fn t() -> Result<(), String> { Ok(()) }";
+        let text = expanded(Role::Test, "cores = 2", function);
+        assert!(text.starts_with("#[::core::prelude::v1::test]#[ignore=\"slow\"]#[should_panic]pubfnt()"), "{text}");
+        assert!(text.contains("asyncfnt()->Result<(),String>{Ok(())}"), "{text}");
+    }
+
+    #[test]
+    fn functions_that_cannot_be_run_are_refused() {
+        for (function, reason) in [
+            ("fn main() {}", "needs an `async fn`"),
+            ("async fn main(x: u8) {}", "takes no arguments"),
+            ("async fn main(self) {}", "takes no arguments"),
+            ("async fn main<T>() {}", "no type parameters"),
+            ("async unsafe fn main() {}", "not `unsafe`"),
+            ("async extern \"C\" fn main() {}", "ABI"),
+            ("struct Main;", "expected"),
+        ] {
+            let error = refused(Role::Main, "", function);
+            assert!(error.contains(reason), "{function}: {error}");
+        }
+        assert!(refused(Role::Test, "", "#[test] async fn t() {}").contains("remove this one"));
+    }
+
+    #[test]
+    fn arguments_that_mean_nothing_are_refused() {
+        for (arguments, reason) in [
+            ("threads = 2", "there are `cores` and `driver`"),
+            ("a::b = 2", "there are `cores` and `driver`"),
+            ("cores = 0", "at least one core"),
+            ("cores = \"2\"", "integer literal"),
+            ("cores = -1", "integer literal"),
+            ("cores = N", "integer literal"),
+            ("cores = 2u8", "`usize`"),
+            ("cores = 2, cores = 3", "given twice"),
+            ("cores = 99999999999999999999999", "integer literal"),
+            ("driver = \"kqueue\"", r#""auto", "uring" or "epoll""#),
+            ("driver = Uring", r#""auto", "uring" or "epoll""#),
+            ("cores", "expected `=`"),
+            ("2", "expected identifier"),
+        ] {
+            let error = refused(Role::Main, arguments, "async fn main() {}");
+            assert!(error.contains(reason), "{arguments}: {error}");
+        }
+    }
+
+    #[test]
+    fn all_wrong_arguments_are_told_at_once() {
+        let result = try_expand(Role::Main, tokens("cores = 0, driver = 1"), tokens("async fn main() {}"));
+        assert_eq!(result.expect_err("refused").into_iter().count(), 2);
+    }
+
+    #[test]
+    fn a_refused_main_still_is_a_main() {
+        let text = expanded(Role::Main, "", "fn main() {}");
+        assert!(text.starts_with("::core::compile_error!") && text.ends_with("fnmain(){}"), "{text}");
+    }
+}

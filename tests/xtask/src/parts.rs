@@ -1,0 +1,147 @@
+//! What `cargo xtask test` runs.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A part of the test run, by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Setup,
+    Fmt,
+    Structure,
+    Clippy,
+    Features,
+    Doc,
+    Test,
+    Loom,
+}
+
+impl Part {
+    /// In the order in which they run: what fails fast comes first.
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Setup, Self::Fmt, Self::Structure, Self::Clippy, Self::Features, Self::Doc, Self::Test, Self::Loom];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Fmt => "fmt",
+            Self::Structure => "structure",
+            Self::Clippy => "clippy",
+            Self::Features => "features",
+            Self::Doc => "doc",
+            Self::Test => "test",
+            Self::Loom => "loom",
+        }
+    }
+
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Setup => "tools that the tests need",
+            Self::Fmt => "the code is formatted",
+            Self::Structure => "allowed edges between crates, protocol tags, where atomics and unsafe may be",
+            Self::Clippy => "no warning of compiler or clippy, all targets and features",
+            Self::Features => "what builds with a feature builds without it",
+            Self::Doc => "the documentation builds without warnings",
+            Self::Test => "unit, documentation and end-to-end tests",
+            Self::Loom => "the fabric's protocols under the model checker",
+        }
+    }
+
+    /// The commands of the part. The setup has none: what it does depends on what is there.
+    pub(crate) fn steps(self) -> Vec<Step> {
+        match self {
+            Self::Setup => vec![],
+            Self::Fmt => vec![Step::cargo("fmt --all --check")],
+            Self::Structure => vec![Step::cargo("test --package ipiq-suites --test structure")],
+            Self::Clippy => {
+                vec![Step::cargo("clippy --workspace --all-targets --all-features -- -D warnings")]
+            }
+            // Built together, crates share the features that any of them asks for; so these are built apart.
+            Self::Features => vec![
+                Step::cargo("check --package ipiq-fabric --no-default-features"),
+                Step::cargo("check --package ipiq-executor --no-default-features"),
+                Step::cargo("check --package ipiq --no-default-features"),
+            ],
+            Self::Doc => {
+                vec![
+                    Step::cargo("doc --workspace --no-deps --document-private-items")
+                        .with("RUSTDOCFLAGS", "-D warnings"),
+                ]
+            }
+            Self::Test => vec![Step::cargo("test --workspace")],
+            Self::Loom => vec![
+                Step::cargo("test --profile stress --package ipiq-fabric --test loom_*")
+                    .with("RUSTFLAGS", "--cfg loom")
+                    // Other flags build everything anew: in a place of their own both stay built.
+                    .with("CARGO_TARGET_DIR", "target/loom"),
+            ],
+        }
+    }
+}
+
+/// One command.
+pub(crate) struct Step {
+    arguments: &'static str,
+    variables: Vec<(&'static str, &'static str)>,
+}
+
+impl Step {
+    fn cargo(arguments: &'static str) -> Self {
+        Self { arguments, variables: Vec::new() }
+    }
+
+    fn with(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.push((name, value));
+        self
+    }
+
+    /// The command as one would type it.
+    pub(crate) fn line(&self) -> String {
+        let variables = self.variables.iter().map(|(name, value)| format!("{name}='{value}' "));
+        let arguments = self
+            .arguments
+            .split(' ')
+            .map(|each| if each.contains('*') { format!("'{each}'") } else { each.to_owned() });
+        format!("{}cargo {}", variables.collect::<String>(), arguments.collect::<Vec<_>>().join(" "))
+    }
+
+    /// Runs it in the workspace's root, its output as its own; says why it failed.
+    pub(crate) fn run(&self) -> Result<(), String> {
+        let line = self.line();
+        println!("$ {line}");
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args(self.arguments.split(' '))
+            .envs(self.variables.iter().copied())
+            .current_dir(root())
+            .status()
+            .map_err(|error| format!("{line}: {error}"))?;
+        if status.success() { Ok(()) } else { Err(format!("{line}: {status}")) }
+    }
+}
+
+/// The workspace's root.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_every_part_but_the_setup_has_commands() {
+        let mut names = Part::ALL.map(Part::name).to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Part::ALL.len());
+        assert!(Part::ALL.iter().all(|part| part.steps().is_empty() == (*part == Part::Setup)));
+    }
+
+    #[test]
+    fn a_line_can_be_pasted_into_a_shell() {
+        let step = Step::cargo("test --test loom_*").with("RUSTFLAGS", "--cfg loom");
+        assert_eq!(step.line(), "RUSTFLAGS='--cfg loom' cargo test --test 'loom_*'");
+    }
+}
