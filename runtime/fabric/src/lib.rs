@@ -63,6 +63,7 @@ mod counters;
 pub mod doorbell;
 mod endpoint;
 mod fabric;
+mod hint;
 mod message;
 #[doc(hidden)]
 pub mod overflow;

@@ -28,6 +28,7 @@ mod current;
 mod driver;
 mod handle;
 mod idle;
+pub mod net;
 mod placement;
 mod runtime;
 mod thread;
@@ -41,5 +42,11 @@ pub use ipiq_executor::{Call, CallError, JoinError, JoinHandle, RemoteCall, Yiel
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::{CoreCounters, CoreId, PairCounters};
 pub use ipiq_linux::port::FenceChoice;
+pub use ipiq_macros::{main, test};
 pub use placement::Placement;
 pub use runtime::{Runtime, RuntimeInfo};
+
+/// The example of the project's README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

@@ -11,12 +11,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cargo_metadata::Message;
+use crate::program::built;
 
 /// How long anything here may take before a test fails.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// The release build of the `kv` binary: the one named in `IPIQ_KV`, else one that cargo builds now.
+/// The `kv` binary: the one named in `IPIQ_KV`, else one that cargo builds now.
 ///
 /// # Panics
 ///
@@ -25,27 +25,8 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match env::var_os("IPIQ_KV") {
         Some(path) => path.into(),
-        None => build(),
+        None => built("ipiq-examples", "kv"),
     })
-}
-
-fn build() -> PathBuf {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args("build --release -p ipiq-examples --bin kv --message-format json".split(' '))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("cargo starts");
-    assert!(output.status.success(), "kv does not build");
-    Message::parse_stream(&output.stdout[..])
-        .filter_map(|message| match message.expect("cargo writes JSON") {
-            Message::CompilerArtifact(artifact) if artifact.target.name == "kv" => artifact.executable,
-            _ => None,
-        })
-        .last()
-        .expect("cargo names the binary")
-        .into()
 }
 
 /// A `kv` server of a test, killed when dropped.

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use ipiq_suites::kv::{Client, Kv, WATCHDOG, request};
+use ipiq_suites::kv::{Client, Kv, WATCHDOG, free_port, request};
 use socket2::SockRef;
 
 /// Starts kv on `driver`; none where this machine refuses io_uring.
@@ -100,6 +100,23 @@ fn wrong_flags_and_a_taken_port_are_named() {
         assert!(!text.contains("panicked"), "{arguments}: {text}");
     }
     assert_eq!(taken.connect().ask("ping"), "+PONG");
+}
+
+#[test]
+fn of_two_that_start_at_once_on_one_port_one_gets_it() {
+    for _ in 0..5 {
+        let arguments = format!("--cores 2 --port {}", free_port());
+        let starts = [(); 4].map(|()| {
+            let arguments = arguments.clone();
+            std::thread::spawn(move || Kv::try_start(&arguments))
+        });
+        let outcomes = starts.map(|start| start.join().expect("it ends"));
+        let started = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(started, 1, "on one port");
+        for text in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+            assert!(text.contains("in use"), "{text}");
+        }
+    }
 }
 
 #[test]
