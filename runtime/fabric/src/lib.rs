@@ -63,7 +63,6 @@ mod counters;
 pub mod doorbell;
 mod endpoint;
 mod fabric;
-mod hint;
 mod message;
 #[doc(hidden)]
 pub mod overflow;

@@ -1,5 +1,6 @@
 //! Helpers shared by the suites.
 
+pub mod kv;
 pub mod must_not_compile;
 pub mod program;
 pub mod sandbox;

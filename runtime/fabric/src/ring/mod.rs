@@ -5,11 +5,7 @@ use core::mem::MaybeUninit;
 
 use alloc::boxed::Box;
 
-use crate::hint;
 use crate::sync::{Arc, AtomicU32, Ordering, Padded, UnsafeCell, mutant};
-
-/// How far ahead of the source the lines are asked for.
-const AHEAD: u32 = 6;
 
 /// One line: the stamp and the message it speaks for.
 #[repr(C, align(64))]
@@ -59,13 +55,6 @@ impl<T> Ring<T> {
         let position = index as usize & (self.slots.len() - 1);
         // SAFETY: 1. the mask of a power of two keeps `position` below the length.
         unsafe { self.slots.get_unchecked(position) }
-    }
-
-    /// Asks for the line of `index`, which the source will soon write and the target has long left, so that the transfers of
-    /// several messages overlap.
-    #[inline(always)]
-    fn prefetch_for_write(&self, index: u32) {
-        hint::prefetch_for_write(core::ptr::from_ref(self.slot(index)).cast());
     }
 
     /// Whether the message of `index` lies in its slot.
@@ -152,7 +141,6 @@ impl<T> Producer<T> {
         // a full barrier to every message, which is the doorbell's business and only when its fence is symmetric.
         slot.stamp.store(sequence, Ordering::Release);
         self.write.set(sequence);
-        self.ring.prefetch_for_write(sequence.wrapping_add(AHEAD));
         Ok(sequence)
     }
 
