@@ -69,6 +69,7 @@ pub mod overflow;
 pub mod port;
 #[doc(hidden)]
 pub mod ring;
+mod send_future;
 pub(crate) mod sync;
 mod unwind;
 
@@ -82,6 +83,7 @@ pub use endpoint::{Core, Gone, SendError, Sequence};
 pub use fabric::{Config, ConfigError, Fabric, Seat};
 pub use message::{INLINE_BYTES, Message};
 pub use overflow::SpaceWait;
+pub use send_future::SendWhenSpace;
 pub use unwind::{PanicPayload, catch};
 
 /// The most cores that one fabric connects.
