@@ -72,6 +72,8 @@ pub mod ring;
 pub(crate) mod sync;
 mod unwind;
 
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
