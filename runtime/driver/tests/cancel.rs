@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 
 use common::{block_on, listener, pair, poll_once, wait_until};
-use ipiq_driver::Driver;
 use ipiq_driver::buf::{BufResult, IoBuf, IoBufMut, SetLen};
+use ipiq_driver::{Driver, Socket};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 on_both_drivers! {
     a_recv_dropped_before_the_bytes_leaves_them_to_the_next;
@@ -170,6 +171,11 @@ fn buffers_that_lie_in_the_future_are_filled(driver: &Driver) {
     assert_eq!(buf[100..], [0; 3996]);
 }
 
+fn can_send(socket: &Socket) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::OUT)];
+    rustix::event::poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
+}
+
 fn a_send_after_a_dropped_send_comes_after_it(driver: &Driver) {
     let (near, mut far) = pair(driver);
     let blocked = loop {
@@ -180,12 +186,18 @@ fn a_send_after_a_dropped_send_comes_after_it(driver: &Driver) {
     };
     driver.flush();
     drop(blocked);
+    let mut taken = 0;
+    while !can_send(&near) {
+        taken += far.read(&mut [0; 65536]).unwrap();
+    }
+    let mut last = near.send(b"z".to_vec());
+    assert!(poll_once(&mut last).is_pending(), "after {taken} bytes the dropped send may go on");
     let reader = std::thread::spawn(move || {
         let mut all = Vec::new();
         far.read_to_end(&mut all).unwrap();
         all
     });
-    block_on(driver, near.send(b"z".to_vec())).0.unwrap();
+    block_on(driver, last).0.unwrap();
     near.shutdown(Shutdown::Write).unwrap();
     wait_until(driver, || reader.is_finished());
     let all = reader.join().unwrap();

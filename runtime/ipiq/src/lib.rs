@@ -45,3 +45,8 @@ pub use ipiq_linux::port::FenceChoice;
 pub use ipiq_macros::{main, test};
 pub use placement::Placement;
 pub use runtime::{Runtime, RuntimeInfo};
+
+/// The example of the project's README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

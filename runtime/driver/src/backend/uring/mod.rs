@@ -48,8 +48,6 @@ impl Uring {
             }
         };
         check(&ring)?;
-        // Spares a reference count on the ring's file per call; not all kernels have it.
-        let _ = ring.submitter().register_ring_fd();
         let uring = Self {
             ring: RefCell::new(ring),
             backlog: RefCell::new(VecDeque::new()),

@@ -1,0 +1,118 @@
+//! ipiq itself, with two pinned cores.
+
+use std::hint;
+use std::sync::Arc;
+
+use ::ipiq::{CoreId, IdlePolicy, Placement, Runtime};
+
+use crate::drive::{self, Lanes};
+use crate::work::{Figure, Outcome, Peer, Plan};
+
+/// As it comes: a core spins a while before it parks.
+pub(super) static ADAPTIVE: Ipiq = Ipiq { variant: "adaptive", note: "as it comes: spins a while before it parks" };
+
+/// A core parks as soon as it has nothing to do.
+pub(super) static PARK: Ipiq = Ipiq { variant: "park", note: "parks as soon as it has nothing to do" };
+
+/// ipiq with one idle policy.
+pub(super) struct Ipiq {
+    variant: &'static str,
+    note: &'static str,
+}
+
+impl Peer for Ipiq {
+    fn runtime(&self) -> &'static str {
+        "ipiq"
+    }
+
+    fn variant(&self) -> &'static str {
+        self.variant
+    }
+
+    fn note(&self) -> Option<&'static str> {
+        Some(self.note)
+    }
+
+    fn call_rtt(&self, plan: Plan) -> Outcome {
+        self.unless_parking(|| on_cores(plan, IdlePolicy::Adaptive, call_rtt))
+    }
+
+    fn call_pipelined(&self, plan: Plan, outstanding: usize) -> Outcome {
+        self.unless_parking(|| {
+            on_cores(plan, IdlePolicy::Adaptive, move |plan, target| call_pipelined(plan, target, outstanding))
+        })
+    }
+
+    fn spawn_on(&self, plan: Plan) -> Outcome {
+        self.unless_parking(|| on_cores(plan, IdlePolicy::Adaptive, spawn_on))
+    }
+
+    fn spawn_local(&self, plan: Plan) -> Outcome {
+        self.unless_parking(|| on_cores(plan, IdlePolicy::Adaptive, spawn_local))
+    }
+
+    fn yield_now(&self, plan: Plan) -> Outcome {
+        self.unless_parking(|| on_cores(plan, IdlePolicy::Adaptive, yield_now))
+    }
+
+    fn post(&self, _plan: Plan) -> Outcome {
+        // The fabric's messages are measured by themselves.
+        Outcome::Elsewhere
+    }
+
+    fn wake_parked(&self, plan: Plan) -> Outcome {
+        if self.variant == ADAPTIVE.variant {
+            return Outcome::Elsewhere;
+        }
+        on_cores(plan, IdlePolicy::Park, call_rtt)
+    }
+}
+
+impl Ipiq {
+    fn unless_parking(&self, measure: impl FnOnce() -> Outcome) -> Outcome {
+        if self.variant == PARK.variant { Outcome::Elsewhere } else { measure() }
+    }
+}
+
+async fn call_rtt(plan: Plan, target: CoreId) -> Vec<Figure> {
+    drive::round_trips(plan, || ::ipiq::call_on(target, || hint::black_box(1))).await
+}
+
+async fn call_pipelined(plan: Plan, target: CoreId, outstanding: usize) -> Vec<Figure> {
+    let call = move || ::ipiq::call_on(target, || hint::black_box(1));
+    let lanes = Lanes::new(plan.section);
+    let tasks: Vec<_> = (0..outstanding).map(|lane| ::ipiq::spawn_local(Arc::clone(&lanes).run(lane, call))).collect();
+    for task in tasks {
+        task.await.expect("a lane panicked");
+    }
+    let one_task = drive::in_flight_ns(plan.section, outstanding, call).await;
+    vec![Figure::new("per_call", lanes.per_call_ns()), Figure::new("per_call_one_task", one_task)]
+}
+
+async fn spawn_on(plan: Plan, target: CoreId) -> Vec<Figure> {
+    let per_task = drive::windowed_spawns_ns(plan.items, || ::ipiq::spawn_on(target, || async {})).await;
+    vec![Figure::new("per_task", per_task)]
+}
+
+async fn spawn_local(plan: Plan, _target: CoreId) -> Vec<Figure> {
+    drive::local_spawns(plan, || ::ipiq::spawn_local(async {})).await
+}
+
+async fn yield_now(plan: Plan, _target: CoreId) -> Vec<Figure> {
+    drive::yields(plan, ::ipiq::yield_now).await
+}
+
+/// Runs a measurement on the first of two cores.
+fn on_cores<M, F>(plan: Plan, idle: IdlePolicy, measurement: M) -> Outcome
+where
+    M: FnOnce(Plan, CoreId) -> F + Send + 'static,
+    F: Future<Output = Vec<Figure>> + 'static,
+{
+    let runtime = Runtime::builder()
+        .cores(plan.cpus.len())
+        .placement(Placement::Fixed(plan.cpus.to_vec()))
+        .idle(idle)
+        .build()
+        .expect("a runtime of two cores starts");
+    runtime.block_on(move || measurement(plan, CoreId::new(1))).into()
+}

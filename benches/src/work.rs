@@ -1,0 +1,246 @@
+//! What is measured: the list of works, and the trait through which a peer does them.
+
+use std::time::Duration;
+
+use crate::machine::CpuPair;
+
+/// How much of a work to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// CPU of the caller and CPU of the target.
+    pub cpus: CpuPair,
+    /// How long a timed section lasts.
+    pub section: Duration,
+    /// Tasks or messages of a work that is counted, not timed.
+    pub items: usize,
+}
+
+/// One measured value: what it is, and how large.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    /// Name of the value, such as `p50` or `per_call`.
+    pub metric: &'static str,
+    /// The value in nanoseconds.
+    pub value_ns: f64,
+}
+
+impl Figure {
+    /// Names a value in nanoseconds.
+    #[must_use]
+    pub fn new(metric: &'static str, value_ns: f64) -> Self {
+        Self { metric, value_ns }
+    }
+}
+
+/// What a peer made of a work.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It did the work.
+    Figures(Vec<Figure>),
+    /// It has no means to do it; said as such, never as zero.
+    NotOffered,
+    /// The variant makes no difference to this work: another one of the runtime shows it.
+    Elsewhere,
+}
+
+impl From<Vec<Figure>> for Outcome {
+    fn from(figures: Vec<Figure>) -> Self {
+        Self::Figures(figures)
+    }
+}
+
+/// A runtime in one way of using it. Works it does not implement count as not offered.
+///
+/// Each method builds the runtime anew with one thread pinned to each CPU of the plan, measures
+/// on the first, and has stopped all its threads when it returns.
+pub trait Peer: Sync {
+    /// Name of the runtime.
+    fn runtime(&self) -> &'static str;
+
+    /// Name of the way of using it.
+    fn variant(&self) -> &'static str;
+
+    /// What a reader has to know to compare this variant with others.
+    fn note(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// A bare loop without a runtime, shown only beside the works it is the reference of.
+    fn is_reference(&self) -> bool {
+        false
+    }
+
+    /// Awaits the answer of the other core, one call at a time.
+    fn call_rtt(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
+
+    /// Keeps `outstanding` calls to the other core under way.
+    fn call_pipelined(&self, _plan: Plan, _outstanding: usize) -> Outcome {
+        Outcome::NotOffered
+    }
+
+    /// Spawns trivial tasks on the other core and joins them, at most 4096 at a time.
+    fn spawn_on(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
+
+    /// Spawns trivial tasks on the own core and joins them.
+    fn spawn_local(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
+
+    /// Lets other tasks run while there are none.
+    fn yield_now(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
+
+    /// Sends messages to the other core without an answer.
+    fn post(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
+
+    /// Awaits the answer of the other core while both park as soon as they have nothing to do.
+    fn wake_parked(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
+}
+
+/// What a figure is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Yardstick {
+    /// Round trip of one cache line between two pinned threads.
+    Line,
+    /// Round trip of two pinned threads that sleep in a futex between turns.
+    Futex,
+}
+
+/// The most that a figure of ipiq may cost, as a multiple of the yardstick.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// The figure it binds.
+    pub metric: &'static str,
+    /// The multiple.
+    pub at_most: f64,
+}
+
+/// A work: its name, its budget and how a peer is asked to do it.
+pub struct Work {
+    /// Name in the table and for `--only`; what follows a slash is a parameter.
+    pub name: &'static str,
+    /// What its figures are divided by.
+    pub yardstick: Yardstick,
+    /// Budgets of its figures, near each other.
+    pub budgets: &'static [Budget],
+    /// Asks a peer to do it.
+    pub run: fn(&dyn Peer, Plan) -> Outcome,
+}
+
+impl Work {
+    /// Budget of a figure of this work.
+    #[must_use]
+    pub fn budget(&self, metric: &str) -> Option<f64> {
+        self.budgets.iter().find(|budget| budget.metric == metric).map(|budget| budget.at_most)
+    }
+
+    /// Whether `--only NAME` means this work: its whole name, or the part before the slash.
+    #[must_use]
+    pub fn answers_to(&self, name: &str) -> bool {
+        self.name == name || self.name.split('/').next() == Some(name)
+    }
+}
+
+/// The work of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Work> {
+    WORKS.iter().find(|work| work.name == name)
+}
+
+/// All works, in the order of the table.
+pub static WORKS: &[Work] = &[
+    Work {
+        name: "call_rtt",
+        yardstick: Yardstick::Line,
+        budgets: &[at_most("p50", 2.5)],
+        run: |peer, plan| peer.call_rtt(plan),
+    },
+    Work {
+        name: "call_pipelined/1",
+        yardstick: Yardstick::Line,
+        budgets: &[],
+        run: |peer, plan| peer.call_pipelined(plan, 1),
+    },
+    Work {
+        name: "call_pipelined/16",
+        yardstick: Yardstick::Line,
+        budgets: &[],
+        run: |peer, plan| peer.call_pipelined(plan, 16),
+    },
+    Work {
+        name: "call_pipelined/256",
+        yardstick: Yardstick::Line,
+        budgets: &[at_most("per_call", 0.7)],
+        run: |peer, plan| peer.call_pipelined(plan, 256),
+    },
+    Work {
+        name: "call_pipelined/1024",
+        yardstick: Yardstick::Line,
+        budgets: &[],
+        run: |peer, plan| peer.call_pipelined(plan, 1024),
+    },
+    Work {
+        name: "spawn_on",
+        yardstick: Yardstick::Line,
+        budgets: &[at_most("per_task", 1.0)],
+        run: |peer, plan| peer.spawn_on(plan),
+    },
+    Work {
+        name: "spawn_local",
+        yardstick: Yardstick::Line,
+        budgets: &[at_most("per_task_batch", 1.2)],
+        run: |peer, plan| peer.spawn_local(plan),
+    },
+    Work {
+        name: "yield",
+        yardstick: Yardstick::Line,
+        budgets: &[at_most("per_yield", 0.5)],
+        run: |peer, plan| peer.yield_now(plan),
+    },
+    Work {
+        name: "post",
+        yardstick: Yardstick::Line,
+        budgets: &[at_most("per_message", 0.2)],
+        run: |peer, plan| peer.post(plan),
+    },
+    Work {
+        name: "wake_parked",
+        yardstick: Yardstick::Futex,
+        budgets: &[at_most("p50", 1.05)],
+        run: |peer, plan| peer.wake_parked(plan),
+    },
+];
+
+const fn at_most(metric: &'static str, at_most: f64) -> Budget {
+    Budget { metric, at_most }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_parameter_means_every_parameter() {
+        let named: Vec<_> =
+            WORKS.iter().filter(|work| work.answers_to("call_pipelined")).map(|work| work.name).collect();
+        assert_eq!(named, ["call_pipelined/1", "call_pipelined/16", "call_pipelined/256", "call_pipelined/1024"],);
+        assert!(find("call_pipelined/16").unwrap().answers_to("call_pipelined/16"));
+        assert!(!find("call_pipelined/16").unwrap().answers_to("call_pipelined/1"));
+    }
+
+    #[test]
+    fn a_budget_binds_one_figure() {
+        let work = find("call_rtt").unwrap();
+        assert_eq!(work.budget("p50"), Some(2.5));
+        assert_eq!(work.budget("p99"), None);
+    }
+}
