@@ -1,24 +1,14 @@
 //! [Calls](crate::call) with real endpoints: both cores sleep whenever they find nothing.
 
 use alloc::sync::Arc;
-use alloc::task::Wake;
 use core::task::{Context, Poll, Waker};
 
-use super::{B, Ended, Machine, explore, pair};
+use super::{B, Ended, Machine, Woken, explore, pair};
 use crate::call::{CallError, PendingCall};
 use crate::port::FenceKind;
 use crate::sync::Counter;
 use crate::sync::checker::thread;
 use crate::{Core, Seat};
-
-#[derive(Default)]
-struct Woken(Counter);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.add(1);
-    }
-}
 
 /// Polls `call` when it was woken, and serves `core` meanwhile.
 fn outcome<F, R>(machine: &Machine, core: &Core, mut call: PendingCall<F, R>) -> Result<R, CallError>

@@ -10,7 +10,7 @@ use crate::{Message, Seat};
 
 /// One core sends `messages` to one that sleeps whenever it finds nothing.
 fn sleeper(fence: FenceKind, refusals: u64, messages: u64) {
-    explore(3, move || {
+    explore(4, move || {
         let machine = Machine::refusing(fence, 2, refusals);
         let (_fabric, seats) = machine.fabric();
         let (source, target) = pair(seats);
@@ -53,8 +53,30 @@ fn a_target_whose_heavy_fence_is_refused_stays_awake_and_gets_its_message() {
 }
 
 #[test]
+fn a_target_sleeps_through_no_passive_message() {
+    explore(4, || {
+        let machine = Machine::new(FenceKind::Asymmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (source, target) = pair(seats);
+        let got = Arc::new(Counter::default());
+        let sender = thread::spawn({
+            let got = got.clone();
+            move || {
+                let core = source.enter();
+                core.try_send_passive(B, move |_, _| got.add(1)).expect("space");
+                core.flush();
+                Ended(core)
+            }
+        });
+        let target = target.enter();
+        machine.serve(&target, || got.get() == 1);
+        drop(sender.join().expect("no panic"));
+    });
+}
+
+#[test]
 fn two_senders_kick_a_sleeping_target_once() {
-    explore(3, || {
+    explore(4, || {
         let machine = Machine::new(FenceKind::Symmetric, 3);
         let (_fabric, mut seats) = machine.fabric();
         let target = seats.pop().expect("three cores").enter();
@@ -81,7 +103,7 @@ fn two_senders_kick_a_sleeping_target_once() {
 #[test]
 fn a_target_sleeps_through_no_message_of_a_foreign_thread() {
     for fence in [FenceKind::Symmetric, FenceKind::Asymmetric] {
-        explore(3, move || {
+        explore(4, move || {
             let machine = Machine::new(fence, 1);
             let (fabric, seats) = machine.fabric();
             let got = Arc::new(Counter::default());
@@ -98,7 +120,7 @@ fn a_target_sleeps_through_no_message_of_a_foreign_thread() {
 
 #[test]
 fn a_message_to_a_core_that_leaves_is_delivered_or_taken_back_once() {
-    explore(3, || {
+    explore(4, || {
         let machine = Machine::new(FenceKind::Symmetric, 2);
         let (_fabric, seats) = machine.fabric();
         let (source, target) = pair(seats);
@@ -119,7 +141,7 @@ fn a_message_to_a_core_that_leaves_is_delivered_or_taken_back_once() {
 
 #[test]
 fn who_sees_that_a_core_has_left_sees_what_its_messages_wrote() {
-    explore(3, || {
+    explore(4, || {
         let machine = Machine::new(FenceKind::Asymmetric, 2);
         let (_fabric, seats) = machine.fabric();
         let (source, target) = pair(seats);
@@ -144,7 +166,7 @@ fn who_sees_that_a_core_has_left_sees_what_its_messages_wrote() {
 #[test]
 fn a_foreign_message_to_a_core_that_leaves_is_dropped_with_it() {
     for fence in [FenceKind::Symmetric, FenceKind::Asymmetric] {
-        explore(3, move || {
+        explore(4, move || {
             let machine = Machine::new(fence, 1);
             let (fabric, seats) = machine.fabric();
             let token = Arc::new(());

@@ -10,6 +10,7 @@ mod overflow;
 mod ring;
 
 use alloc::sync::Arc;
+use alloc::task::Wake;
 use std::eprintln;
 use std::vec::Vec;
 
@@ -122,6 +123,16 @@ struct Ended(Core);
 
 // SAFETY: 1. the thread that used the core has ended when its value is joined, and nothing in a core is bound to a thread.
 unsafe impl Send for Ended {}
+
+/// Counts how often a waker was used.
+#[derive(Default)]
+struct Woken(Counter);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.add(1);
+    }
+}
 
 /// A plain word that a message's function writes: the checker fails if another thread touches it unordered.
 struct Plain(UnsafeCell<u32>);

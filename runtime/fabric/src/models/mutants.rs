@@ -8,7 +8,7 @@ use std::{eprintln, format, fs};
 
 /// Each mutant and the model that kills it.
 ///
-/// `a+b` is both at once: `a` hides what `b` does, and alone it does no harm to this model.
+/// `a+b` is both at once: what `a` leaves out would make up for `b`. Leaving it out alone does no harm to this model.
 const MUTANTS: [(&str, &str); 32] = [
     ("ring-stamp-relaxed", RING),
     ("ring-stamp-first", RING),

@@ -19,7 +19,7 @@ impl Drop for Token {
 #[test]
 fn messages_arrive_in_order_and_once_while_slots_are_reused_and_the_index_wraps() {
     for first in [0, u32::MAX] {
-        explore(3, move || {
+        explore(5, move || {
             let dropped = Arc::new(Counter::default());
             let (producer, consumer) = ring::<Token>(2, first);
             let source = thread::spawn({
@@ -56,7 +56,7 @@ fn messages_arrive_in_order_and_once_while_slots_are_reused_and_the_index_wraps(
 
 #[test]
 fn what_is_left_when_both_ends_are_gone_is_dropped_once() {
-    explore(3, || {
+    explore(5, || {
         let dropped = Arc::new(Counter::default());
         let (producer, consumer) = ring::<Token>(2, u32::MAX);
         let source = thread::spawn({
@@ -78,7 +78,7 @@ fn what_is_left_when_both_ends_are_gone_is_dropped_once() {
 /// What a message's function writes, seen by who waits for its sequence.
 #[test]
 fn who_sees_a_sequence_executed_sees_what_its_function_wrote() {
-    explore(3, || {
+    explore(5, || {
         let written = Plain::new();
         let (producer, consumer) = ring::<Arc<Plain>>(2, u32::MAX);
         let target = thread::spawn(move || {
