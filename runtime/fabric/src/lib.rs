@@ -73,6 +73,8 @@ mod send_future;
 pub(crate) mod sync;
 mod unwind;
 
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
