@@ -17,10 +17,11 @@ mod session;
 mod shard;
 mod store;
 
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipiq::{DriverKind, FenceKind, Placement, Runtime, RuntimeInfo};
 use rustix::net::sockopt::set_socket_reuseport;
@@ -92,13 +93,25 @@ fn run(flags: Flags) -> Result<(), String> {
 ///
 /// The cores' listeners share their port by `SO_REUSEPORT`, and so a second server of the same user could join them
 /// unseen. This listener asks for the address alone and shares it only once it has it; it goes when the others are there.
+///
+/// The kernel takes an io_uring apart after its process has ended, so a predecessor's listener may outlive it a little:
+/// a taken address is tried again for half a second.
 fn claim(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address)
-        .and_then(|claim| {
-            set_socket_reuseport(&claim, true)?;
-            Ok(claim)
-        })
-        .map_err(|error| cannot_listen(address, error))
+    const PAUSE: Duration = Duration::from_millis(50);
+    let last_try = Instant::now() + 10 * PAUSE;
+    loop {
+        match try_claim(address) {
+            Ok(claim) => return Ok(claim),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < last_try => thread::sleep(PAUSE),
+            Err(error) => return Err(cannot_listen(address, error)),
+        }
+    }
+}
+
+fn try_claim(address: SocketAddr) -> io::Result<TcpListener> {
+    let claim = TcpListener::bind(address)?;
+    set_socket_reuseport(&claim, true)?;
+    Ok(claim)
 }
 
 /// Asks for a descriptor per client, and warns where the system gives fewer.
@@ -160,6 +173,6 @@ fn banner(flags: &Flags, address: SocketAddr, info: &RuntimeInfo) -> String {
 
 /// Writes to standard output, whether or not anybody reads it.
 fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

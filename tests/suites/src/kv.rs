@@ -133,6 +133,16 @@ impl Kv {
         Client::connect(self.address)
     }
 
+    /// Ends the process without a warning.
+    ///
+    /// # Panics
+    ///
+    /// Panics where the process cannot be signalled.
+    pub fn kill(&mut self) {
+        self.process.child.kill().expect("it is ours");
+        self.process.wait();
+    }
+
     /// Waits until the process has ended by itself.
     ///
     /// # Panics

@@ -337,6 +337,20 @@ fn shutdown_ends_it_and_frees_the_port() {
 }
 
 #[test]
+fn one_that_was_killed_can_be_started_again_at_once() {
+    for driver in ["epoll", "uring"] {
+        let Some(mut kv) = start_on(driver, "--cores 2") else {
+            continue;
+        };
+        let clients: Vec<_> = (0..500).map(|_| kv.connect()).collect();
+        kv.kill();
+        let again = Kv::start(&format!("--port {}", kv.address().port()));
+        assert_eq!(again.connect().ask("ping"), "+PONG");
+        drop(clients);
+    }
+}
+
+#[test]
 fn quit_answers_and_closes() {
     let kv = Kv::start("--cores 1");
     let mut client: Client = kv.connect();
