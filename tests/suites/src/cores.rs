@@ -79,6 +79,11 @@ impl Seated<'_> {
         }
     }
 
+    /// Tells the others that this core leaves, which it does when its `Seated` is dropped.
+    pub fn leave(&self) {
+        self.left.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Serves until every core has come here and what this one sent is in the rings.
     pub fn serve_until_all_are_done(&mut self) {
         while self.core.has_overflow() {
