@@ -5,6 +5,7 @@ pub mod cores;
 pub mod process;
 pub mod program;
 pub mod random;
+pub mod runtimes;
 pub mod sandbox;
 pub mod scale;
 pub mod watchdog;

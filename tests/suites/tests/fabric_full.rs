@@ -11,6 +11,7 @@ use ipiq_linux::port::FenceChoice;
 use ipiq_suites::alone::alone;
 use ipiq_suites::cores::{FENCES, on_cores};
 use ipiq_suites::random::Random;
+use ipiq_suites::runtimes::Census;
 use ipiq_suites::scale::scaled;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -212,22 +213,6 @@ fn what_has_executed_is_visible_to_who_waited_for_it() {
     });
 }
 
-/// Counted while it lives.
-struct Payload(Arc<AtomicUsize>);
-
-impl Payload {
-    fn new(alive: &Arc<AtomicUsize>) -> Self {
-        alive.fetch_add(1, Ordering::Relaxed);
-        Self(alive.clone())
-    }
-}
-
-impl Drop for Payload {
-    fn drop(&mut self) {
-        assert!(self.0.fetch_sub(1, Ordering::Relaxed) > 0, "dropped twice");
-    }
-}
-
 #[test]
 fn a_core_that_leaves_under_traffic_costs_no_payload() {
     alone("a_core_that_leaves_under_traffic_costs_no_payload", LIMIT, || {
@@ -239,7 +224,7 @@ fn a_core_that_leaves_under_traffic_costs_no_payload() {
 
 /// Two cores send to a third in every way there is until it has left; the third sends to them too.
 fn departure(fence: FenceChoice, capacity: usize, seed: u64) {
-    let alive = Arc::new(AtomicUsize::new(0));
+    let census = Census::default();
     let ran = Arc::new(AtomicUsize::new(0));
     on_cores(config(3, capacity), fence, |seated| {
         let mut random = Random::new(seed * 3 + seated.id().index() as u64);
@@ -247,7 +232,7 @@ fn departure(fence: FenceChoice, capacity: usize, seed: u64) {
             let enough = random.below(200) as usize;
             let mut target = A;
             while ran.load(Ordering::Relaxed) < enough {
-                let payload = Payload::new(&alive);
+                let payload = census.token();
                 let _ = seated.core.try_send(target, move |_, _| drop(payload));
                 target = if target == A { B } else { A };
                 if seated.core.drain(random.below(8) as u32 + 1) == 0 {
@@ -260,7 +245,7 @@ fn departure(fence: FenceChoice, capacity: usize, seed: u64) {
         }
         let mut gone = false;
         while !gone {
-            let (payload, large) = (Payload::new(&alive), [0_u64; 16]);
+            let (payload, large) = (census.token(), [0_u64; 16]);
             let seen = ran.clone();
             let small = move |_: &Core, _: CoreId| drop((payload, seen.fetch_add(1, Ordering::Relaxed)));
             gone = match random.below(5) {
@@ -285,5 +270,5 @@ fn departure(fence: FenceChoice, capacity: usize, seed: u64) {
         }
         seated.serve_until_all_are_done();
     });
-    assert_eq!(alive.load(Ordering::Relaxed), 0, "seed {seed}: a payload is lost");
+    assert_eq!(census.alive(), 0, "seed {seed}: a payload is lost");
 }
