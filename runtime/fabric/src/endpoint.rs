@@ -21,9 +21,11 @@ use crate::sync::{Arc, Ordering, mutant};
 use crate::{Armed, CoreId, CoreSet, MAX_CORES, Message};
 
 /// Empty passes after which a source's pending bit is cleared ([doorbell R2](crate::doorbell#steps)).
-const QUIET_PASSES: u16 = 1024;
+///
+/// The model checker gets small figures: every step within few passes.
+const QUIET_PASSES: u16 = if cfg!(loom) { 1 } else { 1024 };
 /// Ticks between two sweeps ([doorbell R3](crate::doorbell#steps)).
-const SWEEP_TICKS: u64 = 64;
+const SWEEP_TICKS: u64 = if cfg!(loom) { 2 } else { 64 };
 /// Nested functions from which on a synchronous send no longer waits ([overflow B2](crate::overflow#steps)).
 const MAX_NESTING: u32 = 20;
 
@@ -220,7 +222,7 @@ impl Core {
     where
         F: FnOnce(&Self, CoreId) + Send + 'static,
     {
-        self.try_with(target, f, Self::ring_bell)
+        self.try_with(target, f, &SpaceWait::default(), Self::ring_bell)
     }
 
     /// As [`try_send`](Self::try_send), without waking the target: the doorbell is rung at this core's next
@@ -239,7 +241,7 @@ impl Core {
     where
         F: FnOnce(&Self, CoreId) + Send + 'static,
     {
-        self.try_with(target, f, |core, target, link| {
+        self.try_with(target, f, &SpaceWait::default(), |core, target, link| {
             link.sent.passive.add(1);
             core.shared.core(target).doorbell.announce(core.id, core.shared.fence);
             core.out(target).owes_ring.set(true);
@@ -247,11 +249,31 @@ impl Core {
         })
     }
 
+    /// As [`try_send`](Self::try_send), by who has waited for space with [`poll_space`](Self::poll_space): newcomers and later
+    /// waiters do not come first. A send that succeeds ends the wait; a refused one keeps its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_send`](Self::try_send).
+    ///
+    /// # Panics
+    ///
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_in_turn<F>(&self, target: CoreId, f: F, wait: &mut SpaceWait) -> Result<Sequence, SendError<F>>
+    where
+        F: FnOnce(&Self, CoreId) + Send + 'static,
+    {
+        let sequence = self.try_with(target, f, wait, Self::ring_bell)?;
+        self.end_wait(wait);
+        Ok(sequence)
+    }
+
     #[inline(always)]
     fn try_with<F>(
         &self,
         target: CoreId,
         f: F,
+        wait: &SpaceWait,
         ring: impl FnOnce(&Self, CoreId, &Link),
     ) -> Result<Sequence, SendError<F>>
     where
@@ -261,8 +283,8 @@ impl Core {
             f(self, self.id);
             return Ok(Sequence(0));
         }
-        let out = self.out(target);
-        match self.push(target, Closure(f), out.may_try(None)) {
+        let may_try = self.out(target).may_try(wait.ticket.map(|(_, ticket)| ticket));
+        match self.push(target, Closure(f), may_try) {
             Ok((sequence, link)) => {
                 ring(self, target, link);
                 Ok(Sequence(sequence))
@@ -447,11 +469,11 @@ impl Core {
         set.iter().filter(|&target| self.send(target, f.clone()).is_ok()).count()
     }
 
-    /// Ready when a [`try_send`](Self::try_send) to `target` may be tried: there is space, and nobody came first. Ready too when the
-    /// target has left, so that the send can say so.
+    /// Ready when a [`try_send_in_turn`](Self::try_send_in_turn) to `target` may be tried: there is space, and nobody came first.
+    /// Ready too when the target has left, so that the send can say so.
     ///
-    /// `wait` keeps the place in the order of arrival; pass the same one until the send succeeded, then to
-    /// [`end_wait`](Self::end_wait), also when giving up.
+    /// `wait` keeps the place in the order of arrival; pass the same one until the send succeeded, or to
+    /// [`end_wait`](Self::end_wait) when giving up.
     ///
     /// # Panics
     ///
@@ -701,7 +723,7 @@ impl Core {
     /// [overflow W2]
     #[cold]
     fn give_space(&self, source: CoreId) {
-        if self.shared.core(source).doorbell.claim_kick() == Rung::Kick {
+        if self.shared.core(source).doorbell.claim_kick() == Rung::Kick && !mutant!("overflow-no-kick") {
             self.port().kick(source);
         }
     }
@@ -859,9 +881,12 @@ impl Drop for Core {
         // The consumers publish when they go; their sources take over from there.
         self.incoming = Box::default();
         own.doorbell.left();
-        shared.departures.fetch_add(1, Ordering::Release);
+        if !mutant!("doorbell-departure-uncounted") {
+            shared.departures.fetch_add(1, Ordering::Release);
+        }
         for other in (0..shared.cores.len()).map(CoreId::new) {
-            if other != self.id && shared.core(other).doorbell.ring_foreign() == Rung::Kick {
+            let asleep = other != self.id && shared.core(other).doorbell.ring_foreign() == Rung::Kick;
+            if asleep && !mutant!("doorbell-departure-no-kick") {
                 shared.port.kick(other);
             }
         }
