@@ -217,7 +217,7 @@ impl Core {
     where
         F: FnOnce(&Self, CoreId) + Send + 'static,
     {
-        self.try_with(target, f, Self::ring_bell)
+        self.try_with(target, f, &SpaceWait::default(), Self::ring_bell)
     }
 
     /// As [`try_send`](Self::try_send), without waking the target: the doorbell is rung at this core's next
@@ -236,7 +236,7 @@ impl Core {
     where
         F: FnOnce(&Self, CoreId) + Send + 'static,
     {
-        self.try_with(target, f, |core, target, link| {
+        self.try_with(target, f, &SpaceWait::default(), |core, target, link| {
             link.sent.passive.add(1);
             core.shared.core(target).doorbell.announce(core.id, core.shared.fence);
             core.out(target).owes_ring.set(true);
@@ -244,11 +244,31 @@ impl Core {
         })
     }
 
+    /// As [`try_send`](Self::try_send), by who has waited for space with [`poll_space`](Self::poll_space): newcomers and later
+    /// waiters do not come first. A send that succeeds ends the wait; a refused one keeps its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_send`](Self::try_send).
+    ///
+    /// # Panics
+    ///
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_in_turn<F>(&self, target: CoreId, f: F, wait: &mut SpaceWait) -> Result<Sequence, SendError<F>>
+    where
+        F: FnOnce(&Self, CoreId) + Send + 'static,
+    {
+        let sequence = self.try_with(target, f, wait, Self::ring_bell)?;
+        self.end_wait(wait);
+        Ok(sequence)
+    }
+
     #[inline(always)]
     fn try_with<F>(
         &self,
         target: CoreId,
         f: F,
+        wait: &SpaceWait,
         ring: impl FnOnce(&Self, CoreId, &Link),
     ) -> Result<Sequence, SendError<F>>
     where
@@ -258,8 +278,8 @@ impl Core {
             f(self, self.id);
             return Ok(Sequence(0));
         }
-        let out = self.out(target);
-        match self.push(target, Closure(f), out.may_try(None)) {
+        let may_try = self.out(target).may_try(wait.ticket.map(|(_, ticket)| ticket));
+        match self.push(target, Closure(f), may_try) {
             Ok((sequence, link)) => {
                 ring(self, target, link);
                 Ok(Sequence(sequence))
@@ -446,11 +466,11 @@ impl Core {
         set.iter().filter(|&target| self.send(target, f.clone()).is_ok()).count()
     }
 
-    /// Ready when a [`try_send`](Self::try_send) to `target` may be tried: there is space, and nobody came first. Ready too when the
-    /// target has left, so that the send can say so.
+    /// Ready when a [`try_send_in_turn`](Self::try_send_in_turn) to `target` may be tried: there is space, and nobody came first.
+    /// Ready too when the target has left, so that the send can say so.
     ///
-    /// `wait` keeps the place in the order of arrival; pass the same one until the send succeeded, then to
-    /// [`end_wait`](Self::end_wait), also when giving up.
+    /// `wait` keeps the place in the order of arrival; pass the same one until the send succeeded, or to
+    /// [`end_wait`](Self::end_wait) when giving up.
     ///
     /// # Panics
     ///

@@ -5,7 +5,6 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
-use crate::message::Closure;
 use crate::{Core, CoreId, Gone, SendError, Sequence, SpaceWait};
 
 impl Core {
@@ -29,20 +28,6 @@ impl Core {
         F: FnOnce(&Self, CoreId) + Send + 'static,
     {
         SendWhenSpace { core: self, target, f: Some(f), wait: SpaceWait::default() }
-    }
-
-    fn try_send_in_turn<F>(&self, target: CoreId, f: F, wait: &SpaceWait) -> Result<Sequence, SendError<F>>
-    where
-        F: FnOnce(&Self, CoreId) + Send + 'static,
-    {
-        if target == self.id() {
-            return self.try_send(target, f);
-        }
-        match self.try_deliver(target, Closure(f), wait) {
-            Ok(()) => Ok(self.sequence(target)),
-            Err(SendError::Full(Closure(f))) => Err(SendError::Full(f)),
-            Err(SendError::Gone(Closure(f))) => Err(SendError::Gone(f)),
-        }
     }
 }
 
@@ -75,7 +60,7 @@ where
         let this = &mut *self;
         core::task::ready!(this.core.poll_space(this.target, &mut this.wait, cx));
         let f = this.f.take().expect("a send is not polled after it was ready");
-        let sent = this.core.try_send_in_turn(this.target, f, &this.wait);
+        let sent = this.core.try_send_in_turn(this.target, f, &mut this.wait);
         match sent {
             Err(SendError::Full(f)) => {
                 // Space was there, and another send took it between the look and the push: look again.

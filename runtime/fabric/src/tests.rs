@@ -194,6 +194,30 @@ fn waiters_for_space_are_woken_in_order_and_give_their_turn_on() {
     assert!(cores[0].poll_space(B, &mut waits[1], &cx).is_ready());
 }
 
+#[test]
+fn who_waited_for_space_sends_before_later_waiters_and_newcomers() {
+    let (_fabric, cores) = cores(2, 2);
+    let mut waits = [SpaceWait::default(), SpaceWait::default()];
+    let cx = Context::from_waker(Waker::noop());
+    for _ in 0..2 {
+        cores[0].try_send(B, |_, _| ()).expect("space");
+    }
+    for wait in &mut waits {
+        assert!(cores[0].poll_space(B, wait, &cx).is_pending());
+    }
+    cores[1].drain(1);
+    // Space is there, and no flush has woken anybody yet.
+    assert!(cores[0].poll_space(B, &mut waits[1], &cx).is_pending(), "the second one's turn comes later");
+    assert!(cores[0].poll_space(B, &mut waits[0], &cx).is_ready());
+    assert!(cores[0].try_send(B, |_, _| ()).is_err(), "newcomers do not overtake");
+    assert!(cores[0].try_send_in_turn(B, |_, _| (), &mut waits[1]).is_err());
+    cores[0].try_send_in_turn(B, |_, _| (), &mut waits[0]).expect("its turn");
+    cores[1].drain(1);
+    cores[0].try_send_in_turn(B, |_, _| (), &mut waits[1]).expect("its turn");
+    cores[1].drain(2);
+    cores[0].try_send(B, |_, _| ()).expect("nobody waits any more");
+}
+
 fn poll<F, R>(call: &mut PendingCall<F, R>, core: &Core) -> Poll<Result<R, CallError>>
 where
     F: FnOnce() -> R + Send + 'static,

@@ -1,9 +1,15 @@
 //! Helpers shared by the suites.
 
+pub mod alone;
+pub mod cores;
 pub mod kv;
 pub mod must_not_compile;
+pub mod process;
 pub mod program;
+pub mod random;
+pub mod runtimes;
 pub mod sandbox;
+pub mod scale;
 pub mod watchdog;
 
 /// The examples of the project's README are tests too.
