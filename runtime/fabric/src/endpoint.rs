@@ -319,6 +319,7 @@ impl Core {
             link.sent.full.add(1);
             return Err(SendError::Full(content));
         }
+        // [doorbell S1]
         match producer.push(Message::new(Some(self), content)) {
             Ok(sequence) => {
                 link.sent.sent.add(1);
@@ -431,6 +432,7 @@ impl Core {
         if out.has_listed() {
             return self.list(target, message);
         }
+        // [doorbell S1]
         match producer.push(message) {
             Ok(_) => {
                 link.sent.sent.add(1);
