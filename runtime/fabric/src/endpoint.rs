@@ -534,7 +534,6 @@ impl Core {
             self.port().relax(turn);
             turn += 1;
         }
-        let (listed, waiters) = self.out(target).take_all();
         // Everything is taken out before any of it runs: what it runs may send to the target again, and end here.
         let leftover: Vec<_> = self.out(target).used().map_or_else(Vec::new, |(_, link)| {
             // SAFETY: 1. the target's consumer was dropped, and had published, before `Drained` was stored; from then on
@@ -542,7 +541,14 @@ impl Core {
             let consumer = unsafe { Consumer::new(link.ring.clone()) };
             core::iter::from_fn(|| consumer.pop().map(|(message, _running)| message)).collect()
         });
-        leftover.into_iter().chain(listed).for_each(Message::take_back);
+        leftover.into_iter().for_each(Message::take_back);
+        self.give_up(target);
+    }
+
+    /// Takes back what is not in the ring yet, and wakes who waits for space.
+    fn give_up(&self, target: CoreId) {
+        let (listed, waiters) = self.out(target).take_all();
+        listed.into_iter().for_each(Message::take_back);
         waiters.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
@@ -870,15 +876,17 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        let shared = &self.shared;
+        let shared = self.shared.clone();
         let own = shared.core(self.id);
+        let others = || (0..shared.cores.len()).map(CoreId::new).filter(|&other| other != self.id);
         // [doorbell G1]
         own.doorbell.leave(&*shared.port, shared.fence);
         while own.injector.pop().is_some() {}
-        for out in &self.outgoing {
-            let (listed, waiters) = out.take_all();
-            drop(listed);
-            waiters.into_iter().for_each(|(_, waker)| waker.wake());
+        // [doorbell G3]
+        for source in others().filter(|&source| self.is_gone(source)) {
+            if let Some((consumer, _)) = self.incoming(source) {
+                while consumer.pop().is_some() {}
+            }
         }
         // The consumers publish when they go; their sources take over from there.
         self.incoming = Box::default();
@@ -886,11 +894,15 @@ impl Drop for Core {
         if !mutant!("doorbell-departure-uncounted") {
             shared.departures.fetch_add(1, Ordering::Release);
         }
-        for other in (0..shared.cores.len()).map(CoreId::new) {
-            let asleep = other != self.id && shared.core(other).doorbell.ring_foreign() == Rung::Kick;
+        for other in others() {
+            let asleep = shared.core(other).doorbell.ring_foreign() == Rung::Kick;
             if asleep && !mutant!("doorbell-departure-no-kick") {
                 shared.port.kick(other);
             }
+        }
+        for target in others() {
+            // [doorbell G3]
+            if self.is_gone(target) { self.take_back(target) } else { self.give_up(target) }
         }
     }
 }
