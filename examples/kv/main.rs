@@ -1,2 +1,178 @@
-//! A sharded key-value server.
-fn main() {}
+//! `kv`: a RESP2 key-value server for redis's clients, one shard of the keys per core.
+//!
+//! A connection is served by the core that accepted it. Commands on keys of that core's shard run at once; those on
+//! other shards travel as one message per core for all that one read brought, and their replies come back the same way.
+//! Nothing is locked and nothing is written to disk. A command over several keys is atomic on each shard: where its
+//! keys lie on several, another connection may see it done on one and not yet on the next.
+
+mod command;
+mod flags;
+mod glob;
+mod info;
+mod reply;
+mod resp;
+mod route;
+mod server;
+mod session;
+mod shard;
+mod store;
+
+use std::io::{self, ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipiq::{DriverKind, FenceKind, Placement, Runtime, RuntimeInfo};
+use rustix::net::sockopt::set_socket_reuseport;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use flags::Flags;
+use info::Facts;
+use route::Router;
+use server::{Server, cannot_listen};
+use session::Context;
+
+fn main() -> ExitCode {
+    let outcome = match Flags::from_env() {
+        Ok(Some(flags)) => run(flags),
+        Ok(None) => {
+            print(flags::HELP);
+            Ok(())
+        }
+        Err(error) => Err(format!("{error}; see --help")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("kv: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> Result<(), String> {
+    let claim = claim(flags.address)?;
+    let address = claim.local_addr().map_err(|error| error.to_string())?;
+    raise_descriptor_limit(flags.max_clients);
+    let runtime = Runtime::builder()
+        .cores(flags.cores)
+        .placement(if flags.pin { Placement::Pinned } else { Placement::Auto })
+        .driver(flags.driver)
+        .build()
+        .map_err(|error| error.to_string())?;
+    let info = runtime.info();
+    let banner = banner(&flags, address, info);
+    let server = Server::new(Context {
+        router: Router::new(flags.cores),
+        facts: Facts {
+            address,
+            cores: flags.cores,
+            driver: driver_name(info.driver).to_owned(),
+            fence: fence_name(info.fence).to_owned(),
+            max_clients: flags.max_clients,
+            max_memory_bytes: flags.max_memory_bytes,
+            started: Instant::now(),
+            clients: 0.into(),
+            accepted: 0.into(),
+            refused: 0.into(),
+        },
+    });
+    let outcome = runtime.block_on(move || async move {
+        server.start().await?;
+        drop(claim);
+        print(&banner);
+        server.stopped().await;
+        Ok(())
+    });
+    drop(runtime);
+    outcome
+}
+
+/// Takes the address, with its port made definite, from everybody but this process's listeners.
+///
+/// The cores' listeners share their port by `SO_REUSEPORT`, and so a second server of the same user could join them
+/// unseen. This listener asks for the address alone and shares it only once it has it; it goes when the others are there.
+///
+/// The kernel takes an io_uring apart after its process has ended, so a predecessor's listener may outlive it a little:
+/// a taken address is tried again for half a second.
+fn claim(address: SocketAddr) -> Result<TcpListener, String> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let last_try = Instant::now() + 10 * PAUSE;
+    loop {
+        match try_claim(address) {
+            Ok(claim) => return Ok(claim),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < last_try => thread::sleep(PAUSE),
+            Err(error) => return Err(cannot_listen(address, error)),
+        }
+    }
+}
+
+fn try_claim(address: SocketAddr) -> io::Result<TcpListener> {
+    let claim = TcpListener::bind(address)?;
+    set_socket_reuseport(&claim, true)?;
+    Ok(claim)
+}
+
+/// Asks for a descriptor per client, and warns where the system gives fewer.
+fn raise_descriptor_limit(clients: usize) {
+    const BESIDE_CLIENTS: u64 = 64;
+    let wanted = clients as u64 + BESIDE_CLIENTS;
+    let limit = getrlimit(Resource::Nofile);
+    let Some(current) = limit.current.filter(|current| *current < wanted) else {
+        return;
+    };
+    let raised = wanted.min(limit.maximum.unwrap_or(wanted));
+    let granted = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum })
+        .map_or(current, |()| raised);
+    if granted < wanted {
+        eprintln!(
+            "kv: {granted} file descriptors are too few for {clients} clients: those beyond wait to be accepted; \
+             raise `ulimit -n` or lower --max-clients"
+        );
+    }
+}
+
+/// What INFO and the banner call the driver.
+fn driver_name(kind: DriverKind) -> &'static str {
+    match kind {
+        DriverKind::Uring => "io_uring",
+        DriverKind::Epoll => "epoll",
+        DriverKind::Auto => "auto",
+    }
+}
+
+/// What INFO and the banner call the fences.
+fn fence_name(kind: FenceKind) -> &'static str {
+    match kind {
+        FenceKind::Asymmetric => "membarrier",
+        FenceKind::Symmetric => "both sides (membarrier is refused)",
+    }
+}
+
+fn banner(flags: &Flags, address: SocketAddr, info: &RuntimeInfo) -> String {
+    let cpus: Vec<_> = info.cpus.iter().map(|cpu| cpu.map_or("any".to_owned(), |cpu| cpu.to_string())).collect();
+    let fallback = match &info.driver_fallback {
+        Some(reason) => format!(" (not io_uring: {reason})"),
+        None => String::new(),
+    };
+    let memory = match flags.max_memory_bytes {
+        Some(bytes) => format!("{bytes} bytes"),
+        None => "no limit".to_owned(),
+    };
+    format!(
+        "kv {} listens on {address}\ncores: {} on CPUs {}\ndriver: {}{fallback}\nfence: {}\nlimits: {} clients, memory: {memory}\n",
+        env!("CARGO_PKG_VERSION"),
+        info.cores,
+        cpus.join(" "),
+        driver_name(info.driver),
+        fence_name(info.fence),
+        flags.max_clients,
+    )
+}
+
+/// Writes to standard output, whether or not anybody reads it.
+fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -5,9 +5,13 @@ mod common;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use common::{WATCHDOG, block_on, join_all, listener, pair, poll_once};
+use common::{WATCHDOG, block_on, join_all, listener, pair, poll_once, wait_until};
 use ipiq_driver::buf::BufResult;
 use ipiq_driver::{Driver, ListenOptions, Socket};
 use rustix::fs::OFlags;
@@ -16,6 +20,7 @@ use rustix::io::FdFlags;
 on_both_drivers! {
     a_dropped_accept_leaves_the_connection_to_the_next;
     several_accepts_on_one_listener_all_get_a_connection;
+    every_waiting_task_is_woken;
     a_connect_reaches_a_listener;
     a_connect_to_nobody_is_refused;
     a_dropped_connect_closes_its_socket;
@@ -56,6 +61,26 @@ fn several_accepts_on_one_listener_all_get_a_connection(driver: &Driver) {
     peers.sort();
     expected.sort();
     assert_eq!(peers, expected);
+}
+
+/// One event may stand for several connections.
+fn every_waiting_task_is_woken(driver: &Driver) {
+    struct Flag(AtomicBool);
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let (listener, address) = listener(driver);
+    let flags: Vec<_> = (0..5).map(|_| Arc::new(Flag(AtomicBool::new(false)))).collect();
+    let mut accepts: Vec<_> = flags.iter().map(|_| listener.accept()).collect();
+    for (accept, flag) in accepts.iter_mut().zip(&flags) {
+        let waker = Waker::from(Arc::clone(flag));
+        assert!(Pin::new(accept).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    driver.flush();
+    let _far = TcpStream::connect(address).unwrap();
+    wait_until(driver, || flags.iter().all(|flag| flag.0.load(Ordering::SeqCst)));
 }
 
 fn a_connect_reaches_a_listener(driver: &Driver) {
@@ -118,7 +143,8 @@ fn descriptors_do_not_block_and_do_not_leak_into_children(driver: &Driver) {
     let connected = block_on(driver, driver.connect(address)).unwrap();
     let (accepted, _) = block_on(driver, listener.accept()).unwrap();
     let (attached, _far) = std::os::unix::net::UnixStream::pair().unwrap();
-    let attached = driver.attach(attached).unwrap();
+    let inherited = rustix::io::dup(&attached).unwrap(); // Without `CLOEXEC`.
+    let attached = driver.attach(inherited).unwrap();
     for socket in [&listener, &connected, &accepted, &attached] {
         let flags = rustix::fs::fcntl_getfl(socket.as_fd()).unwrap();
         assert!(flags.contains(OFlags::NONBLOCK));
@@ -131,7 +157,7 @@ fn a_blocking_socket_handed_in_does_not_block(driver: &Driver) {
     let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
     let near = driver.attach(near).unwrap();
     let mut byte = [0];
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut cx = Context::from_waker(Waker::noop());
     assert!(near.poll_read(&mut cx, &mut byte).is_pending());
 }
 

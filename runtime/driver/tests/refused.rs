@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use common::{block_on, pair};
+use common::{block_on, pair, poll_once};
 use ipiq_driver::{Config, Driver, DriverError, DriverKind};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -24,21 +24,27 @@ fn with_failure<T: Send + 'static>(
     scenario: impl FnOnce() -> T + Send + 'static,
 ) -> T {
     std::thread::spawn(move || {
-        let many = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ge, from);
-        let rule = SeccompRule::new(vec![many.unwrap()]).unwrap();
-        let filter = SeccompFilter::new(
-            BTreeMap::from([(call, vec![rule])]),
-            SeccompAction::Allow,
-            SeccompAction::Errno(errno as u32),
-            std::env::consts::ARCH.try_into().unwrap(),
-        )
-        .unwrap();
-        let program = BpfProgram::try_from(filter).unwrap();
-        seccompiler::apply_filter(&program).unwrap();
+        let rule = SeccompRule::new(vec![at_least(0, from)]).unwrap();
+        apply(call, errno, rule);
         scenario()
     })
     .join()
     .unwrap()
+}
+
+fn at_least(argument: u8, value: u64) -> SeccompCondition {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ge, value).unwrap()
+}
+
+fn apply(call: libc::c_long, errno: i32, rule: SeccompRule) {
+    let filter = SeccompFilter::new(
+        BTreeMap::from([(call, vec![rule])]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    )
+    .unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
 }
 
 fn explicit(errno: i32) -> DriverError {
@@ -101,4 +107,29 @@ fn a_kernel_without_epoll_pwait2_keeps_timeouts_to_the_next_millisecond() {
             assert!(start.elapsed() >= asked);
         }
     });
+}
+
+/// Submitting two entries or more fails, except together with a wait.
+#[test]
+fn submissions_that_the_kernel_puts_off_are_made_later() {
+    std::thread::spawn(|| {
+        let no_wait = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 0).unwrap();
+        let mut config = Config::with_kind(DriverKind::Uring);
+        config.entries = 2;
+        let driver = Driver::new(&config).unwrap();
+        let pairs: Vec<_> = (0..20).map(|_| pair(&driver)).collect();
+        apply(libc::SYS_io_uring_enter, libc::EAGAIN, SeccompRule::new(vec![at_least(1, 2), no_wait]).unwrap());
+        let mut receives: Vec<_> = pairs.iter().map(|(near, _)| near.recv(Vec::with_capacity(1))).collect();
+        for recv in &mut receives {
+            assert!(poll_once(recv).is_pending());
+        }
+        for (_, far) in &pairs {
+            std::io::Write::write_all(&mut &*far, b"x").unwrap();
+        }
+        for recv in receives {
+            assert_eq!(block_on(&driver, recv).1, b"x");
+        }
+    })
+    .join()
+    .unwrap();
 }

@@ -6,13 +6,14 @@ use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
-use common::{block_on, pair};
+use common::{block_on, pair, poll_once, spin_on};
 use ipiq_driver::Driver;
 use ipiq_driver::buf::BufResult;
 
 on_both_drivers! {
     bytes_come_back_from_an_echo;
     bytes_come_back_through_borrowed_buffers;
+    bytes_reach_a_core_that_never_sleeps;
     a_peer_that_closes_its_half_ends_the_stream_and_still_receives;
     ten_megabytes_pass_in_pieces;
 }
@@ -33,6 +34,19 @@ fn bytes_come_back_from_an_echo(driver: &Driver) {
         let mut echo = [0; 100];
         far.read_exact(&mut echo).unwrap();
         assert_eq!(echo, [round; 100]);
+    }
+}
+
+fn bytes_reach_a_core_that_never_sleeps(driver: &Driver) {
+    for _ in 0..10 {
+        let (near, mut far) = pair(driver);
+        for _ in 0..10 {
+            let mut recv = near.recv(Vec::with_capacity(1));
+            assert!(poll_once(&mut recv).is_pending());
+            driver.flush();
+            far.write_all(b"x").unwrap();
+            assert_eq!(spin_on(driver, recv).1, b"x");
+        }
     }
 }
 

@@ -20,9 +20,11 @@ use crate::sync::{Arc, Ordering, mutant};
 use crate::{Armed, CoreId, CoreSet, MAX_CORES, Message};
 
 /// Empty passes after which a source's pending bit is cleared ([doorbell R2](crate::doorbell#steps)).
-const QUIET_PASSES: u16 = 1024;
+///
+/// The model checker gets small figures: every step within few passes.
+const QUIET_PASSES: u16 = if cfg!(loom) { 1 } else { 1024 };
 /// Ticks between two sweeps ([doorbell R3](crate::doorbell#steps)).
-const SWEEP_TICKS: u64 = 64;
+const SWEEP_TICKS: u64 = if cfg!(loom) { 2 } else { 64 };
 /// Nested functions from which on a synchronous send no longer waits ([overflow B2](crate::overflow#steps)).
 const MAX_NESTING: u32 = 20;
 
@@ -717,7 +719,7 @@ impl Core {
     /// [overflow W2]
     #[cold]
     fn give_space(&self, source: CoreId) {
-        if self.shared.core(source).doorbell.claim_kick() == Rung::Kick {
+        if self.shared.core(source).doorbell.claim_kick() == Rung::Kick && !mutant!("overflow-no-kick") {
             self.port().kick(source);
         }
     }
@@ -875,9 +877,12 @@ impl Drop for Core {
         // The consumers publish when they go; their sources take over from there.
         self.incoming = Box::default();
         own.doorbell.left();
-        shared.departures.fetch_add(1, Ordering::Release);
+        if !mutant!("doorbell-departure-uncounted") {
+            shared.departures.fetch_add(1, Ordering::Release);
+        }
         for other in (0..shared.cores.len()).map(CoreId::new) {
-            if other != self.id && shared.core(other).doorbell.ring_foreign() == Rung::Kick {
+            let asleep = other != self.id && shared.core(other).doorbell.ring_foreign() == Rung::Kick;
+            if asleep && !mutant!("doorbell-departure-no-kick") {
                 shared.port.kick(other);
             }
         }

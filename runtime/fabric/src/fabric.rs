@@ -5,13 +5,11 @@ use alloc::sync::Arc as StdArc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crossbeam_queue::SegQueue;
-
 use crate::doorbell::{Doorbell, Rung, State};
 use crate::endpoint::Core;
 use crate::overflow::Link;
 use crate::port::{FenceKind, Port};
-use crate::sync::{Arc, AtomicPtr, AtomicU64, Counter, Ordering, Padded};
+use crate::sync::{Arc, AtomicPtr, AtomicU64, Counter, Injector, Ordering, Padded};
 use crate::{CoreCounters, CoreId, MAX_CORES, Message, PairCounters};
 
 /// The shape of a fabric.
@@ -57,7 +55,7 @@ impl core::error::Error for ConfigError {}
 /// One core's part of what is shared.
 pub(crate) struct CoreShared {
     pub(crate) doorbell: Padded<Doorbell>,
-    pub(crate) injector: Padded<SegQueue<Message>>,
+    pub(crate) injector: Padded<Injector<Message>>,
     pub(crate) counts: Padded<OwnCounters>,
 }
 
@@ -160,7 +158,7 @@ impl Fabric {
         }
         let core = |_| CoreShared {
             doorbell: Padded(Doorbell::new()),
-            injector: Padded(SegQueue::new()),
+            injector: Padded(Injector::new()),
             counts: Padded::default(),
         };
         let shared = StdArc::new(Shared {

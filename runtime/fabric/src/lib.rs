@@ -63,16 +63,18 @@ mod counters;
 pub mod doorbell;
 mod endpoint;
 mod fabric;
-mod hint;
 mod message;
 #[doc(hidden)]
 pub mod overflow;
 pub mod port;
 #[doc(hidden)]
 pub mod ring;
+mod send_future;
 pub(crate) mod sync;
 mod unwind;
 
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -83,6 +85,7 @@ pub use endpoint::{Core, Gone, SendError, Sequence};
 pub use fabric::{Config, ConfigError, Fabric, Seat};
 pub use message::{INLINE_BYTES, Message};
 pub use overflow::SpaceWait;
+pub use send_future::SendWhenSpace;
 pub use unwind::{PanicPayload, catch};
 
 /// The most cores that one fabric connects.

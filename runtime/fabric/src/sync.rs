@@ -6,6 +6,7 @@
 mod machine {
     pub(crate) use alloc::sync::Arc;
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
+    pub(crate) use crossbeam_queue::SegQueue as Injector;
 
     /// `core`'s cell behind the model checker's interface.
     pub(crate) struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
@@ -30,6 +31,46 @@ mod machine {
 
     /// The model checker reorders memory itself; the compiler's part is void there.
     pub(crate) fn compiler_fence(_order: Ordering) {}
+
+    /// An unbounded queue from any thread, as weak as its callers may assume: a look may miss a push that nothing orders before it.
+    pub(crate) struct Injector<T> {
+        items: loom::sync::Mutex<alloc::collections::VecDeque<T>>,
+        len: AtomicU32,
+    }
+
+    impl<T> Injector<T> {
+        pub(crate) fn new() -> Self {
+            Self { items: loom::sync::Mutex::default(), len: AtomicU32::new(0) }
+        }
+
+        pub(crate) fn is_empty(&self) -> bool {
+            self.len.load(Ordering::Relaxed) == 0
+        }
+
+        pub(crate) fn push(&self, item: T) {
+            self.items.lock().expect("not poisoned").push_back(item);
+            self.len.fetch_add(1, Ordering::Release);
+        }
+
+        pub(crate) fn pop(&self) -> Option<T> {
+            if self.is_empty() {
+                return None;
+            }
+            let item = self.items.lock().expect("not poisoned").pop_front();
+            if item.is_some() {
+                self.len.fetch_sub(1, Ordering::Release);
+            }
+            item
+        }
+    }
+}
+
+/// The model checker, for the models.
+#[cfg(all(loom, test))]
+pub(crate) mod checker {
+    pub(crate) use loom::model::Builder;
+    pub(crate) use loom::sync::Notify;
+    pub(crate) use loom::thread;
 }
 
 pub(crate) use machine::*;
@@ -80,9 +121,15 @@ macro_rules! mutant {
 }
 pub(crate) use mutant;
 
+/// `order`, or none at all under a mutant.
+#[inline(always)]
+pub(crate) const fn relaxed_if(mutant: bool, order: Ordering) -> Ordering {
+    if mutant { Ordering::Relaxed } else { order }
+}
+
 #[cfg(loom)]
 pub(crate) fn mutant_is(name: &str) -> bool {
     extern crate std;
     static NAME: std::sync::OnceLock<std::string::String> = std::sync::OnceLock::new();
-    NAME.get_or_init(|| std::env::var("IPIQ_MUTANT").unwrap_or_default()) == name
+    NAME.get_or_init(|| std::env::var("IPIQ_MUTANT").unwrap_or_default()).split('+').any(|on| on == name)
 }

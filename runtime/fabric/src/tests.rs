@@ -32,7 +32,7 @@ unsafe impl Port for Quiet {
     unsafe fn set_current(&self, _slot: *const ()) {}
 }
 
-fn cores(count: usize, capacity: usize) -> (Fabric, Vec<Core>) {
+pub(crate) fn cores(count: usize, capacity: usize) -> (Fabric, Vec<Core>) {
     let config = Config { cores: count, ring_capacity: capacity, first_index: u32::MAX - 2 };
     let (fabric, seats) = Fabric::new(config, Arc::new(Quiet)).expect("a valid configuration");
     (fabric, seats.into_iter().map(crate::Seat::enter).collect())

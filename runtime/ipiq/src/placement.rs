@@ -5,7 +5,7 @@ use std::fmt;
 /// Which CPU each core's thread is pinned to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Placement {
-    /// One CPU per core if this process may use as many as there are cores; unpinned otherwise.
+    /// One CPU per core if this process may use as many as there are cores and the kernel lets it; unpinned otherwise.
     #[default]
     Auto,
     /// One CPU per core, in ascending order; an error if there are too few.

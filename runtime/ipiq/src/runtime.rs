@@ -18,7 +18,7 @@ use ipiq_linux::port::LinuxPort;
 use crate::builder::{BuildError, Builder, Cause};
 use crate::idle::DriverKick;
 use crate::thread::{self, Ready, Start};
-use crate::{Handle, IdlePolicy};
+use crate::{Handle, IdlePolicy, Placement};
 
 /// What a runtime was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Runtime {
         let placed = builder.placement.resolve(cores, &allowed.cpus);
         let cpus = placed.map_err(|error| BuildError::new(Cause::Placement(error)))?;
         let spin = match builder.idle {
-            IdlePolicy::Adaptive if cores > allowed.cpus.len() => SpinPolicy::Never,
+            IdlePolicy::Adaptive if cores > allowed.default_cores() => SpinPolicy::Never,
             IdlePolicy::Adaptive => SpinPolicy::default(),
             IdlePolicy::Park => SpinPolicy::Never,
             IdlePolicy::Spin => SpinPolicy::Always,
@@ -94,6 +94,7 @@ impl Runtime {
                 seat,
                 remote: remote.clone(),
                 cpu,
+                pin_or_fail: builder.placement != Placement::Auto,
                 driver: builder.driver,
                 spin,
                 report,
@@ -106,7 +107,8 @@ impl Runtime {
         let mut first_error = None;
         for (core, result) in reports {
             match result {
-                Ok(Ready { notifier, driver, fallback }) => {
+                Ok(Ready { cpu, notifier, driver, fallback }) => {
+                    info.cpus[core.index()] = cpu;
                     linux.set_kicker(core, Arc::new(DriverKick(notifier)));
                     // One core that fell back is worth knowing of.
                     if info.driver != DriverKind::Epoll {

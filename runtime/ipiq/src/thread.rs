@@ -18,6 +18,8 @@ pub(crate) struct Start {
     pub(crate) seat: Seat,
     pub(crate) remote: Remote,
     pub(crate) cpu: Option<usize>,
+    /// Whether not to start where the kernel refuses to pin.
+    pub(crate) pin_or_fail: bool,
     pub(crate) driver: DriverKind,
     pub(crate) spin: SpinPolicy,
     /// Says how far the core got.
@@ -28,6 +30,7 @@ pub(crate) struct Start {
 
 /// A core that could start.
 pub(crate) struct Ready {
+    pub(crate) cpu: Option<usize>,
     pub(crate) notifier: Notifier,
     pub(crate) driver: DriverKind,
     pub(crate) fallback: Option<String>,
@@ -35,19 +38,28 @@ pub(crate) struct Ready {
 
 /// A core's thread.
 pub(crate) fn main(start: Start) {
-    let Start { seat, remote, cpu, driver: kind, spin, report, go } = start;
+    let Start { seat, remote, cpu, pin_or_fail, driver: kind, spin, report, go } = start;
     let id = seat.id();
-    let prepared = cpu
-        .map_or(Ok(()), |cpu| pin::pin_current(cpu).map_err(|error| Cause::Pin(id, error)))
-        .and_then(|()| Driver::new(&Config::with_kind(kind)).map_err(|error| Cause::Driver(id, error)));
-    let driver = match prepared {
-        Ok(driver) => driver,
+    let pinned = match cpu.map(|cpu| pin::pin_current(cpu).map(|()| cpu)).transpose() {
+        Err(error) if !pin_or_fail => {
+            tracing::warn!(%error, "{id} runs unpinned");
+            Ok(None)
+        }
+        pinned => pinned.map_err(|error| Cause::Pin(id, error)),
+    };
+    let prepared = pinned.and_then(|cpu| {
+        let driver = Driver::new(&Config::with_kind(kind)).map_err(|error| Cause::Driver(id, error))?;
+        Ok((cpu, driver))
+    });
+    let (cpu, driver) = match prepared {
+        Ok(prepared) => prepared,
         Err(cause) => {
             let _ = report.send((id, Err(cause)));
             return;
         }
     };
     let ready = Ready {
+        cpu,
         notifier: driver.notifier(),
         driver: driver.kind(),
         fallback: driver.fallback_reason().map(str::to_owned),

@@ -106,9 +106,9 @@ fn a_panic_stays_in_its_task_or_call() {
     }));
     each_runtime(|runtime| {
         runtime.block_on(|| async {
-            let local = spawn_local(async { panic!("in a poll") }).await.map(|()| ());
+            let local = spawn_local(async { panic!("in a poll") }).await;
             assert!(local.expect_err("a panic").is_panic());
-            let remote = spawn_on(B, || async { panic!("far away") }).await.map(|()| ());
+            let remote = spawn_on(B, || async { panic!("far away") }).await;
             assert!(remote.expect_err("a panic").to_string().contains("far away"));
             let init = spawn_on(B, || -> std::future::Pending<()> { panic!("in the closure") }).await;
             assert!(init.expect_err("a panic").is_panic());

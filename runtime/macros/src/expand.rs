@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, ItemFn, Result, parse2};
+use syn::{Error, ItemFn, Result, ReturnType, Signature, Type, parse2};
 
 use crate::arguments::Arguments;
 
@@ -49,24 +49,53 @@ fn try_expand(role: Role, arguments: TokenStream, function: TokenStream) -> Resu
         let variant = driver.variant;
         quote!(.driver(::ipiq::DriverKind::#variant))
     });
-    // Errors about what the body returns point to the signature, not to the attribute.
-    let call = quote_spanned!(sig.output.span()=> ::std::process::Termination::report(#name().await));
-    // The body stays a function of its own, so that `return`, `?` and inference are those of any `async fn`. What it returns
-    // is reported on its core: only the exit code, which is `Send`, leaves it.
-    Ok(quote! {
-        #test
-        #(#attrs)*
-        #vis fn #name() -> ::std::process::ExitCode {
-            #sig #block
-            match ::ipiq::Runtime::builder() #cores #driver .build() {
-                ::core::result::Result::Ok(runtime) => runtime.block_on(|| async { #call }),
+    let build = quote!(::ipiq::Runtime::builder() #cores #driver .build());
+    let (output, run) = if role == Role::Test && returns_nothing(sig) {
+        // `#[should_panic]` wants a test without a value.
+        let run = quote! {
+            match #build {
+                ::core::result::Result::Ok(runtime) => runtime.block_on(#name),
+                ::core::result::Result::Err(error) => {
+                    ::core::panic!("the ipiq runtime does not start: {error}")
+                }
+            }
+        };
+        (TokenStream::new(), run)
+    } else {
+        // Errors about what the body returns point to its type, not to the attribute.
+        let returned = match &sig.output {
+            ReturnType::Default => sig.ident.span(),
+            ReturnType::Type(_, kind) => kind.span(),
+        };
+        let report = quote_spanned!(returned=> ::std::process::Termination::report(#name().await));
+        // What the body returns is reported on its core: only the exit code, which is `Send`, leaves it.
+        let run = quote! {
+            match #build {
+                ::core::result::Result::Ok(runtime) => runtime.block_on(|| async { #report }),
                 ::core::result::Result::Err(error) => {
                     ::std::eprintln!("Error: the ipiq runtime does not start: {error}");
                     ::std::process::ExitCode::FAILURE
                 }
             }
+        };
+        (quote!(-> ::std::process::ExitCode), run)
+    };
+    // The body stays a function of its own, so that `return`, `?` and inference are those of any `async fn`.
+    Ok(quote! {
+        #test
+        #(#attrs)*
+        #vis fn #name() #output {
+            #sig #block
+            #run
         }
     })
+}
+
+fn returns_nothing(sig: &Signature) -> bool {
+    match &sig.output {
+        ReturnType::Default => true,
+        ReturnType::Type(_, kind) => matches!(&**kind, Type::Tuple(tuple) if tuple.elems.is_empty()),
+    }
 }
 
 fn check(role: Role, function: &ItemFn) -> Result<()> {
@@ -137,10 +166,18 @@ mod tests {
 
     #[test]
     fn a_test_keeps_its_attributes_visibility_and_return_type() {
-        let function = "#[ignore = \"slow\"] #[should_panic] pub async fn t() -> Result<(), String> { Ok(()) }";
+        let function = "#[ignore = \"slow\"] pub async fn t() -> Result<(), String> { Ok(()) }";
         let text = expanded(Role::Test, "cores = 2", function);
-        assert!(text.starts_with("#[::core::prelude::v1::test]#[ignore=\"slow\"]#[should_panic]pubfnt()"), "{text}");
+        assert!(text.starts_with("#[::core::prelude::v1::test]#[ignore=\"slow\"]pubfnt()->::std::"), "{text}");
         assert!(text.contains("asyncfnt()->Result<(),String>{Ok(())}"), "{text}");
+    }
+
+    #[test]
+    fn a_test_without_a_value_stays_one() {
+        for function in ["#[should_panic] async fn t() {}", "#[should_panic] async fn t() -> () {}"] {
+            let text = expanded(Role::Test, "", function);
+            assert!(text.contains("#[should_panic]fnt(){") && text.contains("runtime.block_on(t)"), "{text}");
+        }
     }
 
     #[test]

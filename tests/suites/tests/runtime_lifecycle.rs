@@ -9,10 +9,10 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
+use fastrand::Rng;
 use ipiq::{Builder, CoreId, JoinHandle, Runtime, call_on, core_id, spawn_local, spawn_on, yield_now};
 use ipiq_suites::alone::alone;
 use ipiq_suites::process::{Holdings, holdings};
-use ipiq_suites::random::Random;
 use ipiq_suites::runtimes::{Census, Token, drivers, each_kind};
 use ipiq_suites::scale::scaled;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -170,7 +170,7 @@ fn drop_amid_calls(runtime: Runtime, seed: u64) {
                 answered.fetch_add(1, Ordering::Relaxed);
             }
         });
-        let enough = Random::new(seed).below(3_000);
+        let enough = Rng::with_seed(seed).u64(..3_000);
         while answered.load(Ordering::Relaxed) < enough {
             thread::yield_now();
         }

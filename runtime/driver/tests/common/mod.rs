@@ -66,6 +66,19 @@ pub(crate) fn block_on<F: Future>(driver: &Driver, future: F) -> F::Output {
     }
 }
 
+/// Polls a future, and between polls looks at the driver without ever sleeping.
+pub(crate) fn spin_on<F: Future>(driver: &Driver, future: F) -> F::Output {
+    let mut future = pin!(future);
+    let start = Instant::now();
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+        assert!(start.elapsed() < WATCHDOG, "the scenario hangs");
+        driver.poll();
+    }
+}
+
 /// Polls once, with a waker that does nothing.
 pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))

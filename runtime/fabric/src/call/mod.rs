@@ -200,6 +200,9 @@ where
 
     fn take_back(self) {
         // [call X1]
+        if mutant!("call-not-taken-back") {
+            return;
+        }
         // SAFETY: 1. only the source takes a message back, at home. 2. this is the request.
         unsafe { self.name.complete(Err(CallError::Gone)) };
         let f = self.f;

@@ -1,7 +1,7 @@
 #![doc = include_str!("README.md")]
 
 use crate::port::{FenceKind, Port};
-use crate::sync::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence, mutant};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence, mutant, relaxed_if};
 use crate::{CoreId, MAX_CORES};
 
 const WORDS: usize = MAX_CORES / 64;
@@ -103,6 +103,7 @@ impl Doorbell {
         // [doorbell S4] release: the target's acquire in K5 sees what came before the kick.
         match self.state.compare_exchange(parked, kicked, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => Rung::Kick,
+            Err(_) if mutant!("doorbell-two-kicks") => Rung::Kick,
             Err(bits) => match State::from_bits(bits) {
                 State::Gone | State::Drained => Rung::Gone,
                 _ => Rung::Avoided,
@@ -113,7 +114,9 @@ impl Doorbell {
     /// F1's second half, after a push to the injector by any thread.
     pub(crate) fn ring_foreign(&self) -> Rung {
         // [doorbell F1] a full fence: a foreign thread is no party to the choice of the fences.
-        fence(Ordering::SeqCst);
+        if !mutant!("doorbell-no-foreign-fence") {
+            fence(Ordering::SeqCst);
+        }
         self.claim_kick()
     }
 
@@ -143,7 +146,7 @@ impl Doorbell {
         // [doorbell K1] relaxed: K2 orders it before K3's loads.
         self.state.store(State::Parked as u32, Ordering::Relaxed);
         // [doorbell K2]
-        if !heavy_fence(port, kind) {
+        if !heavy_fence(port, kind) && !mutant!("doorbell-refusal-ignored") {
             self.disarm();
             return None;
         }
@@ -152,19 +155,21 @@ impl Doorbell {
         (mutant!("doorbell-no-recheck") || nothing_waits()).then_some(armed)
     }
 
-    /// K5. `true`: somebody kicked.
-    fn disarm(&self) -> bool {
-        // [doorbell K5] an exchange, because a sender may be between its load and its exchange (S4); acquire pairs with
-        // the release there.
-        self.state.swap(State::Awake as u32, Ordering::Acquire) == State::Kicked as u32
+    /// K5.
+    fn disarm(&self) {
+        // [doorbell K5] acquire pairs with the release of S4: the first tick sees what the kick was for. A plain store would
+        // lose nothing (the tick after, or K3, would see it) and save little: it comes once per sleep.
+        self.state.swap(State::Awake as u32, Ordering::Acquire);
     }
 
     /// G1's first half: every later sender sees that the core has gone, every earlier message is visible.
     pub(crate) fn leave(&self, port: &dyn Port, kind: FenceKind) {
-        // [doorbell G1]
-        self.state.store(State::Gone as u32, Ordering::Relaxed);
+        // [doorbell G1] release: who reads that the core has gone sees what its messages wrote. Relaxed would leave that to
+        // fences that the asymmetric pair does not execute.
+        let order = relaxed_if(mutant!("doorbell-gone-relaxed"), Ordering::Release);
+        self.state.store(State::Gone as u32, order);
         let mut turn = 0;
-        while !heavy_fence(port, kind) {
+        while !mutant!("doorbell-leave-no-fence") && !heavy_fence(port, kind) {
             port.relax(turn);
             turn += 1;
         }
@@ -177,7 +182,8 @@ impl Doorbell {
     }
 }
 
-/// Proof that a doorbell is armed: from its making on, every sender kicks. Dropping it ends that.
+/// Proof that a doorbell is armed: from its making on, every sender kicks. Dropping it ends that. Whoever sleeps takes it
+/// along ([doorbell K4]).
 pub struct Armed<'a> {
     doorbell: &'a Doorbell,
 }

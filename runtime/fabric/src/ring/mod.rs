@@ -5,11 +5,7 @@ use core::mem::MaybeUninit;
 
 use alloc::boxed::Box;
 
-use crate::hint;
-use crate::sync::{Arc, AtomicU32, Ordering, Padded, UnsafeCell, mutant};
-
-/// How far ahead of the source the lines are asked for.
-const AHEAD: u32 = 6;
+use crate::sync::{Arc, AtomicU32, Ordering, Padded, UnsafeCell, mutant, relaxed_if};
 
 /// One line: the stamp and the message it speaks for.
 #[repr(C, align(64))]
@@ -61,19 +57,12 @@ impl<T> Ring<T> {
         unsafe { self.slots.get_unchecked(position) }
     }
 
-    /// Asks for the line of `index`, which the source will soon write and the target has long left, so that the transfers of
-    /// several messages overlap.
-    #[inline(always)]
-    fn prefetch_for_write(&self, index: u32) {
-        hint::prefetch_for_write(core::ptr::from_ref(self.slot(index)).cast());
-    }
-
     /// Whether the message of `index` lies in its slot.
     #[inline(always)]
     fn holds(&self, index: u32) -> bool {
         // [ring C1] acquire: pairs with the release of P3. Relaxed would let C2 read the slot before P2 wrote it; a
         // fence would cost a full barrier per look on weakly ordered machines.
-        let order = if mutant!("ring-stamp-relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        let order = relaxed_if(mutant!("ring-stamp-relaxed"), Ordering::Acquire);
         self.slot(index).stamp.load(order) == index.wrapping_add(1)
     }
 }
@@ -119,7 +108,8 @@ impl<T> Producer<T> {
     /// Messages in the ring, after looking again.
     pub(crate) fn depth(&self) -> u32 {
         // [ring P1] acquire: pairs with the release of C3. Relaxed would let P2 overwrite a slot that C2 still reads.
-        self.read_seen.set(self.ring.progress.read.load(Ordering::Acquire));
+        let order = relaxed_if(mutant!("ring-read-relaxed"), Ordering::Acquire);
+        self.read_seen.set(self.ring.progress.read.load(order));
         self.depth_seen()
     }
 
@@ -148,11 +138,10 @@ impl<T> Producer<T> {
             // the slot again before P3. 2. This is the only producer.
             unsafe { place.cast::<T>().write(value) };
         });
-        // [ring P3] release: publishes P2 to C1. Relaxed would let the stamp overtake the message; `SeqCst` would add
+        // [ring P3] [doorbell S1] release: publishes P2 to C1. Relaxed would let the stamp overtake the message; `SeqCst` would add
         // a full barrier to every message, which is the doorbell's business and only when its fence is symmetric.
-        slot.stamp.store(sequence, Ordering::Release);
+        slot.stamp.store(sequence, relaxed_if(mutant!("ring-publish-relaxed"), Ordering::Release));
         self.write.set(sequence);
-        self.ring.prefetch_for_write(sequence.wrapping_add(AHEAD));
         Ok(sequence)
     }
 
@@ -163,7 +152,8 @@ impl<T> Producer<T> {
 
     /// Whether every message up to `sequence` has finished on the target.
     pub(crate) fn has_executed(&self, sequence: u32) -> bool {
-        let executed = self.ring.progress.executed.load(Ordering::Acquire);
+        let order = relaxed_if(mutant!("ring-executed-relaxed"), Ordering::Acquire);
+        let executed = self.ring.progress.executed.load(order);
         executed.wrapping_sub(sequence) as i32 >= 0
     }
 }
@@ -227,7 +217,8 @@ impl<T> Consumer<T> {
     #[inline(always)]
     fn publish_read(&self) {
         // [ring C3] release: pairs with P1; the moves out of C2 come before it.
-        self.ring.progress.read.store(self.next.get(), Ordering::Release);
+        let order = relaxed_if(mutant!("ring-moved-relaxed"), Ordering::Release);
+        self.ring.progress.read.store(self.next.get(), order);
         self.published.set(self.next.get());
     }
 
@@ -239,8 +230,12 @@ impl<T> Consumer<T> {
             self.publish_read();
         }
         // [ring C4] release: what the functions wrote is visible to whoever sees the index. Never past a running one.
-        let finished = if self.running.get() == 0 { self.next.get() } else { self.oldest.get() };
-        self.ring.progress.executed.store(finished, Ordering::Release);
+        let finished = match self.running.get() {
+            running if running > 0 && !mutant!("ring-executed-early") => self.oldest.get(),
+            _ => self.next.get(),
+        };
+        let order = relaxed_if(mutant!("ring-finished-relaxed"), Ordering::Release);
+        self.ring.progress.executed.store(finished, order);
         news
     }
 }

@@ -1,5 +1,6 @@
 //! Sandboxes that refuse `membarrier`, io_uring or pinning: everything still works, and says what it does instead.
 
+mod kv;
 mod port;
 mod runtime;
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use ipiq::net::{TcpListener, TcpStream};
-use ipiq::{CoreId, DriverKind, FenceKind, IdlePolicy, Runtime};
+use ipiq::{CoreId, DriverKind, FenceKind, IdlePolicy, Placement, Runtime};
 use ipiq_suites::sandbox::refusing;
 
 use crate::{IO_URING, MEMBARRIER, forbidden, unknown};
@@ -92,6 +92,16 @@ fn io_uring_unknown() {
 }
 
 #[test]
+fn io_uring_may_be_set_up_but_not_entered() {
+    let enter = &[forbidden(&[libc::SYS_io_uring_enter])];
+    refusing("runtime::io_uring_may_be_set_up_but_not_entered", enter, || {
+        let runtime = two_sleepy_cores();
+        assert_eq!(runtime.info().driver, DriverKind::Epoll);
+        cores_call_spawn_and_echo(&runtime);
+    });
+}
+
+#[test]
 fn membarrier_and_io_uring_unknown() {
     refusing("runtime::membarrier_and_io_uring_unknown", &[unknown(MEMBARRIER), unknown(IO_URING)], || {
         let runtime = two_sleepy_cores();
@@ -107,5 +117,16 @@ fn io_uring_demanded_is_an_error_that_says_what_to_do() {
         assert!(error.is_driver());
         let text = error.to_string();
         assert!(text.contains("DriverKind::Auto or Epoll"), "{text}");
+    });
+}
+
+#[test]
+fn pinning_forbidden_leaves_cores_unpinned_unless_it_is_demanded() {
+    let pin = &[forbidden(&[libc::SYS_sched_setaffinity])];
+    refusing("runtime::pinning_forbidden_leaves_cores_unpinned_unless_it_is_demanded", pin, || {
+        let runtime = Runtime::builder().cores(1).build().expect("Placement::Auto takes what it gets");
+        assert_eq!(runtime.info().cpus, [None]);
+        let error = Runtime::builder().cores(1).placement(Placement::Pinned).build().expect_err("refused");
+        assert!(error.to_string().contains("pin"), "{error}");
     });
 }

@@ -51,7 +51,7 @@ impl Uring {
             if unsafe { ring.submission().push(entry) }.is_ok() {
                 backlog.pop_front();
             } else if ring.submit()? == 0 {
-                break;
+                return Err(Errno::AGAIN.into());
             }
         }
         Ok(())
@@ -89,8 +89,9 @@ impl Uring {
             self.notified.set(false);
             return Ok(events);
         }
-        let slept = self.drain_backlog().and_then(|()| self.enter(timeout));
-        match slept {
+        // What could not be queued might be the very thing to wait for: then only look.
+        let timeout = if self.drain_backlog().is_ok() { timeout } else { Some(Duration::ZERO) };
+        match self.enter(timeout) {
             Ok(()) => {}
             // EBUSY and EAGAIN: the kernel wants completions taken first, or is short of memory.
             Err(e) if [Errno::INTR, Errno::TIME, Errno::BUSY, Errno::AGAIN].iter().any(|&errno| is(&e, errno)) => {}

@@ -1,0 +1,207 @@
+//! What the server tells about itself: INFO, CONFIG GET, COMMAND.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::command::{CATALOGUE, Sections};
+use crate::glob;
+use crate::reply;
+use crate::resp::{Args, MAX_BULK_BYTES};
+use crate::shard::Stats;
+
+/// What is fixed at the start, and the connection counters that all cores share.
+pub(crate) struct Facts {
+    pub(crate) address: SocketAddr,
+    pub(crate) cores: usize,
+    pub(crate) driver: String,
+    pub(crate) fence: String,
+    pub(crate) max_clients: usize,
+    pub(crate) max_memory_bytes: Option<usize>,
+    pub(crate) started: Instant,
+    pub(crate) clients: AtomicUsize,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) refused: AtomicU64,
+}
+
+impl Facts {
+    /// Appends the reply to INFO; `stats` are the figures of all shards together.
+    pub(crate) fn info(&self, sections: Sections, stats: Stats, out: &mut Vec<u8>) {
+        let mut text = String::new();
+        for name in Sections::NAMES {
+            if !sections.has(name) {
+                continue;
+            }
+            if !text.is_empty() {
+                text.push_str("\r\n");
+            }
+            let (first, rest) = name.split_at(1);
+            let lines = self.section(name, stats);
+            write!(text, "# {}{rest}\r\n{lines}", first.to_ascii_uppercase()).expect("a string takes every write");
+        }
+        reply::bulk(out, text.as_bytes());
+    }
+
+    fn section(&self, name: &str, stats: Stats) -> String {
+        let line = |name: &str, value: &dyn std::fmt::Display| format!("{name}:{value}\r\n");
+        match name {
+            "server" => [
+                line("server_name", &"ipiq-kv"),
+                line("version", &env!("CARGO_PKG_VERSION")),
+                line("process_id", &std::process::id()),
+                line("tcp_port", &self.address.port()),
+                line("cores", &self.cores),
+                line("driver", &self.driver),
+                line("fence", &self.fence),
+                line("uptime_in_seconds", &self.started.elapsed().as_secs()),
+            ]
+            .concat(),
+            "clients" => [
+                line("connected_clients", &self.clients.load(Ordering::Relaxed)),
+                line("maxclients", &self.max_clients),
+            ]
+            .concat(),
+            "memory" => [
+                line("used_memory", &stats.used_bytes),
+                line("maxmemory", &self.max_memory_bytes.unwrap_or(0)),
+                line("maxmemory_policy", &"noeviction"),
+            ]
+            .concat(),
+            "stats" => [
+                line("total_connections_received", &self.accepted.load(Ordering::Relaxed)),
+                line("total_commands_processed", &stats.commands),
+                line("rejected_connections", &self.refused.load(Ordering::Relaxed)),
+                line("expired_keys", &stats.expired),
+            ]
+            .concat(),
+            _ if stats.keys == 0 => String::new(),
+            _ => format!("db0:keys={},expires={},avg_ttl=0\r\n", stats.keys, stats.volatile),
+        }
+    }
+
+    /// Appends the reply to CONFIG GET: names and values of what matches any of `patterns`.
+    pub(crate) fn config(&self, patterns: Args<'_>, out: &mut Vec<u8>) {
+        let settings = [
+            ("appendonly", "no".to_owned()),
+            ("bind", self.address.ip().to_string()),
+            ("databases", "1".to_owned()),
+            ("maxclients", self.max_clients.to_string()),
+            ("maxmemory", self.max_memory_bytes.unwrap_or(0).to_string()),
+            ("maxmemory-policy", "noeviction".to_owned()),
+            ("port", self.address.port().to_string()),
+            ("proto-max-bulk-len", MAX_BULK_BYTES.to_string()),
+            ("save", String::new()),
+            ("timeout", "0".to_owned()),
+        ];
+        let mut found: Vec<(&[u8], &str)> = Vec::new();
+        for pattern in patterns.iter() {
+            let lower = pattern.to_ascii_lowercase();
+            let exact = !lower.iter().any(|byte| b"[*?".contains(byte));
+            for (name, value) in &settings {
+                let listed = found.iter().any(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+                if listed || !glob::matches(&lower, name.as_bytes()) {
+                    continue;
+                }
+                // A name asked for as such is answered as it was spelled.
+                found.push((if exact { pattern } else { name.as_bytes() }, value));
+            }
+        }
+        reply::array(out, 2 * found.len());
+        for (name, value) in found {
+            reply::bulk(out, name);
+            reply::bulk(out, value.as_bytes());
+        }
+    }
+}
+
+/// Appends the reply to COMMAND: every command with its arity, flags and key positions.
+pub(crate) fn catalogue(out: &mut Vec<u8>) {
+    reply::array(out, CATALOGUE.len());
+    for entry in CATALOGUE {
+        describe(entry, out);
+    }
+}
+
+/// Appends the reply to COMMAND COUNT.
+pub(crate) fn catalogue_count(out: &mut Vec<u8>) {
+    reply::integer(out, CATALOGUE.len() as i64);
+}
+
+/// Appends the reply to COMMAND INFO: the named commands, or all where none is named.
+pub(crate) fn catalogue_info(names: Args<'_>, out: &mut Vec<u8>) {
+    if names.len() == 0 {
+        return catalogue(out);
+    }
+    reply::array(out, names.len());
+    for name in names.iter() {
+        let known = CATALOGUE.iter().find(|(known, ..)| name.eq_ignore_ascii_case(known.as_bytes()));
+        match known {
+            Some(entry) => describe(entry, out),
+            None => out.extend_from_slice(b"*-1\r\n"),
+        }
+    }
+}
+
+fn describe((name, arity, writes, keys): &(&str, i64, bool, [i64; 3]), out: &mut Vec<u8>) {
+    reply::array(out, 10);
+    reply::bulk(out, name.as_bytes());
+    reply::integer(out, *arity);
+    reply::array(out, 1);
+    reply::status(out, if *writes { "write" } else { "readonly" });
+    for position in keys {
+        reply::integer(out, *position);
+    }
+    // ACL categories, tips, key specifications and subcommands: none are told.
+    for _ in 0..4 {
+        reply::array(out, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::Span;
+
+    fn facts() -> Facts {
+        Facts {
+            address: ([127, 0, 0, 1], 6379).into(),
+            cores: 2,
+            driver: "epoll".to_owned(),
+            fence: "membarrier".to_owned(),
+            max_clients: 10,
+            max_memory_bytes: None,
+            started: Instant::now(),
+            clients: 0.into(),
+            accepted: 0.into(),
+            refused: 0.into(),
+        }
+    }
+
+    fn config(pattern: &str) -> String {
+        let mut out = Vec::new();
+        let spans = [Span::new(0, pattern.len())];
+        facts().config(Args::new(pattern.as_bytes(), &spans), &mut out);
+        String::from_utf8(out).unwrap().replace("\r\n", " ")
+    }
+
+    #[test]
+    fn settings_are_found_by_name_and_by_pattern() {
+        assert_eq!(config("save"), "*2 $4 save $0  ");
+        assert_eq!(config("SAVE"), "*2 $4 SAVE $0  ");
+        assert_eq!(config("maxmem*"), "*4 $9 maxmemory $1 0 $16 maxmemory-policy $10 noeviction ");
+        assert_eq!(config("nothing"), "*0 ");
+    }
+
+    #[test]
+    fn the_catalogue_counts_what_it_lists() {
+        let (mut all, mut count, mut some) = (Vec::new(), Vec::new(), Vec::new());
+        catalogue(&mut all);
+        catalogue_count(&mut count);
+        assert!(all.starts_with(&[b"*", &count[1..]].concat()));
+        let spans = [Span::new(0, 3), Span::new(3, 7)];
+        catalogue_info(Args::new(b"GETnope", &spans), &mut some);
+        assert!(some.starts_with(b"*2\r\n*10\r\n$3\r\nget\r\n:2\r\n"));
+        assert!(some.ends_with(b"*-1\r\n"));
+    }
+}

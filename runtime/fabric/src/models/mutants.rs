@@ -1,0 +1,113 @@
+//! What the models are worth: with any step left out, one of them must fail.
+
+use alloc::string::{String, ToString};
+use std::path::Path;
+use std::process::Command;
+use std::vec::Vec;
+use std::{eprintln, format, fs};
+
+/// Each mutant and the model that kills it.
+///
+/// `a+b` is both at once: what `a` leaves out would make up for `b`. Leaving it out alone does no harm to this model.
+const MUTANTS: [(&str, &str); 32] = [
+    ("ring-stamp-relaxed", RING),
+    ("ring-stamp-first", RING),
+    ("ring-publish-relaxed", RING),
+    ("ring-read-early", RING),
+    ("ring-read-relaxed", RING),
+    ("ring-moved-relaxed", RING),
+    ("ring-executed-early", EXECUTED),
+    ("ring-executed-relaxed", EXECUTED),
+    ("ring-finished-relaxed", EXECUTED),
+    ("doorbell-no-light-fence", SYMMETRIC),
+    ("doorbell-no-light-fence", ASYMMETRIC),
+    ("doorbell-no-heavy-fence", SYMMETRIC),
+    ("doorbell-no-heavy-fence", ASYMMETRIC),
+    ("doorbell-refusal-ignored", "doorbell::a_target_whose_heavy_fence_is_refused_stays_awake_and_gets_its_message"),
+    ("doorbell-no-recheck", SYMMETRIC),
+    ("doorbell-recheck-pending-only", SYMMETRIC),
+    ("doorbell-no-kick", SYMMETRIC),
+    ("doorbell-two-kicks", "doorbell::two_senders_kick_a_sleeping_target_once"),
+    ("doorbell-no-foreign-fence", "doorbell::a_target_sleeps_through_no_message_of_a_foreign_thread"),
+    ("doorbell-leave-no-fence", "doorbell::a_foreign_message_to_a_core_that_leaves_is_dropped_with_it"),
+    ("doorbell-departure-uncounted", LEAVING),
+    ("doorbell-departure-no-kick", LEAVING),
+    ("overflow-no-wanted-fence+doorbell-gone-relaxed", LEFT),
+    ("overflow-no-order", "overflow::a_later_send_overtakes_no_listed_message"),
+    ("overflow-no-wanted", SPACE),
+    ("overflow-no-wanted-fence", SPACE),
+    ("overflow-no-recheck", SPACE),
+    ("overflow-no-kick", SPACE),
+    ("call-no-wake", "call::a_call_brings_its_value_to_a_caller_that_sleeps"),
+    ("call-free-early", DROPPED),
+    ("call-abandon-forgotten", DROPPED),
+    ("call-not-taken-back", "call::a_call_to_a_core_that_leaves_ends_with_its_value_or_with_gone"),
+];
+
+const RING: &str = "ring::messages_arrive_in_order_and_once_while_slots_are_reused_and_the_index_wraps";
+const EXECUTED: &str = "ring::who_sees_a_sequence_executed_sees_what_its_function_wrote";
+const SYMMETRIC: &str = "doorbell::a_target_sleeps_through_no_message_with_symmetric_fences";
+const ASYMMETRIC: &str = "doorbell::a_target_sleeps_through_no_message_with_asymmetric_fences";
+const LEAVING: &str = "doorbell::a_message_to_a_core_that_leaves_is_delivered_or_taken_back_once";
+const LEFT: &str = "doorbell::who_sees_that_a_core_has_left_sees_what_its_messages_wrote";
+const SPACE: &str = "overflow::a_source_that_sleeps_for_space_is_kicked_with_symmetric_fences";
+const DROPPED: &str = "call::a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing";
+
+#[test]
+fn every_mutant_makes_its_model_fail() {
+    let survivors: Vec<String> = MUTANTS.iter().filter_map(|(mutant, model)| survivor(mutant, model)).collect();
+    assert!(survivors.is_empty(), "{survivors:#?}");
+}
+
+/// Runs one model with one mutant in a process of its own; says so if it passed.
+fn survivor(mutant: &str, model: &str) -> Option<String> {
+    let program = std::env::current_exe().expect("the path of this test");
+    let output = Command::new(program)
+        .args(["--exact", &format!("models::{model}"), "--nocapture"])
+        .env("IPIQ_MUTANT", mutant)
+        .env("RUST_BACKTRACE", "0")
+        .output()
+        .expect("this test, run again");
+    if output.status.success() {
+        return Some(format!("{mutant} survives {model}"));
+    }
+    let text = String::from_utf8_lossy(&output.stderr).to_string();
+    let reason = text.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or("no panic");
+    eprintln!("{mutant}: {reason}");
+    None
+}
+
+#[test]
+fn of_two_mutants_at_once_the_first_alone_passes() {
+    for (mutants, model) in MUTANTS {
+        if let Some((first, _)) = mutants.split_once('+') {
+            assert!(survivor(first, model).is_some(), "{first} alone makes {model} fail");
+        }
+    }
+}
+
+#[test]
+fn the_mutants_in_the_code_are_those_in_the_list() {
+    let mut in_code = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut in_code);
+    let mut listed: Vec<String> =
+        MUTANTS.iter().flat_map(|(mutants, _)| mutants.split('+').map(str::to_string)).collect();
+    for names in [&mut in_code, &mut listed] {
+        names.sort();
+        names.dedup();
+    }
+    assert_eq!(in_code, listed);
+}
+
+fn collect(dir: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).expect("a readable directory") {
+        let path = entry.expect("a readable directory").path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a readable file");
+            let names = text.split(concat!("mutant", "!(\"")).skip(1).filter_map(|rest| rest.split_once("\")"));
+            found.extend(names.map(|(name, _)| name.to_string()));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What must not compile, each beside its closest relative that does.
+//!
+//! What travels to another core must be `Send`:
+//!
+//! ```
+//! # async fn f() { let core = ipiq::CoreId::new(1);
+//! let count = std::sync::Arc::new(1);
+//! let _ = ipiq::call_on(core, move || *count).await;
+//! # }
+//! ```
+//! ```compile_fail,E0277
+//! # async fn f() { let core = ipiq::CoreId::new(1);
+//! let count = std::rc::Rc::new(1);
+//! let _ = ipiq::call_on(core, move || *count).await;
+//! # }
+//! ```
+//!
+//! So must what comes back:
+//!
+//! ```compile_fail,E0277
+//! # async fn f() { let core = ipiq::CoreId::new(1);
+//! let _ = ipiq::call_on(core, || std::rc::Rc::new(1)).await;
+//! # }
+//! ```
+//!
+//! The future of a remote task need not be, for it is made there; the closure that makes it must:
+//!
+//! ```
+//! # async fn f() { let core = ipiq::CoreId::new(1);
+//! let task = ipiq::spawn_on(core, || async {
+//!     let count = std::rc::Rc::new(1);
+//!     ipiq::yield_now().await;
+//!     *count
+//! });
+//! # let _ = task.await; }
+//! ```
+//! ```compile_fail,E0277
+//! # async fn f() { let core = ipiq::CoreId::new(1);
+//! let count = std::rc::Rc::new(1);
+//! let task = ipiq::spawn_on(core, move || async move { *count });
+//! # let _ = task.await; }
+//! ```
+//!
+//! A stream belongs to the driver of its core:
+//!
+//! ```compile_fail,E0277
+//! # async fn f(stream: ipiq::net::TcpStream) { let core = ipiq::CoreId::new(1);
+//! let _ = ipiq::call_on(core, move || drop(stream)).await;
+//! # }
+//! ```
+//!
+//! A runtime may be driven from any thread, and a handle may be sent to one; what borrows from the caller's stack may not be
+//! handed to a core:
+//!
+//! ```
+//! fn is_send_and_sync<T: Send + Sync>() {}
+//! is_send_and_sync::<ipiq::Runtime>();
+//! is_send_and_sync::<ipiq::Handle>();
+//! ```
+//! ```compile_fail,E0373
+//! let runtime = ipiq::Runtime::new().unwrap();
+//! let local = String::new();
+//! runtime.block_on(|| async { local.len() });
+//! ```
+//!
+//! A program returns what any `main` may:
+//!
+//! ```compile_fail,E0277
+//! #[ipiq::main]
+//! async fn main() -> u8 {
+//!     0
+//! }
+//! ```

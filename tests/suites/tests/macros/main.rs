@@ -1,0 +1,51 @@
+//! The attribute macros, as users write them.
+
+use std::future::pending;
+use std::time::Duration;
+
+use ipiq::CoreId;
+
+#[ipiq::test]
+async fn a_test_runs_on_core_0() {
+    assert_eq!(ipiq::core_id(), CoreId::new(0));
+}
+
+#[ipiq::test(cores = 2)]
+async fn a_test_has_the_cores_it_asks_for() {
+    assert_eq!(ipiq::core_count(), 2);
+    let there = ipiq::call_on(CoreId::new(1), || ipiq::core_id().index()).await;
+    assert_eq!(there.expect("an answer"), 1);
+}
+
+#[ipiq::test(cores = 1, driver = "epoll")]
+async fn a_test_may_return_a_result() -> Result<(), std::net::AddrParseError> {
+    let address: std::net::IpAddr = "127.0.0.1".parse()?;
+    assert!(address.is_loopback());
+    Ok(())
+}
+
+#[ipiq::test(cores = 1)]
+#[should_panic(expected = "as it should")]
+async fn a_test_may_be_expected_to_panic() {
+    ipiq::yield_now().await;
+    panic!("as it should");
+}
+
+#[ipiq::test(cores = 1)]
+async fn a_test_that_ends_leaves_no_task_behind() {
+    let held = std::rc::Rc::new(());
+    let task = held.clone();
+    drop(ipiq::spawn_local(async move {
+        let _held = task;
+        pending::<()>().await;
+    }));
+    ipiq::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(std::rc::Rc::strong_count(&held), 2);
+}
+
+#[test]
+fn programs_that_are_right_run_and_those_that_are_wrong_are_told_why() {
+    let cases = trybuild::TestCases::new();
+    cases.pass("tests/macros/accepted/*.rs");
+    cases.compile_fail("tests/macros/refused/*.rs");
+}

@@ -1,0 +1,2 @@
+#[ipiq::main(cores = 1, cores = 2)]
+async fn main() {}

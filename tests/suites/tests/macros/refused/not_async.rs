@@ -1,0 +1,2 @@
+#[ipiq::main]
+fn main() {}

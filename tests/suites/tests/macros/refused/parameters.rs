@@ -1,0 +1,2 @@
+#[ipiq::main]
+async fn main(arguments: Vec<String>) {}

@@ -1,0 +1,2 @@
+#[ipiq::main(threads = 2)]
+async fn main() {}

@@ -1,0 +1,2 @@
+#[ipiq::main(cores = "2", driver = "kqueue")]
+async fn main() {}
