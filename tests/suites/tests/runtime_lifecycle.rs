@@ -336,6 +336,37 @@ fn many_runtimes_leave_nothing_behind() {
 }
 
 #[test]
+fn tasks_that_waited_leave_no_memory_behind() {
+    alone("tasks_that_waited_leave_no_memory_behind", LIMIT, || {
+        each_kind(|builder| {
+            let runtime = two_cores(&builder);
+            let round = || {
+                runtime.block_on(|| async {
+                    for number in 0..1_000_u32 {
+                        let here = spawn_local(yield_now());
+                        let there = spawn_on(B, yield_now);
+                        let aborted = spawn_on(B, pending::<()>);
+                        if number % 2 == 0 {
+                            yield_now().await;
+                        }
+                        aborted.abort();
+                        here.await.expect("no panic");
+                        there.await.expect("no panic");
+                        assert!(aborted.await.expect_err("aborted").is_cancelled());
+                    }
+                });
+            };
+            (0..5).for_each(|_| round());
+            let before = holdings();
+            (0..scaled(10, 100)).for_each(|_| round());
+            let after = holdings();
+            println!("{} KiB, later {} KiB", before.resident_kib, after.resident_kib);
+            assert!(after.resident_kib < before.resident_kib + 512, "{before:?}, later {after:?}");
+        });
+    });
+}
+
+#[test]
 fn a_stop_amid_spawns_of_other_threads_cancels_or_completes_each() {
     alone("a_stop_amid_spawns_of_other_threads_cancels_or_completes_each", LIMIT, || {
         each_kind(|builder| {
