@@ -9,7 +9,7 @@ use core::future::Future;
 
 use async_task::Runnable;
 use ipiq_fabric::port::{Clock, Port};
-use ipiq_fabric::{Core, CoreId, catch};
+use ipiq_fabric::{Core, CoreId, contain};
 
 use crate::core_loop::{Lifecycle, Spin, SpinPolicy};
 use crate::remote::Remote;
@@ -143,7 +143,9 @@ impl Executor {
             let Some(runnable) = self.queue.borrow_mut().pop_front() else { break };
             polled += 1;
             // What still panics here is the destructor of an output that nobody wanted, or a waker's.
-            let _ = catch(|| runnable.run());
+            contain(|| {
+                runnable.run();
+            });
         }
         self.polls.set(self.polls.get() + u64::from(polled));
         polled

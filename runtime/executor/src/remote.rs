@@ -9,7 +9,7 @@ use core::task::{Context, Poll};
 use futures_channel::oneshot;
 use ipiq_fabric::call::CallError;
 use ipiq_fabric::port::Port;
-use ipiq_fabric::{CoreId, Fabric, Message, catch};
+use ipiq_fabric::{CoreId, Fabric, Message, catch, contain};
 
 use crate::core_loop::Lifecycle;
 use crate::executor::{current_core, with_current};
@@ -111,9 +111,12 @@ impl Remote {
             return RemoteCall { receiver };
         }
         let message = Message::foreign(move |core, _| {
-            if !core.is_closing() {
+            if core.is_closing() {
+                // `f` is dropped here, and then the sender, which says "gone".
+                contain(|| drop(f));
+            } else {
                 // Nobody waits any more: the value is dropped here.
-                let _ = catch(|| drop(sender.send(catch(f))));
+                contain(|| drop(sender.send(catch(f))));
             }
         });
         // A core that has left gives the message back; dropping it ends the channel.

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::sync::Arc as StdArc;
+use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell};
 use core::fmt;
 use core::marker::PhantomData;
@@ -314,6 +315,7 @@ impl Core {
             link.sent.full.add(1);
             return Err(SendError::Full(content));
         }
+        // [doorbell S1]
         match producer.push(Message::new(Some(self), content)) {
             Ok(sequence) => {
                 link.sent.sent.add(1);
@@ -426,6 +428,7 @@ impl Core {
         if out.has_listed() {
             return self.list(target, message);
         }
+        // [doorbell S1]
         match producer.push(message) {
             Ok(_) => {
                 link.sent.sent.add(1);
@@ -528,15 +531,14 @@ impl Core {
             turn += 1;
         }
         let (listed, waiters) = self.out(target).take_all();
-        if let Some((_, link)) = self.out(target).used() {
+        // Everything is taken out before any of it runs: what it runs may send to the target again, and end here.
+        let leftover: Vec<_> = self.out(target).used().map_or_else(Vec::new, |(_, link)| {
             // SAFETY: 1. the target's consumer was dropped, and had published, before `Drained` was stored; from then on
-            // only this core, the source, takes from the ring.
-            let leftover = unsafe { Consumer::new(link.ring.clone()) };
-            while let Some((message, _running)) = leftover.pop() {
-                message.take_back();
-            }
-        }
-        listed.into_iter().for_each(Message::take_back);
+            // only this core, the source, takes from the ring, and only here: nothing of a message runs while it does.
+            let consumer = unsafe { Consumer::new(link.ring.clone()) };
+            core::iter::from_fn(|| consumer.pop().map(|(message, _running)| message)).collect()
+        });
+        leftover.into_iter().chain(listed).for_each(Message::take_back);
         waiters.into_iter().for_each(|(_, waker)| waker.wake());
     }
 

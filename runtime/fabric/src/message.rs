@@ -3,7 +3,7 @@
 use core::mem::{MaybeUninit, align_of, size_of};
 
 use crate::block::HomeBlock;
-use crate::{Core, CoreId};
+use crate::{Core, CoreId, contain};
 
 /// Bytes of a closure that fit into the line itself.
 pub const INLINE_BYTES: usize = 48;
@@ -54,7 +54,8 @@ pub(crate) enum Fate<'a> {
 
 /// A closure on its way to another core, in 56 bytes.
 ///
-/// Runs at most once; dropped without having run, it drops what the closure captured, on the thread that drops it.
+/// Runs at most once; dropped without having run, it drops what the closure captured, on the thread that drops it. A panic of
+/// such a destructor reaches nobody: it would end a core's departure half-way.
 #[repr(C)]
 pub struct Message {
     /// Consumes the payload.
@@ -128,15 +129,16 @@ impl Message {
         self.consume(Fate::Deliver { core, source });
     }
 
-    /// Gives it back, on its source.
+    /// Gives it back, on its source. Contains panics.
     pub(crate) fn take_back(self) {
-        self.consume(Fate::TakeBack);
+        contain(|| self.consume(Fate::TakeBack));
     }
 }
 
 impl Drop for Message {
     fn drop(&mut self) {
-        // SAFETY: 1. a message that ran is never dropped (`run`), so the payload is still whole.
-        unsafe { (self.entry)(&raw mut self.payload, Fate::Discard) }
+        let entry = self.entry;
+        // SAFETY: 1. a message that ran is never dropped (`consume`), so the payload is still whole.
+        contain(|| unsafe { entry(&raw mut self.payload, Fate::Discard) });
     }
 }

@@ -66,7 +66,7 @@ where
                 // Space was there, and another send took it between the look and the push: look again.
                 this.f = Some(f);
                 cx.waker().wake_by_ref();
-                return Poll::Pending;
+                Poll::Pending
             }
             Ok(sequence) => Poll::Ready(Ok(sequence)),
             Err(SendError::Gone(f)) => Poll::Ready(Err(Gone(f))),

@@ -403,3 +403,113 @@ fn mutually_full_rings_of_blocking_sends_do_not_deadlock() {
     let deepest = (0..3).map(|core| fabric.core_counters(CoreId::new(core)).max_nesting).max();
     assert!(deepest <= Some(21), "{deepest:?}");
 }
+
+std::thread_local! {
+    /// What destructors and wakers of a test may reach: the endpoints of its thread.
+    static REACHED: RefCell<Vec<Rc<Core>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn reached(core: usize) -> Option<Rc<Core>> {
+    REACHED.with(|cores| cores.borrow().get(core).cloned())
+}
+
+/// Sends to `B` again when it is dropped, `again` times.
+struct SendsAgain {
+    again: u32,
+    alive: Arc<AtomicUsize>,
+}
+
+impl SendsAgain {
+    fn new(again: u32, alive: &Arc<AtomicUsize>) -> Self {
+        bump(alive);
+        Self { again, alive: alive.clone() }
+    }
+}
+
+impl Drop for SendsAgain {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+        if self.again > 0
+            && let Some(core) = reached(0)
+        {
+            let next = Self::new(self.again - 1, &self.alive);
+            core.send_or_list(B, move |_, _| drop(next));
+        }
+    }
+}
+
+#[test]
+fn a_destructor_may_send_to_the_core_that_its_message_comes_back_from() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let (_fabric, mut cores) = cores(2, 16);
+    for _ in 0..3 {
+        let captured = SendsAgain::new(2, &alive);
+        cores[0].try_send(B, move |_, _| drop(captured)).expect("space");
+    }
+    drop(cores.pop());
+    REACHED.with(|reached| reached.borrow_mut().extend(cores.drain(..).map(Rc::new)));
+    reached(0).expect("the source").flush();
+    assert_eq!(alive.load(Ordering::Relaxed), 0, "each was dropped once");
+    REACHED.with(RefCell::take);
+}
+
+/// A waker that runs the inbox of `A` when it is dropped.
+struct DrainsOnDrop;
+
+impl std::task::Wake for DrainsOnDrop {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for DrainsOnDrop {
+    fn drop(&mut self) {
+        if let Some(core) = reached(0) {
+            core.drain_all(64);
+        }
+    }
+}
+
+#[test]
+fn a_reply_may_arrive_while_a_call_lets_go_of_its_old_waker() {
+    let (_fabric, cores) = cores(2, 4);
+    REACHED.with(|reached| reached.borrow_mut().extend(cores.into_iter().map(Rc::new)));
+    let (a, b) = (reached(0).expect("the caller"), reached(1).expect("the target"));
+    let mut call = PendingCall::new(&a, B, || alloc::vec![7; 100]);
+    let waker = Waker::from(Arc::new(DrainsOnDrop));
+    assert!(call.poll(&a, &mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    b.drain(64);
+    let Poll::Ready(Ok(value)) = call.poll(&a, &mut Context::from_waker(Waker::noop())) else {
+        panic!("the reply came while the old waker was dropped");
+    };
+    assert_eq!(value, [7; 100]);
+    REACHED.with(RefCell::take);
+}
+
+struct PanicOnDrop(Arc<AtomicUsize>);
+
+impl Drop for PanicOnDrop {
+    fn drop(&mut self) {
+        bump(&self.0);
+        panic!("a destructor's panic");
+    }
+}
+
+#[test]
+fn a_message_whose_captured_value_panics_holds_up_no_departure() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let message = || {
+        let captured = PanicOnDrop(dropped.clone());
+        move |_: &Core, _: CoreId| drop(captured)
+    };
+    let (fabric, mut cores) = cores(2, 2);
+    for _ in 0..4 {
+        cores[0].send_or_list(B, message());
+        cores[1].send_or_list(A, message());
+        fabric.post(B, Message::foreign(message())).expect("not gone");
+    }
+    drop(cores.pop());
+    cores[0].flush();
+    assert_eq!(dropped.load(Ordering::Relaxed), 10, "all but the two that the ring to A holds");
+    drop((cores, fabric));
+    assert_eq!(dropped.load(Ordering::Relaxed), 12);
+}

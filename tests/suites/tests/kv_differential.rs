@@ -10,12 +10,12 @@ use fastrand::Rng;
 use ipiq_suites::kv::{Client, Kv, Redis, WATCHDOG, request};
 
 #[test]
-fn one_core_answers_as_redis() {
-    compare_random_commands("--cores 1");
+fn one_core_on_epoll_answers_as_redis() {
+    compare_random_commands("--cores 1 --driver epoll");
 }
 
 #[test]
-fn three_cores_answer_as_redis() {
+fn three_cores_on_the_default_driver_answer_as_redis() {
     compare_random_commands("--cores 3");
 }
 

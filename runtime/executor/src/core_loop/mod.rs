@@ -68,6 +68,8 @@ struct Turn {
     idle_since_ns: Option<u64>,
     /// The last look at I/O found something.
     io_active: bool,
+    /// The last look at `stop` found it set.
+    stopping: bool,
 }
 
 impl Executor {
@@ -78,8 +80,9 @@ impl Executor {
     /// If the calling thread runs a core already.
     pub fn run(&self, idle: &mut dyn Idle) {
         let _entered = self.enter();
-        let mut turn = Turn { credit: i64::from(CREDIT), idle_ticks: 0, idle_since_ns: None, io_active: false };
-        while !(turn.credit <= 0 && self.lifecycle.is_stopping()) {
+        let mut turn =
+            Turn { credit: i64::from(CREDIT), idle_ticks: 0, idle_since_ns: None, io_active: false, stopping: false };
+        while !turn.stopping {
             if turn.credit <= 0 {
                 // [loop L4]
                 turn.credit = i64::from(CREDIT);
@@ -108,10 +111,11 @@ impl Executor {
         messages.div_ceil(4) + polls + moved
     }
 
-    /// [loop L4]: timers and I/O. Returns whether there was anything.
+    /// [loop L4]: timers, I/O and `stop`. Returns whether there was anything of the first two.
     fn look_outside(&self, idle: &mut dyn Idle, turn: &mut Turn) -> bool {
         let expired = if self.timers().is_empty() { 0 } else { self.timers().expire(self.now_ns()) };
         turn.io_active = idle.poll() > 0;
+        turn.stopping = self.lifecycle.is_stopping();
         expired > 0 || turn.io_active
     }
 

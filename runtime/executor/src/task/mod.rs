@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use async_task::{Builder, Runnable, Task};
 use atomic_waker::AtomicWaker;
 use ipiq_fabric::call::panic_text;
-use ipiq_fabric::{CoreId, Fabric, Message, PanicPayload, catch};
+use ipiq_fabric::{CoreId, Fabric, Message, PanicPayload, catch, contain};
 
 use crate::executor::with_executor;
 pub(crate) use list::TaskList;
@@ -125,7 +125,7 @@ struct Unclaimed<T>(Option<Result<T, JoinError>>);
 impl<T> Drop for Unclaimed<T> {
     fn drop(&mut self) {
         if let Some(outcome) = self.0.take() {
-            let _ = catch(|| drop(outcome));
+            contain(|| drop(outcome));
         }
     }
 }
@@ -229,6 +229,8 @@ where
         let meta = self.meta();
         if meta.links.is_linked() {
             with_executor(meta, |executor| executor.tasks().remove(meta));
+            // It counts as a reference to the task that it lies in.
+            drop(meta.waker.take());
         }
     }
 
@@ -295,12 +297,13 @@ where
             Ok(Poll::Ready(value)) => Poll::Ready(match self.clear() {
                 Ok(()) => Ok(value),
                 Err(payload) => {
-                    let _ = catch(|| drop(value));
+                    contain(|| drop(value));
                     Err(JoinError::panicked(payload))
                 }
             }),
             Err(payload) => {
-                let _ = self.clear();
+                let cleared = self.clear();
+                contain(|| drop(cleared));
                 Poll::Ready(Err(JoinError::panicked(payload)))
             }
         }

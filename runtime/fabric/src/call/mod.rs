@@ -4,13 +4,14 @@ use alloc::rc::Rc;
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::fmt;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::task::{Context, Poll, Waker};
 
 use crate::block::BlockPool;
 use crate::message::Deliver;
 use crate::sync::mutant;
-use crate::unwind::catch;
+use crate::unwind::{catch, contain};
 use crate::{Core, CoreId, PanicPayload, SendError, SpaceWait};
 
 /// Why a call has no value.
@@ -168,7 +169,7 @@ impl<R> Name<R> {
                 // SAFETY: 1. as required. 2. the future has abandoned it.
                 unsafe { self.free() };
                 // A destructor's panic must not reach the core's loop.
-                let _ = catch(move || drop(outcome));
+                contain(move || drop(outcome));
             }
         }
     }
@@ -189,7 +190,7 @@ where
         let Self { name, f } = self;
         // [call T1]
         let outcome = if core.is_closing() {
-            let _ = catch(move || drop(f));
+            contain(move || drop(f));
             Err(CallError::Gone)
         } else {
             catch(f).map_err(CallError::Panicked)
@@ -206,7 +207,7 @@ where
         // SAFETY: 1. only the source takes a message back, at home. 2. this is the request.
         unsafe { self.name.complete(Err(CallError::Gone)) };
         let f = self.f;
-        let _ = catch(move || drop(f));
+        contain(move || drop(f));
     }
 }
 
@@ -233,10 +234,17 @@ enum Stage<F, R> {
 }
 
 /// A call under way. It stays on its home; poll it with the home's endpoint.
+///
+/// ```compile_fail,E0277
+/// fn crosses<T: Send>() {}
+/// crosses::<ipiq_fabric::call::PendingCall<fn() -> u32, u32>>();
+/// ```
 #[must_use = "a call that is not polled may never be sent"]
 pub struct PendingCall<F, R> {
     target: CoreId,
     stage: Stage<F, R>,
+    /// A name may travel, in messages; who follows it may not.
+    not_send: PhantomData<*const ()>,
 }
 
 impl<F, R> fmt::Debug for PendingCall<F, R> {
@@ -263,9 +271,11 @@ where
     pub fn new(core: &Core, target: CoreId, f: F) -> Self {
         assert!(target.index() < core.cores(), "{target} is called, but there are only {} cores", core.cores());
         if target == core.id() {
-            return Self { target, stage: Stage::Answered(catch(f).map_err(CallError::Panicked)) };
+            let stage = Stage::Answered(catch(f).map_err(CallError::Panicked));
+            return Self { target, stage, not_send: PhantomData };
         }
-        let mut call = Self { target, stage: Stage::Unsent(f, SpaceWait::default()) };
+        let stage = Stage::Unsent(f, SpaceWait::default());
+        let mut call = Self { target, stage, not_send: PhantomData };
         call.try_send(core);
         call
     }
@@ -290,7 +300,7 @@ where
                     SendError::Full(request) => Stage::Unsent(request.f, wait),
                     SendError::Gone(request) => {
                         let f = request.f;
-                        let _ = catch(move || drop(f));
+                        contain(move || drop(f));
                         Stage::Answered(Err(CallError::Gone))
                     }
                 }
@@ -338,11 +348,27 @@ where
                         self.stage = Stage::Finished;
                         Poll::Ready(outcome)
                     }
-                    State::Waiting(old) => {
+                    State::Waiting(Some(known)) if known.will_wake(cx.waker()) => {
                         // [call H2]
-                        let kept = old.filter(|waker| waker.will_wake(cx.waker()));
-                        block.state.set(State::Waiting(Some(kept.unwrap_or_else(|| cx.waker().clone()))));
+                        block.state.set(State::Waiting(Some(known)));
                         Poll::Pending
+                    }
+                    State::Waiting(old) => {
+                        block.state.set(State::Waiting(None));
+                        // Both run foreign code, in which the reply may arrive.
+                        drop(old);
+                        let waker = cx.waker().clone();
+                        match block.state.replace(State::Moving) {
+                            State::Waiting(_) => {
+                                // [call H2]
+                                block.state.set(State::Waiting(Some(waker)));
+                                Poll::Pending
+                            }
+                            answered => {
+                                block.state.set(answered);
+                                self.poll_sent(cx)
+                            }
+                        }
                     }
                     State::Abandoned | State::Moving => {
                         unreachable!("a call's future is alive and polled from one place")

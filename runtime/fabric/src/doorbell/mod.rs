@@ -151,7 +151,7 @@ impl Doorbell {
             return None;
         }
         let armed = Armed { doorbell: self };
-        // [doorbell K3]
+        // [doorbell K3]; [doorbell K4] is the caller's, who must show the proof to `Idle::park`.
         (mutant!("doorbell-no-recheck") || nothing_waits()).then_some(armed)
     }
 
