@@ -40,7 +40,7 @@ fn wait_for(before: Holdings) {
 fn tasks_that_await_each_other_end_with_their_runtime() {
     alone("tasks_that_await_each_other_end_with_their_runtime", LIMIT, || {
         each_kind(|builder| {
-            for round in 0..scaled(20, 300) {
+            for round in 0..scaled(20, 150) {
                 // On one core, and across two.
                 await_each_other(two_cores(&builder), CoreId::new(round % 2));
             }
@@ -102,7 +102,7 @@ impl Drop for SpawnsInDrop {
 fn tasks_spawned_by_destructors_during_the_end_are_cancelled() {
     alone("tasks_spawned_by_destructors_during_the_end_are_cancelled", LIMIT, || {
         each_kind(|builder| {
-            for _ in 0..scaled(20, 300) {
+            for _ in 0..scaled(20, 150) {
                 let runtime = two_cores(&builder);
                 let (census, (handles, spawned)) = (Census::default(), channel());
                 for core in [A, B] {
@@ -141,7 +141,7 @@ fn tasks_spawned_by_destructors_during_the_end_are_cancelled() {
 fn calls_under_way_in_every_direction_end_with_the_runtime() {
     alone("calls_under_way_in_every_direction_end_with_the_runtime", LIMIT, || {
         each_kind(|builder| {
-            for seed in 0..scaled(40, 500) {
+            for seed in 0..scaled(40, 200) {
                 drop_amid_calls(two_cores(&builder), seed);
             }
         });
@@ -204,7 +204,7 @@ fn a_runtime_dropped_on_one_of_its_own_cores_ends() {
     alone("a_runtime_dropped_on_one_of_its_own_cores_ends", LIMIT, || {
         let before = holdings();
         each_kind(|builder| {
-            for round in 0..scaled(20, 300) {
+            for round in 0..scaled(20, 150) {
                 let (runtime, census) = (two_cores(&builder), Census::default());
                 let (handle, token) = (runtime.handle(), census.token());
                 drop(handle.spawn_on(B, move || async move {
@@ -243,7 +243,7 @@ fn a_runtime_in_a_thread_local_ends_with_its_thread() {
     alone("a_runtime_in_a_thread_local_ends_with_its_thread", LIMIT, || {
         let before = holdings();
         each_kind(|builder| {
-            for _ in 0..scaled(20, 300) {
+            for _ in 0..scaled(20, 150) {
                 let census = Census::default();
                 let owner = thread::spawn({
                     let (runtime, token) = (two_cores(&builder), census.token());
@@ -370,7 +370,7 @@ fn tasks_that_waited_leave_no_memory_behind() {
 fn a_stop_amid_spawns_of_other_threads_cancels_or_completes_each() {
     alone("a_stop_amid_spawns_of_other_threads_cancels_or_completes_each", LIMIT, || {
         each_kind(|builder| {
-            for _ in 0..scaled(40, 500) {
+            for _ in 0..scaled(40, 200) {
                 let (runtime, census, begun) = (two_cores(&builder), Census::default(), AtomicBool::new(false));
                 thread::scope(|scope| {
                     for _ in 0..2 {
