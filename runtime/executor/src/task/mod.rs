@@ -439,3 +439,15 @@ where
     runnable.schedule();
     handle
 }
+
+/// [task T9]: a task that is cancelled without ever being sent to `home`.
+pub(crate) fn refuse<Init, Fut>(home: &Arc<Home>, init: Init) -> JoinHandle<Fut::Output>
+where
+    Init: FnOnce() -> Fut + Send + 'static,
+    Fut: Future + 'static,
+    Fut::Output: Send,
+{
+    let (runnable, handle) = build(home, Stage::<Init, Fut>::Unstarted(init));
+    finish_unstarted(runnable);
+    handle
+}
