@@ -26,6 +26,8 @@ use crate::{Armed, CoreId, CoreSet, MAX_CORES, Message};
 const QUIET_PASSES: u16 = if cfg!(loom) { 1 } else { 1024 };
 /// Ticks between two sweeps ([doorbell R3](crate::doorbell#steps)).
 const SWEEP_TICKS: u64 = if cfg!(loom) { 2 } else { 64 };
+/// Messages of one source that a waiting core runs before it looks again at what it waits for.
+const WAIT_BUDGET: u32 = 64;
 /// Nested functions from which on a synchronous send no longer waits ([overflow B2](crate::overflow#steps)).
 const MAX_NESTING: u32 = 20;
 
@@ -103,7 +105,8 @@ struct Incoming {
 /// One core's endpoint in its [`Fabric`](crate::Fabric). It stays on the thread that entered.
 ///
 /// Every method runs on that thread. Methods that *run messages* say so: a message's function may call any method of
-/// its core again. Dropping the endpoint leaves the fabric: what was sent to it is discarded on this thread, and later
+/// its core again. Dropping the endpoint leaves the fabric (flush until [`has_overflow`](Core::has_overflow) says no
+/// before, or what is listed is discarded, answers to calls included): what was sent to it is discarded on this thread, and later
 /// sends get [`Gone`].
 pub struct Core {
     id: CoreId,
@@ -384,7 +387,7 @@ impl Core {
                 link.sent.kicked.add(1);
                 self.port().kick(target);
             }
-            if self.drain_all(u32::MAX) == 0 {
+            if self.drain_all(WAIT_BUDGET) == 0 {
                 self.port().relax(turn);
                 turn += 1;
             }
@@ -616,7 +619,7 @@ impl Core {
         let mut turn = 0;
         while !self.has_executed(target, sequence) {
             self.flush();
-            if self.drain_all(u32::MAX) == 0 {
+            if self.drain_all(WAIT_BUDGET) == 0 {
                 self.port().relax(turn);
                 turn += 1;
             }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -11,7 +12,7 @@ use std::thread::{JoinHandle as ThreadHandle, Thread};
 use ipiq_driver::DriverKind;
 use ipiq_executor::{Remote, SpinPolicy};
 use ipiq_fabric::port::{FenceKind, Port};
-use ipiq_fabric::{Config, CoreId, Fabric, Seat};
+use ipiq_fabric::{Config, CoreId, CoreSet, Fabric, Seat};
 use ipiq_linux::cpus;
 use ipiq_linux::port::LinuxPort;
 
@@ -104,7 +105,9 @@ impl Runtime {
         let mut info =
             RuntimeInfo { cores, cpus, driver: builder.driver, driver_fallback: None, fence: fabric.fence_kind() };
         let mut first_error = None;
+        let mut silent = CoreSet::first(cores);
         for (core, result) in reports {
+            silent.remove(core);
             match result {
                 Ok(Ready { cpu, notifier, driver, fallback }) => {
                     info.cpus[core.index()] = cpu;
