@@ -121,6 +121,10 @@ impl Runtime {
                 Err(cause) => first_error = first_error.or(Some(cause)),
             }
         }
+        if let Some(core) = silent.iter().next() {
+            let panicked = io::Error::other("it panicked while it started");
+            first_error = first_error.or(Some(Cause::Thread(core, panicked)));
+        }
         if let Some(cause) = first_error {
             return Err(BuildError::new(cause));
         }
