@@ -138,8 +138,8 @@ impl<R> Future for RemoteCall<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.receiver).poll(cx).map(|received| match received {
-            Ok(outcome) => outcome.map_err(CallError::Panicked),
-            Err(oneshot::Canceled) => Err(CallError::Gone),
+            Ok(outcome) => outcome.map_err(CallError::panicked),
+            Err(oneshot::Canceled) => Err(CallError::gone()),
         })
     }
 }
