@@ -48,6 +48,7 @@ impl Remote {
         &self.homes[0].fabric
     }
 
+    #[track_caller]
     pub(crate) fn home(&self, core: CoreId) -> &Arc<Home> {
         match self.homes.get(core.index()) {
             Some(home) => home,

@@ -22,6 +22,7 @@ impl Handle {
     /// # Panics
     ///
     /// If there is no core `core`.
+    #[track_caller]
     pub fn spawn_on<Init, Fut>(&self, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
     where
         Init: FnOnce() -> Fut + Send + 'static,
@@ -46,6 +47,7 @@ impl Handle {
     ///
     /// If there is no core `core`.
     #[doc(alias = "submit_to")]
+    #[track_caller]
     pub fn call_on<F, R>(&self, core: CoreId, f: F) -> RemoteCall<R>
     where
         F: FnOnce() -> R + Send + 'static,
@@ -66,7 +68,9 @@ impl Handle {
     ///
     /// If there is no core `core`.
     #[must_use]
+    #[track_caller]
     pub fn core_counters(&self, core: CoreId) -> CoreCounters {
+        self.assert_has(core);
         self.remote.fabric().core_counters(core)
     }
 
@@ -76,7 +80,10 @@ impl Handle {
     ///
     /// If there are no such cores.
     #[must_use]
+    #[track_caller]
     pub fn pair_counters(&self, source: CoreId, target: CoreId) -> PairCounters {
+        self.assert_has(source);
+        self.assert_has(target);
         self.remote.fabric().pair_counters(source, target)
     }
 
@@ -84,5 +91,11 @@ impl Handle {
     /// [`Runtime`](crate::Runtime) waits for it.
     pub fn stop(&self) {
         self.remote.stop();
+    }
+
+    #[track_caller]
+    fn assert_has(&self, core: CoreId) {
+        let cores = self.core_count();
+        assert!(core.index() < cores, "there is no {core}: the runtime has {cores} cores");
     }
 }

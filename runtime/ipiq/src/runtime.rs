@@ -143,12 +143,14 @@ impl Runtime {
     ///
     /// With the task's panic; if the runtime is stopped meanwhile; and if the calling thread runs a core, which would wait for
     /// itself.
+    #[track_caller]
     pub fn block_on<Init, Fut, T>(&self, init: Init) -> T
     where
         Init: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = T> + 'static,
         T: Send + 'static,
     {
+        assert_may_wait();
         let task = self.remote.spawn_on(CoreId::new(0), init);
         match Self::wait(task) {
             Ok(value) => value,
@@ -164,11 +166,9 @@ impl Runtime {
     /// # Panics
     ///
     /// If the calling thread runs a core.
+    #[track_caller]
     pub fn wait<F: Future>(future: F) -> F::Output {
-        assert!(
-            LinuxPort::thread().current().is_null(),
-            "this thread runs a core: waiting here would stop everything on it; use `.await`"
-        );
+        assert_may_wait();
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut cx = Context::from_waker(&waker);
         let mut future = pin!(future);
@@ -179,6 +179,14 @@ impl Runtime {
             }
         }
     }
+}
+
+#[track_caller]
+fn assert_may_wait() {
+    assert!(
+        LinuxPort::thread().current().is_null(),
+        "this thread runs a core: waiting here would stop everything on it; use `.await`"
+    );
 }
 
 struct Unpark(Thread);

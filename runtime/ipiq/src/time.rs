@@ -23,6 +23,7 @@ fn after(executor: &ipiq_executor::Executor, duration: Duration) -> Sleep {
 /// # Panics
 ///
 /// On a thread that runs no core.
+#[track_caller]
 pub fn sleep(duration: Duration) -> Sleep {
     on_core("sleep", |executor| after(executor, duration))
 }
@@ -40,16 +41,20 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// # Panics
 ///
 /// On a thread that runs no core.
+#[track_caller]
 pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
     on_core("timeout", |executor| ipiq_executor::time::timeout(future, after(executor, duration)))
 }
 
-/// Ticks every `period`, the first time at once. A tick that was missed comes at once; the phase is kept.
+/// Ticks every `period`, the first time at once. A tick that is late comes at once, those missed after it are skipped; the
+/// phase is kept.
 ///
 /// # Panics
 ///
 /// On a thread that runs no core, and if `period` is zero.
 #[must_use]
+#[track_caller]
 pub fn interval(period: Duration) -> Interval {
+    assert!(!period.is_zero(), "an interval needs a period above zero");
     on_core("interval", |executor| ipiq_executor::time::interval(executor, period))
 }

@@ -284,7 +284,7 @@ where
     /// If the fabric has no core `target`.
     #[inline(always)]
     pub fn new(core: &Core, target: CoreId, f: F) -> Self {
-        assert!(target.index() < core.cores(), "{target} is called, but there are only {} cores", core.cores());
+        assert!(target.index() < core.cores(), "there is no {target}: the runtime has {} cores", core.cores());
         if target == core.id() {
             let stage = Stage::Answered(catch(f).map_err(CallError::panicked));
             return Self { target, stage, not_send: PhantomData };

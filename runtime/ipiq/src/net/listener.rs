@@ -31,6 +31,7 @@ impl TcpListener {
     /// # Panics
     ///
     /// On a thread that runs no core.
+    #[track_caller]
     pub fn bind(address: impl Address) -> io::Result<Self> {
         Self::builder().bind(address)
     }
@@ -49,6 +50,7 @@ impl TcpListener {
     /// # Panics
     ///
     /// On a thread that runs no core.
+    #[track_caller]
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         let socket = crate::driver::current().attach(listener)?;
         Ok(Self { socket })
@@ -114,6 +116,7 @@ impl ListenerBuilder {
     /// # Panics
     ///
     /// On a thread that runs no core.
+    #[track_caller]
     pub fn bind(self, address: impl Address) -> io::Result<TcpListener> {
         let socket = self.options.listen(&crate::driver::current(), address.to_address()?)?;
         Ok(TcpListener { socket })
