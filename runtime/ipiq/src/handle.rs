@@ -6,6 +6,23 @@ use ipiq_executor::{JoinHandle, Remote, RemoteCall};
 use ipiq_fabric::{CoreCounters, CoreId, PairCounters};
 
 /// The way into a runtime from any thread, also one that runs no core. Clones are cheap; it does not keep the runtime alive.
+///
+/// ```
+/// use ipiq::{CoreId, Runtime};
+///
+/// let runtime = Runtime::builder().cores(2).build()?;
+/// let handle = runtime.handle();
+/// let plain_thread = std::thread::spawn(move || {
+///     let call = handle.call_on(CoreId::new(1), || ipiq::core_id().index());
+///     let task = handle.spawn_on(CoreId::new(0), || async {
+///         ipiq::yield_now().await;
+///         ipiq::core_count()
+///     });
+///     (Runtime::wait(call).unwrap(), Runtime::wait(task).unwrap())
+/// });
+/// assert_eq!(plain_thread.join().unwrap(), (1, 2));
+/// # Ok::<(), ipiq::BuildError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Handle {
     remote: Remote,

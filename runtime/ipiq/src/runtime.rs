@@ -38,6 +38,9 @@ pub struct RuntimeInfo {
 
 /// A set of cores that run tasks.
 ///
+/// A process may have several; each that is pinned uses the same CPUs unless [`Placement::Fixed`](crate::Placement::Fixed) keeps
+/// them apart.
+///
 /// Dropping it stops it: every core drops its tasks, on its own thread, and ends; the drop returns when all have. Awaiting
 /// handles resolve to "cancelled". A runtime dropped on one of its own cores is told to stop and not waited for.
 pub struct Runtime {
@@ -138,6 +141,17 @@ impl Runtime {
     }
 
     /// Runs the future that `init` makes as a task on core 0, and waits for its value on the calling thread.
+    ///
+    /// `init` is sent to core 0, and the future is made there: it need not be `Send`. Tasks that it started and did not await go on
+    /// until the runtime is dropped. Several threads may call this at a time.
+    ///
+    /// ```
+    /// let runtime = ipiq::Runtime::builder().cores(1).build()?;
+    /// let name = String::from("core");
+    /// let text = runtime.block_on(move || async move { format!("{name} {}", ipiq::core_id().index()) });
+    /// assert_eq!(text, "core 0");
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
     ///
     /// # Panics
     ///

@@ -1,5 +1,24 @@
 //! Sleeping, deadlines, intervals, on the calling core's timers.
 //!
+//! ```
+//! use std::time::{Duration, Instant};
+//!
+//! use ipiq::time;
+//!
+//! #[ipiq::main(cores = 1)]
+//! async fn main() {
+//!     let start = Instant::now();
+//!     let mut ticks = time::interval(Duration::from_millis(2));
+//!     for _ in 0..3 {
+//!         ticks.tick().await; // At 0, 2 and 4 ms.
+//!     }
+//!     assert!(start.elapsed() >= Duration::from_millis(4));
+//!
+//!     let task = ipiq::spawn_local(time::sleep(Duration::MAX));
+//!     time::timeout(Duration::from_millis(1), task).await.unwrap_err(); // The handle is dropped, the task goes on.
+//! }
+//! ```
+//!
 //! No timer fires early. A core that sleeps wakes for timers on a grid of one millisecond; one that is awake fires them as it sees them.
 
 use std::future::Future;

@@ -136,7 +136,8 @@ impl<T> Drop for Unclaimed<T> {
 
 /// Awaits a task, from any core or thread.
 ///
-/// Dropping it detaches the task, which goes on. The task's future has been dropped before the outcome is there.
+/// Dropping it detaches the task, which goes on, also when a timeout or a `select!` drops it: [`abort`](Self::abort) ends the
+/// task. The task's future has been dropped before the outcome is there.
 ///
 /// # Cancel safety
 ///
