@@ -48,6 +48,7 @@ impl Remote {
         &self.homes[0].fabric
     }
 
+    #[track_caller]
     pub(crate) fn home(&self, core: CoreId) -> &Arc<Home> {
         match self.homes.get(core.index()) {
             Some(home) => home,
@@ -153,8 +154,8 @@ impl<R> Future for RemoteCall<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.receiver).poll(cx).map(|received| match received {
-            Ok(outcome) => outcome.map_err(CallError::Panicked),
-            Err(oneshot::Canceled) => Err(CallError::Gone),
+            Ok(outcome) => outcome.map_err(CallError::panicked),
+            Err(oneshot::Canceled) => Err(CallError::gone()),
         })
     }
 }

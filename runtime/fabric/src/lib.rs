@@ -91,7 +91,7 @@ pub use unwind::{PanicPayload, catch, contain};
 /// The most cores that one fabric connects.
 pub const MAX_CORES: usize = 256;
 
-/// The name of a core: its index in its fabric, from 0.
+/// The name of a core: its index in its fabric, from 0. Displayed as `core 0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CoreId(u16);
 
@@ -100,10 +100,11 @@ impl CoreId {
     ///
     /// # Panics
     ///
-    /// If `index` is not below [`MAX_CORES`]. Whether a fabric has such a core is checked where the name is used.
+    /// If `index` is not below 256, the most cores that one fabric connects. Whether a fabric has such a core is checked where
+    /// the name is used.
     #[must_use]
     pub const fn new(index: usize) -> Self {
-        assert!(index < MAX_CORES, "a core's index is below MAX_CORES");
+        assert!(index < MAX_CORES, "a core's index must be below 256");
         Self(index as u16)
     }
 

@@ -16,8 +16,7 @@ use crate::{Armed, CoreId};
 /// How store→load order between a sender and a parking receiver is kept. Decided once, at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FenceKind {
-    /// Senders pay a compiler fence; a parking core asks the machine to fence every other core
-    /// ([`Port::heavy_fence`]).
+    /// Senders pay a compiler fence; a parking core asks the machine to fence every other core.
     Asymmetric,
     /// Both sides execute a `SeqCst` fence.
     Symmetric,

@@ -96,7 +96,7 @@ impl Builder {
         self
     }
 
-    /// Names the threads. Default: `ipiq-0`, `ipiq-1`, …
+    /// Names the threads. Default: `ipiq-0`, `ipiq-1`, … A name with a NUL character makes [`build`](Self::build) panic.
     pub fn thread_name(mut self, name: impl Fn(CoreId) -> String + Send + Sync + 'static) -> Self {
         self.thread_name = Arc::new(name);
         self
@@ -113,6 +113,10 @@ impl Builder {
     /// # Errors
     ///
     /// [`BuildError`] says what could not be had; nothing is left running then.
+    ///
+    /// # Panics
+    ///
+    /// If [`thread_name`](Self::thread_name) panics or gives a name with a NUL character.
     pub fn build(self) -> Result<Runtime, BuildError> {
         Runtime::start(&self)
     }
@@ -166,8 +170,8 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.cause {
-            Cause::Config(error) => Some(error),
-            Cause::Placement(_) => None,
+            // The text is the whole of it.
+            Cause::Config(_) | Cause::Placement(_) => None,
             Cause::Thread(_, error) => Some(error),
             Cause::Pin(_, error) => Some(error),
             Cause::Driver(_, error) => Some(error),

@@ -14,6 +14,7 @@ use crate::Handle;
 ///
 /// On a thread that runs no core; `what` names the function that was called.
 #[inline(always)]
+#[track_caller]
 pub(crate) fn on_core<R>(what: &str, f: impl FnOnce(&Executor) -> R) -> R {
     match with_current(LinuxPort::thread(), f) {
         Some(value) => value,
@@ -22,8 +23,11 @@ pub(crate) fn on_core<R>(what: &str, f: impl FnOnce(&Executor) -> R) -> R {
 }
 
 #[cold]
+#[track_caller]
 fn outside(what: &str) -> ! {
-    panic!("{what} was called on a thread that runs no core: call it inside a task, or use a `Handle` there")
+    panic!(
+        "`{what}` was called on a thread that runs no core: call it inside a task, for example one started by `Runtime::block_on` or a `Handle`"
+    )
 }
 
 /// Spawns a task on the calling core. The future need not be `Send`; it is polled and dropped on this core only.
@@ -34,6 +38,7 @@ fn outside(what: &str) -> ! {
 ///
 /// On a thread that runs no core.
 #[inline]
+#[track_caller]
 pub fn spawn_local<Fut>(future: Fut) -> JoinHandle<Fut::Output>
 where
     Fut: Future + 'static,
@@ -50,6 +55,7 @@ where
 ///
 /// On a thread that runs no core, and if there is no core `core`.
 #[inline]
+#[track_caller]
 pub fn spawn_on<Init, Fut>(core: CoreId, init: Init) -> JoinHandle<Fut::Output>
 where
     Init: FnOnce() -> Fut + Send + 'static,
@@ -79,6 +85,7 @@ where
 /// On a thread that runs no core, and if there is no core `core`.
 #[doc(alias = "submit_to")]
 #[inline]
+#[track_caller]
 pub fn call_on<F, R>(core: CoreId, f: F) -> Call<F, R>
 where
     F: FnOnce() -> R + Send + 'static,
@@ -94,6 +101,7 @@ where
 /// On a thread that runs no core.
 #[must_use]
 #[inline]
+#[track_caller]
 pub fn core_id() -> CoreId {
     on_core("core_id", |executor| executor.core().id())
 }
@@ -104,6 +112,7 @@ pub fn core_id() -> CoreId {
 ///
 /// On a thread that runs no core.
 #[must_use]
+#[track_caller]
 pub fn core_count() -> usize {
     on_core("core_count", |executor| executor.core().cores())
 }
@@ -114,6 +123,7 @@ pub fn core_count() -> usize {
 ///
 /// On a thread that runs no core.
 #[must_use]
+#[track_caller]
 pub fn handle() -> Handle {
     on_core("handle", |executor| Handle::new(executor.remote().clone()))
 }

@@ -29,7 +29,8 @@ impl Drop for Installed {
 ///
 /// On a thread that runs no core.
 #[allow(dead_code, reason = "the callers are behind features")]
+#[track_caller]
 pub(crate) fn current() -> Driver {
     let driver = DRIVER.with(|slot| slot.borrow().clone());
-    driver.expect("I/O was started on a thread that runs no core: start it inside a task")
+    driver.expect("I/O was started on a thread that runs no core: start it inside a task, for example one started by `Runtime::block_on`")
 }

@@ -7,6 +7,23 @@ use ipiq_fabric::{CoreCounters, CoreId, PairCounters};
 
 /// The way into a runtime from any thread, also one that runs no core. Clones are cheap; it does not keep the runtime
 /// alive, though one file descriptor of each core.
+///
+/// ```
+/// use ipiq::{CoreId, Runtime};
+///
+/// let runtime = Runtime::builder().cores(2).build()?;
+/// let handle = runtime.handle();
+/// let plain_thread = std::thread::spawn(move || {
+///     let call = handle.call_on(CoreId::new(1), || ipiq::core_id().index());
+///     let task = handle.spawn_on(CoreId::new(0), || async {
+///         ipiq::yield_now().await;
+///         ipiq::core_count()
+///     });
+///     (Runtime::wait(call).unwrap(), Runtime::wait(task).unwrap())
+/// });
+/// assert_eq!(plain_thread.join().unwrap(), (1, 2));
+/// # Ok::<(), ipiq::BuildError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Handle {
     remote: Remote,
@@ -23,6 +40,7 @@ impl Handle {
     /// # Panics
     ///
     /// If there is no core `core`.
+    #[track_caller]
     pub fn spawn_on<Init, Fut>(&self, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
     where
         Init: FnOnce() -> Fut + Send + 'static,
@@ -47,6 +65,7 @@ impl Handle {
     ///
     /// If there is no core `core`.
     #[doc(alias = "submit_to")]
+    #[track_caller]
     pub fn call_on<F, R>(&self, core: CoreId, f: F) -> RemoteCall<R>
     where
         F: FnOnce() -> R + Send + 'static,
@@ -67,7 +86,9 @@ impl Handle {
     ///
     /// If there is no core `core`.
     #[must_use]
+    #[track_caller]
     pub fn core_counters(&self, core: CoreId) -> CoreCounters {
+        self.assert_has(core);
         self.remote.fabric().core_counters(core)
     }
 
@@ -77,7 +98,10 @@ impl Handle {
     ///
     /// If there are no such cores.
     #[must_use]
+    #[track_caller]
     pub fn pair_counters(&self, source: CoreId, target: CoreId) -> PairCounters {
+        self.assert_has(source);
+        self.assert_has(target);
         self.remote.fabric().pair_counters(source, target)
     }
 
@@ -85,5 +109,11 @@ impl Handle {
     /// [`Runtime`](crate::Runtime) waits for it.
     pub fn stop(&self) {
         self.remote.stop();
+    }
+
+    #[track_caller]
+    fn assert_has(&self, core: CoreId) {
+        let cores = self.core_count();
+        assert!(core.index() < cores, "there is no {core}: the runtime has {cores} cores");
     }
 }

@@ -21,6 +21,54 @@
 //! assert_eq!(answer, 84);
 //! # Ok::<(), ipiq::BuildError>(())
 //! ```
+//!
+//! # A core's state
+//!
+//! What the tasks of a core share lives in a `thread_local!` or in an `Rc` that its tasks hold: a core is one thread, and no other
+//! code of the core runs between two awaits, so a `Cell` suffices, or a `RefCell` that is
+//! borrowed neither across an await nor in a [`call_on`] to the own core, which runs its closure at once.
+//!
+//! ```
+//! use std::cell::Cell;
+//!
+//! use ipiq::{CallError, CoreId};
+//!
+//! thread_local!(static HITS: Cell<u64> = const { Cell::new(0) });
+//!
+//! async fn hit(key: usize) -> Result<u64, CallError> {
+//!     let owner = CoreId::new(key % ipiq::core_count());
+//!     ipiq::call_on(owner, || {
+//!         HITS.set(HITS.get() + 1);
+//!         HITS.get()
+//!     })
+//!     .await
+//! }
+//!
+//! #[ipiq::main(cores = 2)]
+//! async fn main() -> Result<(), CallError> {
+//!     hit(7).await?;
+//!     assert_eq!(hit(9).await?, 2); // Both belong to core 1.
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Coming from a runtime that steals work
+//!
+//! - A task stays on its core: [`spawn_local`] for this one, [`spawn_on`] for another. Nothing balances the load.
+//! - [`spawn_on`] and [`Runtime::block_on`] take a closure that makes the future: the closure is sent, and the future, made on
+//!   the core, need not be `Send`.
+//! - A poll or a called closure that takes long, or blocks, holds up its whole core. [`yield_now`] lets the others run; work
+//!   that blocks belongs on a thread of your own, which gets back in through a [`Handle`].
+//! - Channels, `select!` and the like of `futures` and `tokio::sync` work; what needs tokio's own runtime (`tokio::net`,
+//!   `tokio::time`, `tokio::spawn`) does not.
+//! - A panic ends its task or call and is returned as an error, [`JoinError`] or [`CallError`]; the core goes on.
+//! - Awaiting the handles of your tasks is the graceful end. Dropping the [`Runtime`], which the end of `#[ipiq::main]` does too, drops
+//!   what still runs.
+//!
+//! # Features
+//!
+//! - `futures-io` (default): the I/O traits of `futures` for the streams of [`net`].
+//! - `tokio-io`: those of `tokio`.
 #![forbid(unsafe_code)]
 
 mod builder;

@@ -39,6 +39,9 @@ pub struct RuntimeInfo {
 
 /// A set of cores that run tasks.
 ///
+/// A process may have several; each that is pinned uses the same CPUs unless [`Placement::Fixed`](crate::Placement::Fixed) keeps
+/// them apart.
+///
 /// Dropping it stops it: every core drops its tasks, on its own thread, and ends; the drop returns when all have. Awaiting
 /// handles resolve to "cancelled". A runtime dropped on the thread of one of its own cores is told to stop and not waited for.
 pub struct Runtime {
@@ -145,16 +148,29 @@ impl Runtime {
 
     /// Runs the future that `init` makes as a task on core 0, and waits for its value on the calling thread.
     ///
+    /// `init` is sent to core 0, and the future is made there: it need not be `Send`. Tasks that it started and did not await go on
+    /// until the runtime is dropped. Several threads may call this at a time.
+    ///
+    /// ```
+    /// let runtime = ipiq::Runtime::builder().cores(1).build()?;
+    /// let name = String::from("core");
+    /// let text = runtime.block_on(move || async move { format!("{name} {}", ipiq::core_id().index()) });
+    /// assert_eq!(text, "core 0");
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
+    ///
     /// # Panics
     ///
     /// With the task's panic; if the runtime is stopped meanwhile; and if the calling thread runs a core, which would wait for
     /// itself.
+    #[track_caller]
     pub fn block_on<Init, Fut, T>(&self, init: Init) -> T
     where
         Init: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = T> + 'static,
         T: Send + 'static,
     {
+        assert_may_wait();
         let task = self.remote.spawn_on(CoreId::new(0), init);
         match Self::wait(task) {
             Ok(value) => value,
@@ -170,11 +186,9 @@ impl Runtime {
     /// # Panics
     ///
     /// If the calling thread runs a core.
+    #[track_caller]
     pub fn wait<F: Future>(future: F) -> F::Output {
-        assert!(
-            LinuxPort::thread().current().is_null(),
-            "this thread runs a core: waiting here would stop everything on it; use `.await`"
-        );
+        assert_may_wait();
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut cx = Context::from_waker(&waker);
         let mut future = pin!(future);
@@ -185,6 +199,14 @@ impl Runtime {
             }
         }
     }
+}
+
+#[track_caller]
+fn assert_may_wait() {
+    assert!(
+        LinuxPort::thread().current().is_null(),
+        "this thread runs a core: waiting here would stop everything on it; use `.await`"
+    );
 }
 
 struct Unpark(Thread);

@@ -1,5 +1,24 @@
 //! Sleeping, deadlines, intervals, on the calling core's timers.
 //!
+//! ```
+//! use std::time::{Duration, Instant};
+//!
+//! use ipiq::time;
+//!
+//! #[ipiq::main(cores = 1)]
+//! async fn main() {
+//!     let start = Instant::now();
+//!     let mut ticks = time::interval(Duration::from_millis(2));
+//!     for _ in 0..3 {
+//!         ticks.tick().await; // At 0, 2 and 4 ms.
+//!     }
+//!     assert!(start.elapsed() >= Duration::from_millis(4));
+//!
+//!     let task = ipiq::spawn_local(time::sleep(Duration::MAX));
+//!     time::timeout(Duration::from_millis(1), task).await.unwrap_err(); // The handle is dropped, the task goes on.
+//! }
+//! ```
+//!
 //! No timer fires early. A core that sleeps wakes for timers on a grid of one millisecond; one that is awake fires them as it sees them.
 
 use std::future::Future;
@@ -23,6 +42,7 @@ fn after(executor: &ipiq_executor::Executor, duration: Duration) -> Sleep {
 /// # Panics
 ///
 /// On a thread that runs no core.
+#[track_caller]
 pub fn sleep(duration: Duration) -> Sleep {
     on_core("sleep", |executor| after(executor, duration))
 }
@@ -40,16 +60,20 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// # Panics
 ///
 /// On a thread that runs no core.
+#[track_caller]
 pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
     on_core("timeout", |executor| ipiq_executor::time::timeout(future, after(executor, duration)))
 }
 
-/// Ticks every `period`, the first time at once. A tick that was missed comes at once; the phase is kept.
+/// Ticks every `period`, the first time at once. A tick that is late comes at once, those missed after it are skipped; the
+/// phase is kept.
 ///
 /// # Panics
 ///
 /// On a thread that runs no core, and if `period` is zero.
 #[must_use]
+#[track_caller]
 pub fn interval(period: Duration) -> Interval {
+    assert!(!period.is_zero(), "an interval needs a period above zero");
     on_core("interval", |executor| ipiq_executor::time::interval(executor, period))
 }

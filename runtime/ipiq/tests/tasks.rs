@@ -161,10 +161,16 @@ fn abort_drops_the_future_at_home_at_every_stage() {
             let before = spawn_on(B, witness(counter.clone()));
             before.abort();
             assert!(before.await.expect_err("aborted").is_cancelled());
-            let waiting = spawn_on(B, witness(counter.clone()));
-            while call_on(B, || ()).await.is_ok() && !waiting.is_finished() {
-                waiting.abort();
+            let started = Arc::new(AtomicUsize::new(0));
+            let (start, witness) = (started.clone(), witness(counter.clone()));
+            let waiting = spawn_on(B, move || {
+                start.store(1, Ordering::SeqCst);
+                witness()
+            });
+            while started.load(Ordering::SeqCst) == 0 {
+                yield_now().await;
             }
+            waiting.abort();
             assert!(waiting.await.expect_err("aborted").is_cancelled());
             let ended = spawn_on(B, || async { 5 });
             while !ended.is_finished() {
@@ -362,5 +368,5 @@ fn misuse_has_clear_messages() {
     assert!(error.to_string().contains("power of two"));
     let panic = std::panic::catch_unwind(core_id).expect_err("outside");
     let text = panic.downcast_ref::<String>().expect("a text");
-    assert!(text.contains("core_id was called on a thread that runs no core"), "{text}");
+    assert!(text.contains("`core_id` was called on a thread that runs no core"), "{text}");
 }

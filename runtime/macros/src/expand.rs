@@ -49,7 +49,9 @@ fn try_expand(role: Role, arguments: TokenStream, function: TokenStream) -> Resu
         let variant = driver.variant;
         quote!(.driver(::ipiq::DriverKind::#variant))
     });
-    let build = quote!(::ipiq::Runtime::builder() #cores #driver .build());
+    // Tests run in parallel, each on a runtime of its own: pinned, the first cores of all would share one CPU.
+    let placement = (role == Role::Test).then(|| quote!(.placement(::ipiq::Placement::Unpinned)));
+    let build = quote!(::ipiq::Runtime::builder() #cores #driver #placement .build());
     let (output, run) = if role == Role::Test && returns_nothing(sig) {
         // `#[should_panic]` wants a test without a value.
         let run = quote! {

@@ -19,7 +19,9 @@ use expand::Role;
 /// | `driver` | `"auto"`, `"uring"` or `"epoll"` | `"auto"` |
 ///
 /// The function may return anything that a plain `main` may, in particular a `Result` whose error is not `Send`: it is
-/// reported on the core that made it. If the runtime cannot be built, the program says why and exits with a failure.
+/// reported on the core that made it. If the runtime cannot be built, the program says why and exits with a failure. Tasks that
+/// still run when the function returns are dropped. For every other setting, and to keep the runtime's `Handle` for other
+/// threads, write a plain `main` with `Runtime::builder()` and `Runtime::block_on`.
 ///
 /// ```ignore
 /// #[ipiq::main(cores = 2)]
@@ -36,7 +38,7 @@ pub fn main(arguments: TokenStream, function: TokenStream) -> TokenStream {
 
 /// Runs an `async fn` as a test, on a runtime of its own.
 ///
-/// Takes the arguments of [`main`](macro@main). Works with `#[ignore]` and `#[should_panic]`; a test that returns an error
+/// Takes the arguments of [`main`](macro@main). The cores are not pinned, because tests run side by side. Works with `#[ignore]` and `#[should_panic]`; a test that returns an error
 /// fails with it.
 ///
 /// ```ignore

@@ -98,12 +98,16 @@ impl JoinError {
     }
 }
 
-// SAFETY: 1. a panic's payload can be reached by value only (`try_into_panic`), never through a shared reference.
+// SAFETY: 1. a shared reference reads a panic's payload only as a `&str` or `String`, which are `Sync`; any other payload can
+// be reached by value only (`try_into_panic`).
 unsafe impl Sync for JoinError {}
 
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_panic() { "JoinError::Panicked(..)" } else { "JoinError::Cancelled" })
+        match &self.cause {
+            Cause::Cancelled => f.write_str("JoinError::Cancelled"),
+            Cause::Panicked(payload) => write!(f, "JoinError::Panicked({:?})", panic_text(payload)),
+        }
     }
 }
 
@@ -132,7 +136,8 @@ impl<T> Drop for Unclaimed<T> {
 
 /// Awaits a task, from any core or thread.
 ///
-/// Dropping it detaches the task, which goes on. The task's future has been dropped before the outcome is there.
+/// Dropping it detaches the task, which goes on, also when a timeout or a `select!` drops it: [`abort`](Self::abort) ends the
+/// task. The task's future has been dropped before the outcome is there.
 ///
 /// # Cancel safety
 ///

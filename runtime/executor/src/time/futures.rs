@@ -123,7 +123,8 @@ impl<F: Future> Future for Timeout<F> {
     }
 }
 
-/// Ticks at a fixed rate. A tick that was missed comes at once, and the next ones keep the original phase.
+/// Ticks at a fixed rate. A tick that is late comes at once, those missed after it are skipped, and the next ones keep the
+/// original phase.
 #[derive(Debug)]
 pub struct Interval {
     sleep: Sleep,

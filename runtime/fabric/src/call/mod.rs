@@ -15,25 +15,38 @@ use crate::unwind::{catch, contain};
 use crate::{Core, CoreId, PanicPayload, SendError, SpaceWait};
 
 /// Why a call has no value.
-#[non_exhaustive]
-pub enum CallError {
-    /// The closure panicked, with this payload.
+pub struct CallError {
+    cause: Cause,
+}
+
+enum Cause {
     Panicked(PanicPayload),
-    /// The target core has left, or is closing; the closure did not run.
     Gone,
 }
 
 impl CallError {
-    /// Whether the target had left.
+    /// The closure panicked, with this payload.
+    #[must_use]
+    pub fn panicked(payload: PanicPayload) -> Self {
+        Self { cause: Cause::Panicked(payload) }
+    }
+
+    /// The target has left, or is closing; the closure did not run.
+    #[must_use]
+    pub fn gone() -> Self {
+        Self { cause: Cause::Gone }
+    }
+
+    /// Whether the target had left, or was closing; the closure did not run.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Gone)
+        matches!(self.cause, Cause::Gone)
     }
 
     /// Whether the closure panicked.
     #[must_use]
     pub fn is_panic(&self) -> bool {
-        matches!(self, Self::Panicked(_))
+        matches!(self.cause, Cause::Panicked(_))
     }
 
     /// What the closure panicked with.
@@ -42,29 +55,31 @@ impl CallError {
     ///
     /// The error itself, if it is no panic.
     pub fn try_into_panic(self) -> Result<PanicPayload, Self> {
-        match self {
-            Self::Panicked(payload) => Ok(payload),
-            other => Err(other),
+        match self.cause {
+            Cause::Panicked(payload) => Ok(payload),
+            Cause::Gone => Err(self),
         }
     }
 }
 
+// SAFETY: 1. a shared reference reads a panic's payload only as a `&str` or `String`, which are `Sync`; any other payload can
+// be reached by value only (`try_into_panic`).
+unsafe impl Sync for CallError {}
+
 impl fmt::Debug for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Panicked(_) => "Panicked(..)",
-            Self::Gone => "Gone",
-        })
+        match &self.cause {
+            Cause::Panicked(payload) => write!(f, "CallError::Panicked({:?})", panic_text(payload)),
+            Cause::Gone => f.write_str("CallError::Gone"),
+        }
     }
 }
 
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Panicked(payload) => {
-                write!(f, "the called closure panicked: {}", panic_text(payload))
-            }
-            Self::Gone => f.write_str("the called core has left; the closure did not run"),
+        match &self.cause {
+            Cause::Panicked(payload) => write!(f, "the called closure panicked: {}", panic_text(payload)),
+            Cause::Gone => f.write_str("the called core has left; the closure did not run"),
         }
     }
 }
@@ -191,9 +206,9 @@ where
         // [call T1]
         let outcome = if core.is_closing() {
             contain(move || drop(f));
-            Err(CallError::Gone)
+            Err(CallError::gone())
         } else {
-            catch(f).map_err(CallError::Panicked)
+            catch(f).map_err(CallError::panicked)
         };
         // [call T2]
         core.deliver_or_list(source, Reply { name, outcome });
@@ -205,7 +220,7 @@ where
             return;
         }
         // SAFETY: 1. only the source takes a message back, at home. 2. this is the request.
-        unsafe { self.name.complete(Err(CallError::Gone)) };
+        unsafe { self.name.complete(Err(CallError::gone())) };
         let f = self.f;
         contain(move || drop(f));
     }
@@ -269,9 +284,9 @@ where
     /// If the fabric has no core `target`.
     #[inline(always)]
     pub fn new(core: &Core, target: CoreId, f: F) -> Self {
-        assert!(target.index() < core.cores(), "{target} is called, but there are only {} cores", core.cores());
+        assert!(target.index() < core.cores(), "there is no {target}: the runtime has {} cores", core.cores());
         if target == core.id() {
-            let stage = Stage::Answered(catch(f).map_err(CallError::Panicked));
+            let stage = Stage::Answered(catch(f).map_err(CallError::panicked));
             return Self { target, stage, not_send: PhantomData };
         }
         let stage = Stage::Unsent(f, SpaceWait::default());
@@ -301,7 +316,7 @@ where
                     SendError::Gone(request) => {
                         let f = request.f;
                         contain(move || drop(f));
-                        Stage::Answered(Err(CallError::Gone))
+                        Stage::Answered(Err(CallError::gone()))
                     }
                 }
             }

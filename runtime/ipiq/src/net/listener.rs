@@ -31,6 +31,7 @@ impl TcpListener {
     /// # Panics
     ///
     /// On a thread that runs no core.
+    #[track_caller]
     pub fn bind(address: impl Address) -> io::Result<Self> {
         Self::builder().bind(address)
     }
@@ -49,6 +50,7 @@ impl TcpListener {
     /// # Panics
     ///
     /// On a thread that runs no core.
+    #[track_caller]
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         let socket = crate::driver::current().attach(listener)?;
         Ok(Self { socket })
@@ -87,7 +89,25 @@ impl AsFd for TcpListener {
 
 impl ListenerBuilder {
     /// Whether several listeners, normally one per core, share the address (`SO_REUSEPORT`); each must ask for it. Off by
-    /// default, so that two programs do not share a port by mistake.
+    /// default, so that two programs do not share a port by mistake. The kernel gives a connection to one of the listeners that
+    /// are there when it comes; one that waits in the queue of a listener that is dropped is reset.
+    ///
+    /// ```
+    /// use ipiq::CoreId;
+    /// use ipiq::net::TcpListener;
+    ///
+    /// #[ipiq::main(cores = 2)]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let first = TcpListener::builder().reuse_port(true).bind("127.0.0.1:0")?;
+    ///     let address = first.local_addr()?; // With the port that the system chose.
+    ///     let second = ipiq::spawn_on(CoreId::new(1), move || async move {
+    ///         let second = TcpListener::builder().reuse_port(true).bind(address)?;
+    ///         second.local_addr()
+    ///     });
+    ///     assert_eq!(second.await??, address);
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn reuse_port(mut self, yes: bool) -> Self {
         self.options = self.options.reuse_port(yes);
         self
@@ -114,6 +134,7 @@ impl ListenerBuilder {
     /// # Panics
     ///
     /// On a thread that runs no core.
+    #[track_caller]
     pub fn bind(self, address: impl Address) -> io::Result<TcpListener> {
         let socket = self.options.listen(&crate::driver::current(), address.to_address()?)?;
         Ok(TcpListener { socket })

@@ -56,6 +56,7 @@ impl TcpStream {
     /// # Panics
     ///
     /// On a thread that runs no core.
+    #[track_caller]
     pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
         crate::driver::current().attach(stream).map(Self::new)
     }
