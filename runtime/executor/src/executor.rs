@@ -9,7 +9,7 @@ use core::future::Future;
 
 use async_task::Runnable;
 use ipiq_fabric::port::{Clock, Port};
-use ipiq_fabric::{Core, CoreId, contain};
+use ipiq_fabric::{Core, contain};
 
 use crate::core_loop::{Lifecycle, Spin, SpinPolicy};
 use crate::remote::Remote;
@@ -44,6 +44,7 @@ impl Executor {
     /// If `core` is of another fabric than `remote`.
     #[must_use]
     pub fn new(core: Core, remote: Remote, clock: Arc<dyn Clock>, spin: SpinPolicy) -> Self {
+        assert!(remote.fabric().has(&core), "an executor's core and remote are of one fabric");
         let home = remote.home(core.id()).clone();
         Self {
             core,
@@ -160,6 +161,15 @@ impl Executor {
     }
 }
 
+impl Drop for Executor {
+    fn drop(&mut self) {
+        // Only a loop that a panic has torn down leaves tasks behind. They, and wakers of them, go on following their home.
+        if self.tasks.len() > 0 {
+            core::mem::forget(self.home.clone());
+        }
+    }
+}
+
 /// While it lives, the thread's slot points to its executor.
 pub(crate) struct Entered<'a>(&'a Executor);
 
@@ -193,9 +203,4 @@ pub(crate) fn with_executor(meta: &Meta, f: impl FnOnce(&Executor)) {
         debug_assert_eq!(executor.core.id(), meta.home().id);
         f(executor);
     });
-}
-
-/// The id of the core that the calling thread runs.
-pub(crate) fn current_core(port: &dyn Port) -> Option<CoreId> {
-    with_current(port, |executor| executor.core.id())
 }

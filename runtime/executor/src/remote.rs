@@ -8,12 +8,11 @@ use core::task::{Context, Poll};
 
 use futures_channel::oneshot;
 use ipiq_fabric::call::CallError;
-use ipiq_fabric::port::Port;
 use ipiq_fabric::{CoreId, Fabric, Message, catch, contain};
 
 use crate::core_loop::Lifecycle;
-use crate::executor::{current_core, with_current};
-use crate::task::{Home, JoinHandle, spawn_there};
+use crate::executor::with_current;
+use crate::task::{Home, JoinHandle, refuse, spawn_there};
 
 /// The way to a set of cores from any thread. Clones are cheap and refer to the same cores.
 #[derive(Clone)]
@@ -29,10 +28,11 @@ impl fmt::Debug for Remote {
 }
 
 impl Remote {
-    /// The cores of `fabric` on `port`.
+    /// The cores of `fabric`.
     #[must_use]
-    pub fn new(fabric: &Fabric, port: &Arc<dyn Port>) -> Self {
-        let home = |index| Arc::new(Home { id: CoreId::new(index), fabric: fabric.clone(), port: port.clone() });
+    pub fn new(fabric: &Fabric) -> Self {
+        let home =
+            |index| Arc::new(Home { id: CoreId::new(index), fabric: fabric.clone(), port: fabric.port().clone() });
         Self { homes: (0..fabric.cores()).map(home).collect(), lifecycle: Arc::new(Lifecycle::new(fabric.cores())) }
     }
 
@@ -62,7 +62,7 @@ impl Remote {
 
     /// Spawns on `core` the future that `init` makes there. `init` crosses; the future need not be `Send`.
     ///
-    /// Never waits. On a runtime that has stopped the task is cancelled at once.
+    /// Never waits. On a runtime that has been told to stop the task is cancelled at once.
     ///
     /// # Panics
     ///
@@ -74,7 +74,27 @@ impl Remote {
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
+        if self.lifecycle.is_stopping() {
+            return self.spawn_while_stopping(core, init);
+        }
         spawn_there(self.home(core), init)
+    }
+
+    #[cold]
+    fn spawn_while_stopping<Init, Fut>(&self, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        if self.refuses_caller() { refuse(self.home(core), init) } else { spawn_there(self.home(core), init) }
+    }
+
+    /// [loop E1]: the calling thread is none of the cores, and they have been told to end.
+    fn refuses_caller(&self) -> bool {
+        // [loop E1] threads that go on spawning and calling would keep the cores from ever running out of work.
+        self.lifecycle.is_stopping()
+            && with_current(&**self.fabric().port(), |executor| executor.is_peer(&self.homes[0])) != Some(true)
     }
 
     /// Runs `f` on `core`, between two of its polls, from any thread.
@@ -88,6 +108,10 @@ impl Remote {
         R: Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
+        let home = self.home(core);
+        if self.refuses_caller() {
+            return RemoteCall { receiver };
+        }
         let message = Message::foreign(move |core, _| {
             if core.is_closing() {
                 // `f` is dropped here, and then the sender, which says "gone".
@@ -98,17 +122,8 @@ impl Remote {
             }
         });
         // A core that has left gives the message back; dropping it ends the channel.
-        drop(self.home(core).fabric.post(core, message));
+        drop(home.fabric.post(core, message));
         RemoteCall { receiver }
-    }
-
-    /// The core that the calling thread runs, if it is one of these.
-    #[must_use]
-    pub fn current_core(&self) -> Option<CoreId> {
-        let port = &*self.homes[0].port;
-        with_current(port, |executor| executor.is_peer(&self.homes[0]))
-            .filter(|&own| own)
-            .and_then(|_| current_core(port))
     }
 
     /// Tells every core to end. Each cancels its tasks and leaves.

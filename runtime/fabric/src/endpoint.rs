@@ -26,6 +26,8 @@ use crate::{Armed, CoreId, CoreSet, MAX_CORES, Message};
 const QUIET_PASSES: u16 = if cfg!(loom) { 1 } else { 1024 };
 /// Ticks between two sweeps ([doorbell R3](crate::doorbell#steps)).
 const SWEEP_TICKS: u64 = if cfg!(loom) { 2 } else { 64 };
+/// Messages of one source that a waiting core runs before it looks again at what it waits for.
+const WAIT_BUDGET: u32 = 64;
 /// Nested functions from which on a synchronous send no longer waits ([overflow B2](crate::overflow#steps)).
 const MAX_NESTING: u32 = 20;
 
@@ -103,7 +105,8 @@ struct Incoming {
 /// One core's endpoint in its [`Fabric`](crate::Fabric). It stays on the thread that entered.
 ///
 /// Every method runs on that thread. Methods that *run messages* say so: a message's function may call any method of
-/// its core again. Dropping the endpoint leaves the fabric: what was sent to it is discarded on this thread, and later
+/// its core again. Dropping the endpoint leaves the fabric (flush until [`has_overflow`](Core::has_overflow) says no
+/// before, or what is listed is discarded, answers to calls included): what was sent to it is discarded on this thread, and later
 /// sends get [`Gone`].
 pub struct Core {
     id: CoreId,
@@ -166,6 +169,10 @@ impl Core {
     #[inline(always)]
     pub fn port(&self) -> &dyn Port {
         &*self.shared.port
+    }
+
+    pub(crate) fn is_of(&self, shared: &StdArc<Shared>) -> bool {
+        StdArc::ptr_eq(&self.shared, shared)
     }
 
     #[inline(always)]
@@ -380,7 +387,7 @@ impl Core {
                 link.sent.kicked.add(1);
                 self.port().kick(target);
             }
-            if self.drain_all(u32::MAX) == 0 {
+            if self.drain_all(WAIT_BUDGET) == 0 {
                 self.port().relax(turn);
                 turn += 1;
             }
@@ -530,7 +537,6 @@ impl Core {
             self.port().relax(turn);
             turn += 1;
         }
-        let (listed, waiters) = self.out(target).take_all();
         // Everything is taken out before any of it runs: what it runs may send to the target again, and end here.
         let leftover: Vec<_> = self.out(target).used().map_or_else(Vec::new, |(_, link)| {
             // SAFETY: 1. the target's consumer was dropped, and had published, before `Drained` was stored; from then on
@@ -538,7 +544,14 @@ impl Core {
             let consumer = unsafe { Consumer::new(link.ring.clone()) };
             core::iter::from_fn(|| consumer.pop().map(|(message, _running)| message)).collect()
         });
-        leftover.into_iter().chain(listed).for_each(Message::take_back);
+        leftover.into_iter().for_each(Message::take_back);
+        self.give_up(target);
+    }
+
+    /// Takes back what is not in the ring yet, and wakes who waits for space.
+    fn give_up(&self, target: CoreId) {
+        let (listed, waiters) = self.out(target).take_all();
+        listed.into_iter().for_each(Message::take_back);
         waiters.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
@@ -606,7 +619,7 @@ impl Core {
         let mut turn = 0;
         while !self.has_executed(target, sequence) {
             self.flush();
-            if self.drain_all(u32::MAX) == 0 {
+            if self.drain_all(WAIT_BUDGET) == 0 {
                 self.port().relax(turn);
                 turn += 1;
             }
@@ -866,15 +879,17 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        let shared = &self.shared;
+        let shared = self.shared.clone();
         let own = shared.core(self.id);
+        let others = || (0..shared.cores.len()).map(CoreId::new).filter(|&other| other != self.id);
         // [doorbell G1]
         own.doorbell.leave(&*shared.port, shared.fence);
         while own.injector.pop().is_some() {}
-        for out in &self.outgoing {
-            let (listed, waiters) = out.take_all();
-            drop(listed);
-            waiters.into_iter().for_each(|(_, waker)| waker.wake());
+        // [doorbell G3]
+        for source in others().filter(|&source| self.is_gone(source)) {
+            if let Some((consumer, _)) = self.incoming(source) {
+                while consumer.pop().is_some() {}
+            }
         }
         // The consumers publish when they go; their sources take over from there.
         self.incoming = Box::default();
@@ -882,11 +897,15 @@ impl Drop for Core {
         if !mutant!("doorbell-departure-uncounted") {
             shared.departures.fetch_add(1, Ordering::Release);
         }
-        for other in (0..shared.cores.len()).map(CoreId::new) {
-            let asleep = other != self.id && shared.core(other).doorbell.ring_foreign() == Rung::Kick;
+        for other in others() {
+            let asleep = shared.core(other).doorbell.ring_foreign() == Rung::Kick;
             if asleep && !mutant!("doorbell-departure-no-kick") {
                 shared.port.kick(other);
             }
+        }
+        for target in others() {
+            // [doorbell G3]
+            if self.is_gone(target) { self.take_back(target) } else { self.give_up(target) }
         }
     }
 }

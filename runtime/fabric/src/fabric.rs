@@ -187,6 +187,18 @@ impl Fabric {
         StdArc::ptr_eq(&self.shared, &other.shared)
     }
 
+    /// Whether `core` is one of its cores.
+    #[must_use]
+    pub fn has(&self, core: &Core) -> bool {
+        core.is_of(&self.shared)
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn port(&self) -> &StdArc<dyn Port> {
+        &self.shared.port
+    }
+
     /// Which pair of fences was chosen at start.
     #[must_use]
     pub fn fence_kind(&self) -> FenceKind {

@@ -69,11 +69,9 @@ pub unsafe trait Port: Send + Sync + 'static {
 
 /// How a core sleeps.
 pub trait Idle {
-    /// Looks for outside events (I/O completions) without sleeping. Returns how many there were.
+    /// Hands what was queued to the outside world and looks for events (I/O completions), without sleeping. Returns how many there
+    /// were.
     fn poll(&mut self) -> usize;
-
-    /// Hands what was queued to the outside world, without looking for events. Called at the end of a tick.
-    fn flush(&mut self) {}
 
     /// Sleeps until kicked, an outside event, or `timeout_ns` nanoseconds have passed, whichever is first.
     ///

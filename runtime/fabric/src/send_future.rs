@@ -68,10 +68,7 @@ where
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Ok(sequence) => {
-                this.core.end_wait(&mut this.wait);
-                Poll::Ready(Ok(sequence))
-            }
+            Ok(sequence) => Poll::Ready(Ok(sequence)),
             Err(SendError::Gone(f)) => Poll::Ready(Err(Gone(f))),
         }
     }

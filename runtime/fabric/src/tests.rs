@@ -513,3 +513,18 @@ fn a_message_whose_captured_value_panics_holds_up_no_departure() {
     drop((cores, fabric));
     assert_eq!(dropped.load(Ordering::Relaxed), 12);
 }
+
+#[test]
+fn a_message_between_two_cores_that_leave_is_dropped_whoever_leaves_first() {
+    for first in [0, 1] {
+        let token = Arc::new(());
+        let (_fabric, mut cores) = cores(2, 4);
+        for _ in 0..6 {
+            let held = token.clone();
+            cores[0].send_or_list(B, move |_, _| drop(held));
+        }
+        drop(cores.remove(first));
+        drop(cores);
+        assert_eq!(Arc::strong_count(&token), 1, "while the fabric lives");
+    }
+}

@@ -5,7 +5,8 @@ use std::future::Future;
 use ipiq_executor::{JoinHandle, Remote, RemoteCall};
 use ipiq_fabric::{CoreCounters, CoreId, PairCounters};
 
-/// The way into a runtime from any thread, also one that runs no core. Clones are cheap; it does not keep the runtime alive.
+/// The way into a runtime from any thread, also one that runs no core. Clones are cheap; it does not keep the runtime
+/// alive, though one file descriptor of each core.
 ///
 /// ```
 /// use ipiq::{CoreId, Runtime};

@@ -15,10 +15,6 @@ impl Idle for DriverIdle {
         self.0.poll()
     }
 
-    fn flush(&mut self) {
-        self.0.flush();
-    }
-
     fn park(&mut self, armed: &Armed<'_>, timeout_ns: Option<u64>) {
         if armed.is_kicked() {
             return;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -11,7 +12,7 @@ use std::thread::{JoinHandle as ThreadHandle, Thread};
 use ipiq_driver::DriverKind;
 use ipiq_executor::{Remote, SpinPolicy};
 use ipiq_fabric::port::{FenceKind, Port};
-use ipiq_fabric::{Config, CoreId, Fabric, Seat};
+use ipiq_fabric::{Config, CoreId, CoreSet, Fabric, Seat};
 use ipiq_linux::cpus;
 use ipiq_linux::port::LinuxPort;
 
@@ -42,7 +43,7 @@ pub struct RuntimeInfo {
 /// them apart.
 ///
 /// Dropping it stops it: every core drops its tasks, on its own thread, and ends; the drop returns when all have. Awaiting
-/// handles resolve to "cancelled". A runtime dropped on one of its own cores is told to stop and not waited for.
+/// handles resolve to "cancelled". A runtime dropped on the thread of one of its own cores is told to stop and not waited for.
 pub struct Runtime {
     remote: Remote,
     threads: Vec<ThreadHandle<()>>,
@@ -76,9 +77,8 @@ impl Runtime {
         let config = Config { cores, ring_capacity: builder.ring_capacity, ..Config::default() };
         // Before the threads: the registration of the fence is cheap only now.
         let linux = Arc::new(LinuxPort::new(cores, builder.fence));
-        let port: Arc<dyn Port> = linux.clone();
         let (fabric, seats) =
-            Fabric::new(config, port.clone()).map_err(|error| BuildError::new(Cause::Config(error)))?;
+            Fabric::new(config, linux.clone()).map_err(|error| BuildError::new(Cause::Config(error)))?;
         let placed = builder.placement.resolve(cores, &allowed.cpus);
         let cpus = placed.map_err(|error| BuildError::new(Cause::Placement(error)))?;
         let spin = match builder.idle {
@@ -87,7 +87,7 @@ impl Runtime {
             IdlePolicy::Park => SpinPolicy::Never,
             IdlePolicy::Spin => SpinPolicy::Always,
         };
-        let remote = Remote::new(&fabric, &port);
+        let remote = Remote::new(&fabric);
         let mut starting = Starting::default();
         let (report, reports) = mpsc::channel();
         for seat in seats {
@@ -108,7 +108,9 @@ impl Runtime {
         let mut info =
             RuntimeInfo { cores, cpus, driver: builder.driver, driver_fallback: None, fence: fabric.fence_kind() };
         let mut first_error = None;
+        let mut silent = CoreSet::first(cores);
         for (core, result) in reports {
+            silent.remove(core);
             match result {
                 Ok(Ready { cpu, notifier, driver, fallback }) => {
                     info.cpus[core.index()] = cpu;
@@ -121,6 +123,10 @@ impl Runtime {
                 }
                 Err(cause) => first_error = first_error.or(Some(cause)),
             }
+        }
+        if let Some(core) = silent.iter().next() {
+            let panicked = io::Error::other("it panicked while it started");
+            first_error = first_error.or(Some(Cause::Thread(core, panicked)));
         }
         if let Some(cause) = first_error {
             return Err(BuildError::new(cause));
@@ -218,7 +224,9 @@ impl Wake for Unpark {
 impl Drop for Runtime {
     fn drop(&mut self) {
         self.remote.stop();
-        if self.remote.current_core().is_none() {
+        // By its id, not by what it runs: a core's thread may drop the runtime when its loop is over.
+        let this = std::thread::current().id();
+        if self.threads.iter().all(|thread| thread.thread().id() != this) {
             // A core's panic aborts the process; there is no error to report.
             self.threads.drain(..).for_each(|thread| drop(thread.join()));
         }

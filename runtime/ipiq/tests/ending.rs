@@ -1,5 +1,6 @@
 //! Ends of a runtime that are out of the ordinary.
 
+use std::cell::RefCell;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -76,5 +77,22 @@ fn panics_whose_payloads_panic_when_dropped_end_nobody() {
         drop(runtime.handle().spawn_on(CoreId::new(0), || async { std::panic::panic_any(PanicTwice) }));
         drop(runtime.handle().call_on(CoreId::new(0), || std::panic::panic_any(PanicTwice)));
         assert_eq!(runtime.block_on(|| async { 1 }), 1);
+    });
+}
+
+thread_local! {
+    static KEPT: RefCell<Option<(Runtime, mpsc::Sender<()>)>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn a_runtime_that_its_own_thread_drops_at_its_very_end_is_not_waited_for() {
+    within("the end of a thread that keeps its runtime", || {
+        let runtime = Runtime::builder().cores(2).build().expect("a runtime of two cores");
+        let handle = runtime.handle();
+        let (dropped, wait_dropped) = mpsc::channel();
+        let kept = handle.call_on(CoreId::new(0), move || KEPT.set(Some((runtime, dropped))));
+        Runtime::wait(kept).expect("a value");
+        handle.stop();
+        wait_dropped.recv().expect_err("the sender is dropped after the runtime");
     });
 }

@@ -6,7 +6,6 @@ pub mod kv;
 pub mod must_not_compile;
 pub mod process;
 pub mod program;
-pub mod random;
 pub mod runtimes;
 pub mod sandbox;
 pub mod scale;

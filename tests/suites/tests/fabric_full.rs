@@ -6,11 +6,11 @@ use std::sync::{Arc, Barrier};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use fastrand::Rng;
 use ipiq_fabric::{Config, Core, CoreId, CoreSet, SendError, SpaceWait};
 use ipiq_linux::port::FenceChoice;
 use ipiq_suites::alone::alone;
 use ipiq_suites::cores::{FENCES, on_cores};
-use ipiq_suites::random::Random;
 use ipiq_suites::runtimes::Census;
 use ipiq_suites::scale::scaled;
 
@@ -227,15 +227,15 @@ fn departure(fence: FenceChoice, capacity: usize, seed: u64) {
     let census = Census::default();
     let ran = Arc::new(AtomicUsize::new(0));
     on_cores(config(3, capacity), fence, |seated| {
-        let mut random = Random::new(seed * 3 + seated.id().index() as u64);
+        let mut random = Rng::with_seed(seed * 3 + seated.id().index() as u64);
         if seated.id() == BUSY {
-            let enough = random.below(200) as usize;
+            let enough = random.u64(..200) as usize;
             let mut target = A;
             while ran.load(Ordering::Relaxed) < enough {
                 let payload = census.token();
                 let _ = seated.core.try_send(target, move |_, _| drop(payload));
                 target = if target == A { B } else { A };
-                if seated.core.drain(random.below(8) as u32 + 1) == 0 {
+                if seated.core.drain(random.u64(..8) as u32 + 1) == 0 {
                     seated.core.flush();
                     seated.park(Some(50_000));
                 }
@@ -248,7 +248,7 @@ fn departure(fence: FenceChoice, capacity: usize, seed: u64) {
             let (payload, large) = (census.token(), [0_u64; 16]);
             let seen = ran.clone();
             let small = move |_: &Core, _: CoreId| drop((payload, seen.fetch_add(1, Ordering::Relaxed)));
-            gone = match random.below(5) {
+            gone = match random.u64(..5) {
                 0 => matches!(seated.core.try_send(BUSY, small), Err(SendError::Gone(_))),
                 1 => matches!(seated.core.try_send_passive(BUSY, small), Err(SendError::Gone(_))),
                 2 => {

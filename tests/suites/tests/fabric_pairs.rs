@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use ipiq_fabric::{Config, CoreId, Fabric, SpaceWait};
 use ipiq_linux::port::FenceChoice;
 use ipiq_suites::alone::alone;
 use ipiq_suites::cores::{FENCES, Seated, on_cores};
-use ipiq_suites::random::Random;
 use ipiq_suites::scale::scaled;
 
 const A: CoreId = CoreId::new(0);
@@ -43,15 +43,15 @@ enum Kind {
 struct Side<'a, 'b> {
     seated: &'a mut Seated<'b>,
     peer: CoreId,
-    random: Random,
+    random: Rng,
     sent: u64,
     total: u64,
 }
 
 impl Side<'_, '_> {
     fn burst(&mut self) {
-        let kind = [Kind::Try, Kind::Passive, Kind::Listed, Kind::Blocking][self.random.below(4) as usize];
-        let end = self.total.min(self.sent + 1 + self.random.below(LONGEST_BURST));
+        let kind = [Kind::Try, Kind::Passive, Kind::Listed, Kind::Blocking][self.random.u64(..4) as usize];
+        let end = self.total.min(self.sent + 1 + self.random.u64(..LONGEST_BURST));
         let mut unserved = 0;
         while self.sent < end {
             if !self.send(kind) {
@@ -64,7 +64,7 @@ impl Side<'_, '_> {
             }
         }
         self.seated.serve();
-        if self.random.below(CHECKED_BURSTS) == 0 {
+        if self.random.u64(..CHECKED_BURSTS) == 0 {
             // Nothing follows that could wake the peer, if what was sent did not.
             let last = self.seated.core.sequence(self.peer);
             self.seated.core.wait_executed(self.peer, last);
@@ -93,7 +93,7 @@ impl Side<'_, '_> {
 
     /// Waits as a future does; now and then it sleeps at once, mostly after a while.
     fn await_space(&mut self) {
-        let turns = if self.random.below(256) == 0 { 0 } else { 2_000 };
+        let turns = if self.random.u64(..256) == 0 { 0 } else { 2_000 };
         let cx = Context::from_waker(Waker::noop());
         let (mut wait, mut turn) = (SpaceWait::default(), 0);
         while self.seated.core.poll_space(self.peer, &mut wait, &cx).is_pending() {
@@ -112,7 +112,7 @@ impl Side<'_, '_> {
 
     /// Sends nothing for a while.
     fn gap(&mut self) {
-        let end = Instant::now() + Duration::from_nanos(self.random.below(LONGEST_GAP_NS));
+        let end = Instant::now() + Duration::from_nanos(self.random.u64(..LONGEST_GAP_NS));
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -139,7 +139,7 @@ fn messages_arrive_in_order(fence: FenceChoice, capacity: usize, messages: u64, 
     let sleeper = CoreId::new(seed as usize % 2);
     let fabric = on_cores(config, fence, |seated| {
         let own = seated.id();
-        let random = Random::new(seed * 2 + own.index() as u64);
+        let random = Rng::with_seed(seed * 2 + own.index() as u64);
         let mut side = Side { seated, peer: if own == A { B } else { A }, random, sent: 0, total: messages };
         while side.sent < side.total {
             side.burst();

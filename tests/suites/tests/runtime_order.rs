@@ -22,7 +22,7 @@ fn remote_tasks_start_in_the_order_of_their_spawns() {
         each_kind(|builder| {
             for capacity in [2, 64] {
                 let runtime = builder.clone().cores(3).ring_capacity(capacity).build().expect("a runtime");
-                let tasks = scaled(10_000, 100_000);
+                let tasks = scaled(10_000, 50_000);
                 // Every core spawns on every other at once, in bursts beyond the ring.
                 let spawners: Vec<_> = (0..3)
                     .map(|core| runtime.handle().spawn_on(CoreId::new(core), move || spawn_in_bursts(tasks)))

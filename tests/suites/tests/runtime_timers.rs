@@ -4,11 +4,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use futures::future::join_all;
 use ipiq::time::{Sleep, interval, sleep, timeout};
 use ipiq::{Builder, CoreId, IdlePolicy, Runtime, spawn_local};
 use ipiq_suites::alone::alone;
-use ipiq_suites::random::Random;
 use ipiq_suites::runtimes::each_kind;
 use ipiq_suites::scale::scaled;
 
@@ -51,10 +51,10 @@ fn none_of_many_sleeps_is_early_or_lost() {
 /// Sleeps for many random times, a thousand at once; returns how late each ended.
 async fn sleep_at_random(sleeps: usize, seed: u64) -> Vec<Duration> {
     let sleeper = |sleeper: u64| async move {
-        let mut random = Random::new(seed << 32 | sleeper);
+        let mut random = Rng::with_seed(seed << 32 | sleeper);
         let mut late = Vec::new();
         for _ in 0..sleeps / 1_000 {
-            let wanted = Duration::from_micros(random.below(LONGEST_US));
+            let wanted = Duration::from_micros(random.u64(..LONGEST_US));
             let start = Instant::now();
             sleep(wanted).await;
             late.push(start.elapsed().checked_sub(wanted).expect("never early"));
@@ -104,16 +104,16 @@ fn sleeps_dropped_and_armed_anew_at_random_end_at_their_last_deadline() {
 }
 
 async fn arm_at_random(seed: u64) {
-    let mut random = Random::new(seed);
-    let begin = |random: &mut Random| {
-        let wanted = Duration::from_micros(random.below(5_000));
+    let mut random = Rng::with_seed(seed);
+    let begin = |random: &mut Rng| {
+        let wanted = Duration::from_micros(random.u64(..5_000));
         let start = Instant::now();
         (sleep(wanted), start, wanted)
     };
     let mut sleeps: Vec<_> = (0..200).map(|_| begin(&mut random)).collect();
     for _ in 0..scaled(20_000, 500_000) {
-        let place = random.below(sleeps.len() as u64) as usize;
-        match random.below(4) {
+        let place = random.u64(..sleeps.len() as u64) as usize;
+        match random.u64(..4) {
             // The old one is dropped, polled or not.
             0 => sleeps[place] = begin(&mut random),
             1 => {
@@ -148,7 +148,7 @@ fn an_interval_keeps_its_phase_when_ticks_are_missed() {
                 let mut ticks = interval(PERIOD);
                 let first = ticks.tick().await;
                 let mut last = first;
-                for number in 0..scaled(100, 1_000) {
+                for number in 0..scaled(100, 300) {
                     if number % 10 == 3 {
                         // The core is held up for more than three periods.
                         std::thread::sleep(PERIOD * 7 / 2);

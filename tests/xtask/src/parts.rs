@@ -15,12 +15,22 @@ pub(crate) enum Part {
     Doc,
     Test,
     Loom,
+    Stress,
 }
 
 impl Part {
     /// In the order in which they run: what fails fast comes first.
-    pub(crate) const ALL: [Self; 8] =
-        [Self::Setup, Self::Fmt, Self::Structure, Self::Clippy, Self::Features, Self::Doc, Self::Test, Self::Loom];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Setup,
+        Self::Fmt,
+        Self::Structure,
+        Self::Clippy,
+        Self::Features,
+        Self::Doc,
+        Self::Test,
+        Self::Loom,
+        Self::Stress,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -32,6 +42,7 @@ impl Part {
             Self::Doc => "doc",
             Self::Test => "test",
             Self::Loom => "loom",
+            Self::Stress => "stress",
         }
     }
 
@@ -45,6 +56,7 @@ impl Part {
             Self::Doc => "the documentation builds without warnings",
             Self::Test => "unit, documentation and end-to-end tests",
             Self::Loom => "the fabric's protocols under the model checker",
+            Self::Stress => "the fabric and the runtime on real threads, at full size",
         }
     }
 
@@ -75,6 +87,10 @@ impl Part {
                     .with("RUSTFLAGS", "--cfg loom")
                     // Other flags build everything anew: in a place of their own both stay built.
                     .with("CARGO_TARGET_DIR", "target/loom"),
+            ],
+            Self::Stress => vec![
+                Step::cargo("test --profile stress --package ipiq-suites --test fabric_* --test runtime_*")
+                    .with("IPIQ_STRESS", "full"),
             ],
         }
     }

@@ -332,13 +332,19 @@ where
 struct Delivery(Option<Runnable<Meta>>);
 
 impl Delivery {
+    /// On the home's thread. Where its loop does not run (its messages are run by hand) the task ends by T9.
     fn arrive(mut self) {
-        if let Some(runnable) = self.0.take() {
-            // [task T2]
-            // SAFETY: 1. a runnable's task is not finished, so its home lives (Proof).
-            let home = unsafe { runnable.metadata().home.as_ref() };
-            crate::executor::with_current(&*home.port, |executor| executor.enqueue(runnable));
-        }
+        let Some(runnable) = &self.0 else { return };
+        // SAFETY: 1. a runnable's task is not finished, so its home lives (Proof).
+        let home = unsafe { runnable.metadata().home.as_ref() };
+        crate::executor::with_raw(&*home.port, |executor| {
+            if core::ptr::eq(&**executor.home(), home)
+                && let Some(runnable) = self.0.take()
+            {
+                // [task T2]
+                executor.enqueue(runnable);
+            }
+        });
     }
 }
 
@@ -353,7 +359,10 @@ impl Drop for Delivery {
 /// [task T9]: ends a task that cannot reach its home.
 pub(crate) fn finish_unstarted(runnable: Runnable<Meta>) {
     let meta = runnable.metadata();
-    assert!(!meta.started.get(), "a started task's home drains until the task has ended");
+    if meta.started.get() {
+        // A panic has torn its home's loop down. Its future may be dropped there only, so it is leaked.
+        return core::mem::forget(runnable);
+    }
     // [task T9]
     meta.cancel();
     runnable.run();
@@ -395,7 +404,8 @@ where
     Fut: Future,
 {
     let meta = Meta {
-        home: NonNull::from(&**home),
+        // Not from a reference: T4 makes a count of it.
+        home: NonNull::new(Arc::as_ptr(home).cast_mut()).expect("an `Arc` is not null"),
         abort: AtomicBool::new(false),
         waker: AtomicWaker::new(),
         started: Cell::new(false),
@@ -432,5 +442,17 @@ where
 {
     let (runnable, handle) = build(home, Stage::<Init, Fut>::Unstarted(init));
     runnable.schedule();
+    handle
+}
+
+/// [task T9]: a task that is cancelled without ever being sent to `home`.
+pub(crate) fn refuse<Init, Fut>(home: &Arc<Home>, init: Init) -> JoinHandle<Fut::Output>
+where
+    Init: FnOnce() -> Fut + Send + 'static,
+    Fut: Future + 'static,
+    Fut::Output: Send,
+{
+    let (runnable, handle) = build(home, Stage::<Init, Fut>::Unstarted(init));
+    finish_unstarted(runnable);
     handle
 }
