@@ -39,7 +39,7 @@ pub struct RuntimeInfo {
 
 /// A set of cores that run tasks.
 ///
-/// A process may have several; each that is pinned uses the same CPUs unless [`Placement::Fixed`](crate::Placement::Fixed) keeps
+/// A process may have several; each that is pinned uses the same CPUs unless [`Placement::Fixed`] keeps
 /// them apart.
 ///
 /// Dropping it stops it: every core drops its tasks, on its own thread, and ends; the drop returns when all have. Awaiting
