@@ -131,11 +131,6 @@ impl Remote {
         self.lifecycle.stop();
         (0..self.cores()).map(CoreId::new).for_each(|core| self.fabric().nudge(core));
     }
-
-    /// Counts a core that was never run as ended, so that the others can end without it.
-    pub fn skip(&self) {
-        self.lifecycle.skip();
-    }
 }
 
 /// The value of a closure that runs on a core, awaited from any thread.
