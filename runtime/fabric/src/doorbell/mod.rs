@@ -47,15 +47,39 @@ pub(crate) enum Rung {
     Gone,
 }
 
+/// What a core can be asked for beside the messages in its rings: one bit of its `asked` word each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Ask {
+    /// Look at the pending handlers and the mailbox.
+    Handlers = 1 << 0,
+    /// Look at the own row of the scoreboard.
+    Shootdown = 1 << 1,
+    /// Stop at the next safe point.
+    Stop = 1 << 2,
+}
+
+impl Ask {
+    /// Served in every drain, nested ones included: those who asked may be waiting in one.
+    pub(crate) const IN_DRAINS: u64 = Self::Handlers as u64 | Self::Shootdown as u64;
+    /// Served by the outermost loop alone, between polls.
+    pub(crate) const AT_SAFE_POINTS: u64 = Self::Stop as u64;
+}
+
 /// One target's doorbell.
 pub(crate) struct Doorbell {
     state: AtomicU32,
+    asked: AtomicU64,
     pending: [AtomicU64; WORDS],
 }
 
 impl Doorbell {
     pub(crate) fn new() -> Self {
-        Self { state: AtomicU32::new(State::Awake as u32), pending: core::array::from_fn(|_| AtomicU64::new(0)) }
+        Self {
+            state: AtomicU32::new(State::Awake as u32),
+            asked: AtomicU64::new(0),
+            pending: core::array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 
     #[inline(always)]
@@ -118,6 +142,26 @@ impl Doorbell {
             fence(Ordering::SeqCst);
         }
         self.claim_kick()
+    }
+
+    /// A1, by any thread, after writing down what is asked for.
+    pub(crate) fn ask(&self, what: Ask) -> Rung {
+        // [doorbell A1] always an RMW, never "set already, so skip": the bit read as set may just have been taken, by a target that
+        // did not see the request. Release: who takes the bit sees the request.
+        self.asked.fetch_or(what as u64, Ordering::Release);
+        self.ring_foreign()
+    }
+
+    /// Which of `mask` is asked for; a hint.
+    #[inline(always)]
+    pub(crate) fn is_asked(&self, mask: u64) -> bool {
+        self.asked.load(Ordering::Relaxed) & mask != 0
+    }
+
+    /// A2: takes what of `mask` is asked for.
+    pub(crate) fn take_asked(&self, mask: u64) -> u64 {
+        // [doorbell A2] acquire pairs with A1's release.
+        self.asked.fetch_and(!mask, Ordering::Acquire) & mask
     }
 
     /// The sources whose bit is set, 64 per word.

@@ -1,0 +1,160 @@
+//! The inbox: messages run here.
+
+use core::cell::Cell;
+
+use super::Core;
+use crate::core_set::bits;
+use crate::doorbell::{Rung, light_fence};
+use crate::overflow::Link;
+use crate::ring::Consumer;
+use crate::sync::{Arc, mutant};
+use crate::{CoreId, Message};
+
+/// Empty passes after which a source's pending bit is cleared ([doorbell R2](crate::doorbell#steps)).
+///
+/// The model checker gets small figures: every step within few passes.
+const QUIET_PASSES: u16 = if cfg!(loom) { 1 } else { 1024 };
+/// Ticks between two sweeps ([doorbell R3](crate::doorbell#steps)).
+const SWEEP_TICKS: u64 = if cfg!(loom) { 2 } else { 64 };
+
+impl Core {
+    /// One tick's look at the inbox: *runs messages*, at most `budget` of each source. Returns how many ran.
+    ///
+    /// Looks at the rings whose pending bit is set; at every ring each 64th tick.
+    #[inline(always)]
+    pub fn drain(&self, budget: u32) -> usize {
+        let tick = self.tick.get().wrapping_add(1);
+        self.tick.set(tick);
+        self.own().counts.ticks.add(1);
+        self.serve_asked();
+        if tick.is_multiple_of(SWEEP_TICKS) {
+            // [doorbell R3]
+            return self.drain_all(budget);
+        }
+        let mut ran = 0;
+        for word in 0..self.shared.cores.len().div_ceil(64) {
+            // [doorbell R1]
+            for bit in bits(self.own().doorbell.pending(word)) {
+                ran += self.drain_source(CoreId::new(word * 64 + bit), budget);
+            }
+        }
+        ran
+    }
+
+    /// As [`drain`](Self::drain), from every ring there is.
+    pub fn drain_all(&self, budget: u32) -> usize {
+        self.serve_asked();
+        (0..self.cores())
+            .map(CoreId::new)
+            .filter(|&source| self.shared.has_link(source, self.id))
+            .map(|source| self.drain_source(source, budget))
+            .sum()
+    }
+
+    /// *Runs messages* of threads that are no core, at most `budget`. Returns how many ran.
+    #[inline(always)]
+    pub fn drain_foreign(&self, budget: u32) -> usize {
+        let injector = &self.own().injector;
+        if injector.is_empty() {
+            return 0;
+        }
+        let mut ran = 0;
+        while ran < budget
+            && let Some(message) = injector.pop()
+        {
+            ran += 1;
+            self.run(message, self.id);
+        }
+        self.own().counts.foreign_received.add(u64::from(ran));
+        ran as usize
+    }
+
+    #[inline(always)]
+    pub(super) fn incoming(&self, source: CoreId) -> Option<&(Consumer<Message>, Arc<Link>)> {
+        match self.incoming[source.index()].end.get() {
+            Some(end) => Some(end),
+            None => self.meet(source),
+        }
+    }
+
+    #[cold]
+    fn meet(&self, source: CoreId) -> Option<&(Consumer<Message>, Arc<Link>)> {
+        let link = self.shared.link(source, self.id)?;
+        Some(self.incoming[source.index()].end.get_or_init(|| {
+            // SAFETY: 1. each core has one `Incoming` per source, and makes its consumer once.
+            let consumer = unsafe { Consumer::new(link.ring.clone()) };
+            (consumer, link)
+        }))
+    }
+
+    #[inline(always)]
+    fn drain_source(&self, source: CoreId, budget: u32) -> usize {
+        let Some((consumer, link)) = self.incoming(source) else {
+            return 0;
+        };
+        let quiet = &self.incoming[source.index()].quiet;
+        if consumer.is_empty() {
+            let passes = quiet.get().saturating_add(1);
+            quiet.set(passes);
+            if passes == QUIET_PASSES {
+                // [doorbell R2]
+                self.own().doorbell.quiet(source);
+            }
+            return 0;
+        }
+        quiet.set(0);
+        let mut ran = 0;
+        while ran < budget
+            && let Some((message, _running)) = consumer.pop()
+        {
+            ran += 1;
+            self.run(message, source);
+        }
+        link.received.add(u64::from(ran));
+        consumer.publish();
+        if !mutant!("overflow-no-wanted-fence") {
+            // [overflow W1]
+            light_fence(self.shared.fence);
+        }
+        if link.take_wanted() {
+            self.give_space(source);
+        }
+        ran as usize
+    }
+
+    /// [overflow W2]
+    #[cold]
+    fn give_space(&self, source: CoreId) {
+        if self.shared.core(source).doorbell.claim_kick() == Rung::Kick && !mutant!("overflow-no-kick") {
+            self.port().kick(source);
+        }
+    }
+
+    #[inline(always)]
+    fn run(&self, message: Message, source: CoreId) {
+        let depth = self.nesting.get() + 1;
+        self.nesting.set(depth);
+        if depth > 1 && u64::from(depth) > self.own().counts.max_nesting.get() {
+            let counter = &self.own().counts.max_nesting;
+            counter.add(u64::from(depth) - counter.get());
+        }
+        let _nested = Nested(&self.nesting);
+        message.run(self, source);
+    }
+
+    /// How many functions of messages are on this thread's stack right now.
+    #[must_use]
+    pub fn nesting(&self) -> u32 {
+        self.nesting.get()
+    }
+}
+
+/// Counts one function off the stack, also when it unwinds.
+struct Nested<'a>(&'a Cell<u32>);
+
+impl Drop for Nested<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

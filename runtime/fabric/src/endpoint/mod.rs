@@ -1,0 +1,158 @@
+//! A core's endpoint: its sends, its inbox, its sleep.
+
+mod asked;
+mod departure;
+mod error;
+mod executed;
+mod flush;
+mod inbox;
+mod send;
+mod sleep;
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::sync::Arc as StdArc;
+use core::cell::{Cell, OnceCell};
+use core::fmt;
+use core::marker::PhantomData;
+
+use crate::block::{BlockList, BlockPool};
+use crate::doorbell::State;
+use crate::fabric::{CoreShared, Shared};
+use crate::overflow::{Link, Outgoing};
+use crate::port::Port;
+use crate::ring::{Consumer, Producer};
+use crate::sync::Arc;
+use crate::{CoreId, MAX_CORES, Message};
+
+pub use error::{Gone, SendError};
+pub use executed::Sequence;
+
+/// Messages of one source that a waiting core runs before it looks again at what it waits for.
+const WAIT_BUDGET: u32 = 64;
+
+/// A target's end of one direction.
+#[derive(Default)]
+struct Incoming {
+    end: OnceCell<(Consumer<Message>, Arc<Link>)>,
+    /// Passes in a row that found the ring empty.
+    quiet: Cell<u16>,
+}
+
+/// One core's endpoint in its [`Fabric`](crate::Fabric). It stays on the thread that entered.
+///
+/// Every method runs on that thread. Methods that *run messages* say so: a message's function may call any method of
+/// its core again. Dropping the endpoint leaves the fabric (flush until [`has_overflow`](Core::has_overflow) says no
+/// before, or what is listed is discarded, answers to calls included): what was sent to it is discarded on this thread, and later
+/// sends get [`Gone`].
+pub struct Core {
+    id: CoreId,
+    shared: StdArc<Shared>,
+    outgoing: Box<[Outgoing]>,
+    incoming: Box<[Incoming]>,
+    /// Targets that the next flush must look at.
+    attention: [Cell<u64>; MAX_CORES / 64],
+    /// Emptied blocks to send home, by home.
+    homeward: Box<[Cell<Option<BlockList>>]>,
+    blocks: Rc<BlockPool>,
+    /// Departures of cores that this one has acted on.
+    departures: Cell<u64>,
+    closing: Cell<bool>,
+    tick: Cell<u64>,
+    nesting: Cell<u32>,
+    not_send: PhantomData<*const ()>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    pub(crate) fn new(shared: StdArc<Shared>, id: CoreId) -> Self {
+        let cores = shared.cores.len();
+        Self {
+            id,
+            outgoing: (0..cores).map(|_| Outgoing::default()).collect(),
+            incoming: (0..cores).map(|_| Incoming::default()).collect(),
+            attention: core::array::from_fn(|_| Cell::new(0)),
+            homeward: (0..cores).map(|_| Cell::new(None)).collect(),
+            blocks: Rc::default(),
+            departures: Cell::new(0),
+            closing: Cell::new(false),
+            tick: Cell::new(0),
+            nesting: Cell::new(0),
+            shared,
+            not_send: PhantomData,
+        }
+    }
+
+    /// This core's id.
+    #[must_use]
+    #[inline(always)]
+    pub fn id(&self) -> CoreId {
+        self.id
+    }
+
+    /// How many cores the fabric has.
+    #[must_use]
+    pub fn cores(&self) -> usize {
+        self.shared.cores.len()
+    }
+
+    /// The machine.
+    #[must_use]
+    #[inline(always)]
+    pub fn port(&self) -> &dyn Port {
+        &*self.shared.port
+    }
+
+    pub(crate) fn is_of(&self, shared: &StdArc<Shared>) -> bool {
+        StdArc::ptr_eq(&self.shared, shared)
+    }
+
+    #[inline(always)]
+    pub(crate) fn blocks(&self) -> &Rc<BlockPool> {
+        &self.blocks
+    }
+
+    #[inline(always)]
+    fn own(&self) -> &CoreShared {
+        self.shared.core(self.id)
+    }
+
+    #[inline(always)]
+    fn out(&self, target: CoreId) -> &Outgoing {
+        &self.outgoing[target.index()]
+    }
+
+    #[inline(always)]
+    fn end(&self, target: CoreId) -> &(Producer<Message>, Arc<Link>) {
+        self.out(target).end(|| self.shared.make_link(self.id, target))
+    }
+
+    fn attend(&self, target: CoreId) {
+        let word = &self.attention[target.index() / 64];
+        word.set(word.get() | 1 << (target.index() % 64));
+    }
+
+    #[inline(always)]
+    fn is_gone(&self, target: CoreId) -> bool {
+        matches!(self.shared.core(target).doorbell.state(), State::Gone | State::Drained)
+    }
+}
+
+impl Core {
+    /// From now on requests of other cores' calls are answered with "gone" instead of being run.
+    pub fn close(&self) {
+        self.closing.set(true);
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+}
