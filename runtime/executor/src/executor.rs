@@ -8,8 +8,8 @@ use core::fmt;
 use core::future::Future;
 
 use async_task::Runnable;
+use ipiq_fabric::Core;
 use ipiq_fabric::port::{Clock, Port};
-use ipiq_fabric::{Core, contain};
 
 use crate::core_loop::{Lifecycle, Spin, SpinPolicy};
 use crate::remote::Remote;
@@ -129,7 +129,11 @@ impl Executor {
         // [loop E1]
         self.core.close();
         self.queue.borrow().iter().for_each(|runnable| runnable.metadata().cancel());
-        self.tasks.abort_all();
+        // Waking runs nothing: it only queues.
+        self.tasks.for_each(|task| {
+            task.cancel();
+            self.wake(task);
+        });
     }
 
     pub(crate) fn has_runnable(&self) -> bool {
@@ -143,10 +147,7 @@ impl Executor {
         while polled < budget {
             let Some(runnable) = self.queue.borrow_mut().pop_front() else { break };
             polled += 1;
-            // What still panics here is the destructor of an output that nobody wanted, or a waker's.
-            contain(|| {
-                runnable.run();
-            });
+            self.poll(runnable);
         }
         self.polls.set(self.polls.get() + u64::from(polled));
         polled
@@ -163,7 +164,13 @@ impl Executor {
 
 impl Drop for Executor {
     fn drop(&mut self) {
-        // Only a loop that a panic has torn down leaves tasks behind. They, and wakers of them, go on following their home.
+        // After a loop that ended by itself there is nothing left.
+        let entered = self.core.port().current().is_null().then(|| self.enter());
+        self.cancel_all();
+        while self.run_tasks(u32::MAX) > 0 {}
+        drop(entered);
+        // Only where another executor's loop is running on this thread are tasks left. They, and wakers of them, go on following
+        // their home.
         if self.tasks.len() > 0 {
             core::mem::forget(self.home.clone());
         }
@@ -190,11 +197,6 @@ pub fn with_current<P: Port + ?Sized, R>(port: &P, f: impl FnOnce(&Executor) -> 
     // SAFETY: 1. a port returns what was stored on this thread, and only `enter` stores: an executor that lives until
     // its guard stores null. 2. the reference ends with `f`, on the same thread, inside the guard's scope.
     Some(f(unsafe { &*slot }))
-}
-
-#[inline(always)]
-pub(crate) fn with_raw(port: &dyn Port, f: impl FnOnce(&Executor)) {
-    with_current(port, f);
 }
 
 /// Runs `f` with the executor of a task's home, on the home's thread.

@@ -6,9 +6,9 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::thread::ThreadId;
 
 use ipiq_executor::{Executor, Remote, SpinPolicy};
 use ipiq_fabric::port::{Clock, FenceKind, Idle, Port};
@@ -77,17 +77,17 @@ fn a_task_whose_home_does_not_run_is_cancelled_and_never_polled_on_another_core(
     assert!(error.is_cancelled());
 }
 
-struct Witness(Arc<AtomicBool>, PhantomData<Rc<()>>);
+struct Witness(Arc<Mutex<Vec<ThreadId>>>, PhantomData<Rc<()>>);
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.lock().expect("not poisoned").push(std::thread::current().id());
     }
 }
 
 #[test]
-fn a_future_whose_loop_was_torn_down_is_not_dropped_by_the_thread_that_wakes_it() {
-    let (kept, dropped) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
+fn a_future_whose_loop_was_torn_down_is_dropped_by_its_home_and_not_by_the_thread_that_wakes_it() {
+    let (kept, dropped) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Vec::new())));
     let executor = executor();
     drop(executor.spawn({
         let (kept, fabric) = (kept.clone(), executor.remote().fabric().clone());
@@ -103,7 +103,16 @@ fn a_future_whose_loop_was_torn_down_is_not_dropped_by_the_thread_that_wakes_it(
     drop(executor);
     let waker: Waker = kept.lock().expect("not poisoned").take().expect("the task was polled");
     std::thread::spawn(move || waker.wake()).join().expect("no panic");
-    assert!(!dropped.load(Ordering::Relaxed));
+    assert_eq!(*dropped.lock().expect("not poisoned"), [std::thread::current().id()]);
+}
+
+#[test]
+fn tasks_of_an_executor_that_never_ran_are_cancelled() {
+    let idle = executor();
+    let mut join = idle.spawn(async { 1 });
+    drop(idle);
+    let outcome = Future::poll(std::pin::pin!(&mut join), &mut Context::from_waker(Waker::noop()));
+    assert!(matches!(outcome, Poll::Ready(Err(error)) if error.is_cancelled()));
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub(crate) enum Rung {
 
 /// What a core can be asked for beside the messages in its rings: one bit of its `asked` word each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code)]
 #[repr(u64)]
 pub(crate) enum Ask {
     /// Look at the pending handlers and the mailbox.
@@ -59,6 +60,7 @@ pub(crate) enum Ask {
     Stop = 1 << 2,
 }
 
+#[allow(dead_code)]
 impl Ask {
     /// Served in every drain, nested ones included: those who asked may be waiting in one.
     pub(crate) const IN_DRAINS: u64 = Self::Handlers as u64 | Self::Shootdown as u64;
@@ -145,6 +147,7 @@ impl Doorbell {
     }
 
     /// A1, by any thread, after writing down what is asked for.
+    #[allow(dead_code)]
     pub(crate) fn ask(&self, what: Ask) -> Rung {
         // [doorbell A1] always an RMW, never "set already, so skip": the bit read as set may just have been taken, by a target that
         // did not see the request. Release: who takes the bit sees the request.
