@@ -18,6 +18,7 @@ extern crate std;
 mod call;
 pub mod core_loop;
 mod executor;
+mod prefetch;
 mod remote;
 pub mod task;
 pub mod time;
