@@ -145,7 +145,7 @@ impl Executor {
         !self.queue.borrow().is_empty()
     }
 
-    /// Polls up to `budget` tasks. Returns how many it polled.
+    /// Polls up to `budget` tasks, fewer if something waits for a safe point. Returns how many it polled.
     #[inline(always)]
     pub(crate) fn run_tasks(&self, budget: u32) -> u32 {
         let mut polled = 0;
@@ -153,6 +153,9 @@ impl Executor {
             let Some(runnable) = self.next_runnable() else { break };
             polled += 1;
             self.poll(runnable);
+            if self.core.wants_safe_point() {
+                break;
+            }
         }
         self.polls.set(self.polls.get() + u64::from(polled));
         polled

@@ -528,3 +528,48 @@ fn a_message_between_two_cores_that_leave_is_dropped_whoever_leaves_first() {
         assert_eq!(Arc::strong_count(&token), 1, "while the fabric lives");
     }
 }
+
+fn safe_point(core: &Core) {
+    // SAFETY: 1. and 2. the test itself is the loop, and holds nothing of a message.
+    unsafe { core.safe_point() };
+}
+
+#[test]
+fn what_is_put_off_in_a_message_runs_at_the_next_safe_point_and_what_that_puts_off_at_the_one_after() {
+    let (_fabric, cores) = cores(2, 4);
+    let ran = Arc::new(AtomicUsize::new(0));
+    let seen = ran.clone();
+    cores[0]
+        .try_send(B, move |core, _| {
+            core.at_safe_point(move |here| {
+                assert_eq!(here.core().nesting(), 0);
+                bump(&seen);
+                let again = seen.clone();
+                here.core().at_safe_point(move |_| bump(&again));
+                panic!("of what was put off: reaches nobody");
+            });
+        })
+        .expect("space");
+    cores[1].drain(64);
+    assert_eq!(ran.load(Ordering::Relaxed), 0);
+    assert!(cores[1].wants_safe_point());
+    assert!(cores[1].arm(|| true).is_none(), "it must not sleep before");
+    safe_point(&cores[1]);
+    assert_eq!(ran.load(Ordering::Relaxed), 1);
+    safe_point(&cores[1]);
+    assert_eq!(ran.load(Ordering::Relaxed), 2);
+    assert!(!cores[1].wants_safe_point());
+}
+
+#[test]
+fn what_is_put_off_on_a_core_that_leaves_is_dropped_and_not_run() {
+    let (_fabric, mut cores) = cores(1, 4);
+    let token = Arc::new(());
+    let held = token.clone();
+    cores[0].at_safe_point(move |_| {
+        let _held = held;
+        panic!("ran");
+    });
+    cores.clear();
+    assert_eq!(Arc::strong_count(&token), 1);
+}

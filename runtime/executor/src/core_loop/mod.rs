@@ -93,9 +93,13 @@ impl Executor {
         self.shut_down();
     }
 
-    /// [loop L1] to [loop L3]. Returns how much was done.
+    /// [loop L1] to [loop L3]. Returns how much was done. Called by the loop alone: nothing else is on the stack.
     #[inline(always)]
     fn work(&self) -> usize {
+        // [loop L0]
+        // SAFETY: 1. `run` is entered once per thread (`enter`), and calls this, itself or by `shut_down`, outside of polls and
+        // drains. 2. the loop holds no reference from a task or a message.
+        unsafe { self.core().safe_point() };
         // [loop L1]
         let messages = self.core().drain(MESSAGE_BUDGET) + self.core().drain_foreign(FOREIGN_BUDGET);
         // [loop L2]
@@ -159,7 +163,7 @@ impl Executor {
         }
     }
 
-    /// [loop L1] to [loop L3], while others may need the CPU. `turn` counts rounds without work.
+    /// [loop L0] to [loop L3], while others may need the CPU. `turn` counts rounds without work.
     fn serve(&self, turn: &mut u32) {
         if self.work() > 0 {
             *turn = 0;

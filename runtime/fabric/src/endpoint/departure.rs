@@ -49,6 +49,7 @@ impl Drop for Core {
     fn drop(&mut self) {
         let shared = self.shared.clone();
         let own = shared.core(self.id);
+        self.drop_deferred();
         let others = || (0..shared.cores.len()).map(CoreId::new).filter(|&other| other != self.id);
         // [doorbell G1]
         own.doorbell.leave(&*shared.port, shared.fence);

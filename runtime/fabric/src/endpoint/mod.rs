@@ -6,6 +6,7 @@ mod error;
 mod executed;
 mod flush;
 mod inbox;
+mod safe_point;
 mod send;
 mod sleep;
 
@@ -27,6 +28,7 @@ use crate::{CoreId, MAX_CORES, Message};
 
 pub use error::{Gone, SendError};
 pub use executed::Sequence;
+pub use safe_point::SafePoint;
 
 /// Messages of one source that a waiting core runs before it looks again at what it waits for.
 const WAIT_BUDGET: u32 = 64;
@@ -60,6 +62,7 @@ pub struct Core {
     closing: Cell<bool>,
     tick: Cell<u64>,
     nesting: Cell<u32>,
+    deferred: safe_point::Deferred,
     not_send: PhantomData<*const ()>,
 }
 
@@ -83,6 +86,7 @@ impl Core {
             closing: Cell::new(false),
             tick: Cell::new(0),
             nesting: Cell::new(0),
+            deferred: safe_point::Deferred::default(),
             shared,
             not_send: PhantomData,
         }
