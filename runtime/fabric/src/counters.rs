@@ -15,6 +15,12 @@ pub struct CoreCounters {
     pub foreign_received: u64,
     /// The deepest nesting of message functions.
     pub max_nesting: u64,
+    /// Runs of registered handlers.
+    pub handlers_run: u64,
+    /// Runs of registered handlers that panicked.
+    pub handler_panics: u64,
+    /// Times a sender found this core's mailbox full; each counts once however long it waited.
+    pub mailbox_full: u64,
 }
 
 /// What is counted of one source and target.

@@ -7,6 +7,7 @@ use core::fmt;
 
 use crate::doorbell::{Doorbell, Rung, State};
 use crate::endpoint::Core;
+use crate::handlers;
 use crate::overflow::Link;
 use crate::port::{FenceKind, Port};
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Counter, Injector, Ordering, Padded};
@@ -57,6 +58,8 @@ pub(crate) struct CoreShared {
     pub(crate) doorbell: Padded<Doorbell>,
     pub(crate) injector: Padded<Injector<Message>>,
     pub(crate) counts: Padded<OwnCounters>,
+    pub(crate) handlers: handlers::Inbox,
+    pub(crate) handler_counts: Padded<handlers::Counts>,
 }
 
 /// Counted by the core itself.
@@ -75,6 +78,11 @@ pub(crate) struct Shared {
     pub(crate) cores: Box<[CoreShared]>,
     /// How many cores have left.
     pub(crate) departures: AtomicU64,
+    pub(crate) handlers: handlers::Table,
+    /// Unregistrations that nobody waits for.
+    pub(crate) orphans: Injector<handlers::Retired>,
+    /// How many bells were made.
+    pub(crate) bells: AtomicU64,
     /// `links[target * cores + source]`, null until the pair first talks.
     links: Box<[AtomicPtr<Link>]>,
     config: Config,
@@ -115,6 +123,11 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn core(&self, core: CoreId) -> &CoreShared {
         &self.cores[core.index()]
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_gone(&self, core: CoreId) -> bool {
+        matches!(self.core(core).doorbell.state(), State::Gone | State::Drained)
     }
 }
 
@@ -160,18 +173,31 @@ impl Fabric {
             doorbell: Padded(Doorbell::new()),
             injector: Padded(Injector::new()),
             counts: Padded::default(),
+            handlers: handlers::Inbox::new(),
+            handler_counts: Padded::default(),
         };
         let shared = StdArc::new(Shared {
             fence: port.fence_kind(),
             port,
             cores: (0..cores).map(core).collect(),
             departures: AtomicU64::new(0),
+            handlers: handlers::Table::new(),
+            orphans: Injector::new(),
+            bells: AtomicU64::new(0),
             links: (0..cores * cores).map(|_| AtomicPtr::new(core::ptr::null_mut())).collect(),
             config,
         });
         let seats =
             (0..cores).map(|index| Seat { shared: shared.clone(), id: CoreId::new(index), entered: false }).collect();
         Ok((Self { shared }, seats))
+    }
+
+    pub(crate) fn of(shared: StdArc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    pub(crate) fn shared(&self) -> &StdArc<Shared> {
+        &self.shared
     }
 
     /// How many cores it has.
@@ -252,12 +278,16 @@ impl Fabric {
     #[must_use]
     pub fn core_counters(&self, core: CoreId) -> CoreCounters {
         let counts = &self.shared.core(core).counts;
+        let handlers = &self.shared.core(core).handler_counts;
         CoreCounters {
             ticks: counts.ticks.get(),
             parked: counts.parked.get(),
             park_refused: counts.park_refused.get(),
             foreign_received: counts.foreign_received.get(),
             max_nesting: counts.max_nesting.get(),
+            handlers_run: handlers.run.get(),
+            handler_panics: handlers.panics.get(),
+            mailbox_full: handlers.mailbox_full.get(),
         }
     }
 

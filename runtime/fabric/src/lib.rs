@@ -10,6 +10,7 @@
 //! | [`doorbell`] | a kick only when the target would not look by itself |
 //! | [`overflow`] | what happens when a ring is full |
 //! | [`call`] | run a closure on another core and get its value back |
+//! | [`handlers`] | functions that a core runs when triggered, without a message; a mailbox of functions that several cores run; bells |
 //!
 //! ```
 //! use std::sync::Arc;
@@ -63,6 +64,7 @@ mod counters;
 pub mod doorbell;
 mod endpoint;
 mod fabric;
+pub mod handlers;
 mod message;
 #[doc(hidden)]
 pub mod overflow;

@@ -5,6 +5,7 @@
 #[cfg(not(loom))]
 mod machine {
     pub(crate) use alloc::sync::Arc;
+    pub(crate) use atomic_waker::AtomicWaker;
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
     pub(crate) use crossbeam_queue::SegQueue as Injector;
 
@@ -20,6 +21,11 @@ mod machine {
         pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
             f(self.0.get())
         }
+
+        #[inline(always)]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
     }
 }
 
@@ -31,6 +37,26 @@ mod machine {
 
     /// The model checker reorders memory itself; the compiler's part is void there.
     pub(crate) fn compiler_fence(_order: Ordering) {}
+
+    /// One waker that any thread may use and one at a time replaces: a wake that misses it comes before what its owner reads next.
+    pub(crate) struct AtomicWaker(loom::sync::Mutex<Option<core::task::Waker>>);
+
+    impl AtomicWaker {
+        pub(crate) fn new() -> Self {
+            Self(loom::sync::Mutex::new(None))
+        }
+
+        pub(crate) fn register(&self, waker: &core::task::Waker) {
+            *self.0.lock().expect("not poisoned") = Some(waker.clone());
+        }
+
+        pub(crate) fn wake(&self) {
+            let waker = self.0.lock().expect("not poisoned").take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
 
     /// An unbounded queue from any thread, as weak as its callers may assume: a look may miss a push that nothing orders before it.
     pub(crate) struct Injector<T> {
@@ -75,7 +101,7 @@ pub(crate) mod checker {
 
 pub(crate) use machine::*;
 
-/// A count written by one core and read by anyone: plain loads and stores, never part of a protocol.
+/// A count that anyone may read, written by one core with plain loads and stores; never part of a protocol.
 ///
 /// Never one of the model checker's, so that counting does not multiply its states.
 #[derive(Default)]
@@ -88,6 +114,11 @@ impl Counter {
     pub(crate) fn add(&self, n: u64) {
         let value = self.0.load(Ordering::Relaxed);
         self.0.store(value.wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Adds `n`, from any thread, if every other addition is made so too.
+    pub(crate) fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {

@@ -34,6 +34,10 @@ impl Handle {
         Self { remote }
     }
 
+    pub(crate) fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
     /// Spawns a task on `core`, as [`spawn_on`](crate::spawn_on) does. Never waits. Once the runtime has stopped the task ends at
     /// once, cancelled.
     ///

@@ -16,7 +16,7 @@ impl Core {
     fn serve_taken(&self) {
         let taken = self.own().doorbell.take_asked(Ask::IN_DRAINS);
         if taken & Ask::Handlers as u64 != 0 {
-            // handlers
+            self.serve_handlers();
         }
         if taken & Ask::Shootdown as u64 != 0 {
             // shootdown

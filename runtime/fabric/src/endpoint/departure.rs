@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::Core;
 use crate::doorbell::{Rung, State};
+use crate::handlers;
 use crate::ring::Consumer;
 use crate::sync::{Ordering, mutant};
 use crate::{CoreId, Message};
@@ -54,6 +55,7 @@ impl Drop for Core {
         // [doorbell G1]
         own.doorbell.leave(&*shared.port, shared.fence);
         while own.injector.pop().is_some() {}
+        handlers::leave(&shared, self.id);
         // [doorbell G3]
         for source in others().filter(|&source| self.is_gone(source)) {
             if let Some((consumer, _)) = self.incoming(source) {
@@ -75,6 +77,9 @@ impl Drop for Core {
         for target in others() {
             // [doorbell G3]
             if self.is_gone(target) { self.take_back(target) } else { self.give_up(target) }
+        }
+        if others().all(|other| self.is_gone(other)) {
+            handlers::all_have_left(&shared);
         }
     }
 }

@@ -18,8 +18,8 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::block::{BlockList, BlockPool};
-use crate::doorbell::State;
 use crate::fabric::{CoreShared, Shared};
+use crate::handlers::Local;
 use crate::overflow::{Link, Outgoing};
 use crate::port::Port;
 use crate::ring::{Consumer, Producer};
@@ -63,6 +63,7 @@ pub struct Core {
     tick: Cell<u64>,
     nesting: Cell<u32>,
     deferred: safe_point::Deferred,
+    pub(crate) handlers: Local,
     not_send: PhantomData<*const ()>,
 }
 
@@ -87,6 +88,7 @@ impl Core {
             tick: Cell::new(0),
             nesting: Cell::new(0),
             deferred: safe_point::Deferred::default(),
+            handlers: Local::default(),
             shared,
             not_send: PhantomData,
         }
@@ -110,6 +112,11 @@ impl Core {
     #[inline(always)]
     pub fn port(&self) -> &dyn Port {
         &*self.shared.port
+    }
+
+    #[inline(always)]
+    pub(crate) fn shared(&self) -> &StdArc<Shared> {
+        &self.shared
     }
 
     pub(crate) fn is_of(&self, shared: &StdArc<Shared>) -> bool {
@@ -143,7 +150,7 @@ impl Core {
 
     #[inline(always)]
     fn is_gone(&self, target: CoreId) -> bool {
-        matches!(self.shared.core(target).doorbell.state(), State::Gone | State::Drained)
+        self.shared.is_gone(target)
     }
 }
 

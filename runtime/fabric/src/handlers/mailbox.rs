@@ -1,0 +1,473 @@
+//! The mailbox: functions that several cores run while the sender waits.
+
+use alloc::sync::Arc as StdArc;
+use core::cell::Cell;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::ptr::NonNull;
+use core::task::{Context, Poll};
+
+use super::serve::{MAILBOX, ask, set_pending};
+use crate::call::CallError;
+use crate::doorbell::Rung;
+use crate::fabric::Shared;
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicWaker, Ordering, Padded, UnsafeCell, mutant, relaxed_if};
+use crate::unwind::{catch, contain};
+use crate::{Core, CoreId, CoreSet, PanicPayload};
+
+/// Descriptors that wait for one core.
+const PLACES: usize = if cfg!(loom) { 1 } else { 8 };
+/// Messages of one source that a waiting core runs before it looks again at what it waits for.
+const WAIT_BUDGET: u32 = 64;
+
+/// One core's mailbox: one line.
+pub(crate) struct Mailbox {
+    places: [AtomicPtr<Header>; PLACES],
+}
+
+impl Mailbox {
+    pub(super) fn new() -> Self {
+        Self { places: core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut())) }
+    }
+
+    /// M2: the place that it lies in, if one was free.
+    fn put(&self, message: NonNull<Header>) -> Option<usize> {
+        self.places.iter().position(|place| {
+            let null = core::ptr::null_mut();
+            // [handlers M2] release: who takes it sees the descriptor, and what the sender wrote before.
+            let release = relaxed_if(mutant!("handlers-put-relaxed"), Ordering::Release);
+            place.load(Ordering::Relaxed).is_null()
+                && place.compare_exchange(null, message.as_ptr(), release, Ordering::Relaxed).is_ok()
+        })
+    }
+
+    /// M3's second half: whether it still lay there.
+    fn withdraw(&self, place: usize, message: NonNull<Header>) -> bool {
+        let null = core::ptr::null_mut();
+        self.places[place].compare_exchange(message.as_ptr(), null, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// M4's first half.
+    fn take(&self, place: usize) -> Option<NonNull<Header>> {
+        let place = &self.places[place];
+        if place.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        // [handlers M4] acquire, with M2's release. An exchange: of a core that leaves, the sender may take it too.
+        NonNull::new(place.swap(core::ptr::null_mut(), Ordering::Acquire))
+    }
+}
+
+/// What a mailbox points to: the beginning of a [`Descriptor`] whose function's type only `answer` knows.
+struct Header {
+    /// Runs the function on the core, if there is one, and answers. The descriptor may be gone when it returns.
+    ///
+    /// # Safety
+    ///
+    /// 1. The header is at the beginning of a descriptor of this function's type, made for this kind of answer. 2. The caller has taken
+    ///    it out of a mailbox: it answers once per target.
+    answer: unsafe fn(NonNull<Self>, Option<&Core>),
+}
+
+#[repr(C)]
+struct Descriptor<F> {
+    header: Header,
+    tally: Tally,
+    function: F,
+}
+
+/// Who has not answered, and with what the others have.
+struct Tally {
+    /// Targets that have not answered; above, those that have without running the function.
+    left: AtomicU64,
+    panicked: AtomicBool,
+    /// The first panic.
+    panic: UnsafeCell<Option<PanicPayload>>,
+    /// The sender's, if it is a future.
+    waker: AtomicWaker,
+}
+
+const SKIPPED: u64 = 1 << 32;
+
+// SAFETY: 1. `panic` is written by the one who set `panicked` first, and read after everyone has answered.
+unsafe impl Sync for Tally {}
+
+impl Tally {
+    fn new(targets: usize) -> Self {
+        Self {
+            // [handlers M1]
+            left: AtomicU64::new(targets as u64),
+            panicked: AtomicBool::new(false),
+            panic: UnsafeCell::new(None),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Runs `function`; the first panic of all cores is kept.
+    fn run<F: Fn(&Core)>(&self, core: &Core, function: &F) {
+        if let Err(payload) = catch(|| function(core)) {
+            if self.panicked.swap(true, Ordering::Relaxed) {
+                contain(|| drop(payload));
+            } else {
+                self.panic.with_mut(|panic| {
+                    // SAFETY: 1. the exchange made this thread the only one, and nobody reads before it has answered.
+                    unsafe { *panic = Some(payload) };
+                });
+            }
+        }
+    }
+
+    /// M5. Returns whether it was the last answer.
+    fn count_down(&self, ran: bool) -> bool {
+        // [handlers M5] release: who sees the tally empty sees what the function wrote.
+        let release = relaxed_if(mutant!("handlers-answer-relaxed"), Ordering::Release);
+        let change = if ran { 1_u64.wrapping_neg() } else { SKIPPED - 1 };
+        self.left.fetch_add(change, release) as u32 == 1
+    }
+
+    fn left(&self) -> u32 {
+        // [handlers M6] acquire, with M5's release.
+        self.left.load(Ordering::Acquire) as u32
+    }
+
+    /// What came of it, once nobody is left: on how many of `targets` it ran.
+    fn outcome(&self, targets: usize) -> Result<usize, CallError> {
+        // SAFETY: 1. everyone has answered.
+        let panic = self.panic.with_mut(|panic| unsafe { (*panic).take() });
+        match panic {
+            Some(payload) => Err(CallError::panicked(payload)),
+            None => Ok(targets - (self.left.load(Ordering::Acquire) / SKIPPED) as usize),
+        }
+    }
+}
+
+/// Answers for a descriptor on its sender's stack.
+///
+/// # Safety
+///
+/// As [`Header::answer`].
+unsafe fn answer_borrowed<F: Fn(&Core) + Sync>(header: NonNull<Header>, core: Option<&Core>) {
+    let message = header.cast::<Descriptor<F>>();
+    // SAFETY: 1. the type by condition 1; the sender keeps it in its place until this has answered.
+    let tally = unsafe { &raw const (*message.as_ptr()).tally };
+    if mutant!("handlers-answer-early") {
+        // SAFETY: 1. as below; what follows is what the model checker must see.
+        unsafe { &*tally }.count_down(core.is_some());
+    }
+    if let Some(core) = core {
+        // SAFETY: 1. as above; both references end before the answer.
+        let message = unsafe { message.as_ref() };
+        message.tally.run(core, &message.function);
+    }
+    if !mutant!("handlers-answer-early") {
+        // SAFETY: 1. as above. The count is the last touch: the sender may be gone when it returns, and nothing is read after it.
+        unsafe { &*tally }.count_down(core.is_some());
+    }
+}
+
+/// Answers for a descriptor that its sender and every target share.
+///
+/// # Safety
+///
+/// As [`Header::answer`].
+unsafe fn answer_shared<F: Fn(&Core) + Send + Sync>(header: NonNull<Header>, core: Option<&Core>) {
+    // SAFETY: 1. the type by condition 1; `Multicast` gave each mailbox one count.
+    let message = unsafe { StdArc::from_raw(header.cast::<Descriptor<F>>().as_ptr().cast_const()) };
+    if let Some(core) = core {
+        message.tally.run(core, &message.function);
+    }
+    if message.tally.count_down(core.is_some()) && !mutant!("handlers-answer-no-wake") {
+        contain(|| message.tally.waker.wake());
+    }
+    contain(move || drop(message));
+}
+
+/// Answers what [`Mailbox::take`] has just returned.
+fn answer(message: NonNull<Header>, core: Option<&Core>) {
+    // SAFETY: 1. the sender keeps the descriptor until it is answered.
+    let answer = unsafe { message.as_ref() }.answer;
+    // SAFETY: 1. it was put into the mailbox with its own `answer`. 2. `take` took it out.
+    unsafe { answer(message, core) };
+}
+
+enum Put {
+    Sent,
+    Full,
+    /// The target has left: the caller answers for it.
+    Gone,
+}
+
+/// M2 and M3.
+fn put(shared: &Shared, target: CoreId, message: NonNull<Header>) -> Put {
+    if shared.is_gone(target) {
+        return Put::Gone;
+    }
+    let mailbox = &shared.core(target).handlers.mailbox;
+    let Some(place) = mailbox.put(message) else {
+        return Put::Full;
+    };
+    // [handlers M3] asked in any case: the fence of a request is what the look at the target's state needs.
+    let rung = match set_pending(shared, target, MAILBOX) {
+        Rung::Avoided => ask(shared, target),
+        rung => rung,
+    };
+    let gone = rung == Rung::Gone && !mutant!("handlers-no-withdraw");
+    if gone && mailbox.withdraw(place, message) { Put::Gone } else { Put::Sent }
+}
+
+fn count_full(shared: &Shared, target: CoreId) {
+    shared.core(target).handler_counts.mailbox_full.add_shared(1);
+}
+
+/// Without the calling core, and whether it was in the set.
+fn without(set: &CoreSet, own: CoreId) -> (CoreSet, bool) {
+    let mut others = *set;
+    others.remove(own);
+    (others, set.contains(own))
+}
+
+fn assert_all_exist(set: &CoreSet, cores: usize) {
+    if let Some(core) = set.iter().find(|core| core.index() >= cores) {
+        panic!("there is no {core}: the runtime has {cores} cores");
+    }
+}
+
+/// Waits, when dropped, until nobody has the descriptor any more: also when something unwinds.
+struct Outstanding<'a> {
+    core: &'a Core,
+    tally: &'a Tally,
+    /// Targets that were not sent to.
+    unsent: Cell<u32>,
+}
+
+impl Drop for Outstanding<'_> {
+    fn drop(&mut self) {
+        let mut turn = 0;
+        // [handlers M6]
+        while self.tally.left() > self.unsent.get() {
+            self.core.serve_while_waiting(&mut turn);
+        }
+    }
+}
+
+/// Functions that other cores run while this one waits.
+impl Core {
+    /// Runs `f` on `target` and waits for it; on the own core at once.
+    ///
+    /// While it waits it *runs messages*, and functions of this core's mailbox. Not for futures: see [`Fabric::multicast`](crate::Fabric::multicast).
+    /// What the caller wrote before is visible to `f`, what `f` wrote is visible to the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] if `f` panicked, or did not run because the target has left.
+    ///
+    /// # Panics
+    ///
+    /// If the fabric has no core `target`.
+    pub fn unicast<F>(&self, target: CoreId, f: F) -> Result<(), CallError>
+    where
+        F: Fn(&Self) + Sync,
+    {
+        let ran = self.multicast(&CoreSet::from_iter([target]), f)?;
+        if ran == 1 { Ok(()) } else { Err(CallError::gone()) }
+    }
+
+    /// Runs `f` on every core of `set`, and waits for all of them. On the own core, if it is in the set, `f` runs inside this call, while the
+    /// others are at it. Returns on how many it ran: cores that have left are skipped.
+    ///
+    /// Cores run it in no particular order. Otherwise as [`unicast`](Self::unicast).
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] with the first panic, after all have ended.
+    ///
+    /// # Panics
+    ///
+    /// If the set has a core that the fabric does not have.
+    pub fn multicast<F>(&self, set: &CoreSet, f: F) -> Result<usize, CallError>
+    where
+        F: Fn(&Self) + Sync,
+    {
+        assert_all_exist(set, self.cores());
+        let (others, with_self) = without(set, self.id());
+        let message = Descriptor {
+            header: Header { answer: answer_borrowed::<F> },
+            tally: Tally::new(others.len()),
+            function: f,
+        };
+        let waits = Outstanding { core: self, tally: &message.tally, unsent: Cell::new(others.len() as u32) };
+        for target in others.iter() {
+            self.put_waiting(target, NonNull::from(&message).cast(), &message.tally);
+            waits.unsent.set(waits.unsent.get() - 1);
+        }
+        if with_self {
+            message.tally.run(self, &message.function);
+        }
+        drop(waits);
+        message.tally.outcome(set.len())
+    }
+
+    /// [`multicast`](Self::multicast) to all cores, the own one included if `with_self`.
+    ///
+    /// # Errors
+    ///
+    /// As [`multicast`](Self::multicast).
+    pub fn broadcast<F>(&self, with_self: bool, f: F) -> Result<usize, CallError>
+    where
+        F: Fn(&Self) + Sync,
+    {
+        let mut set = CoreSet::first(self.cores());
+        if !with_self {
+            set.remove(self.id());
+        }
+        self.multicast(&set, f)
+    }
+
+    fn put_waiting(&self, target: CoreId, message: NonNull<Header>, tally: &Tally) {
+        let mut turn = 0;
+        loop {
+            match put(self.shared(), target, message) {
+                Put::Sent => return,
+                Put::Gone => {
+                    tally.count_down(false);
+                    return;
+                }
+                Put::Full => {
+                    if turn == 0 {
+                        count_full(self.shared(), target);
+                    }
+                    // [handlers M2]
+                    if mutant!("handlers-full-no-serve") {
+                        self.port().relax(turn);
+                    } else {
+                        self.serve_while_waiting(&mut turn);
+                    }
+                    turn += 1;
+                }
+            }
+        }
+    }
+
+    /// One turn of a wait: flushes, drains, and gives the CPU away if there was nothing.
+    pub(super) fn serve_while_waiting(&self, turn: &mut u32) {
+        self.flush();
+        if self.drain_all(WAIT_BUDGET) == 0 {
+            self.port().relax(*turn);
+            *turn += 1;
+        }
+    }
+
+    /// [handlers M4]
+    #[cold]
+    pub(super) fn serve_mailbox(&self) {
+        for place in 0..PLACES {
+            if let Some(message) = self.shared().core(self.id()).handlers.mailbox.take(place) {
+                answer(message, Some(self));
+            }
+        }
+    }
+}
+
+/// [handlers L1]: answers for what nobody will run any more.
+pub(crate) fn leave(shared: &Shared, core: CoreId) {
+    if mutant!("handlers-leave-no-sweep") {
+        return;
+    }
+    for place in 0..PLACES {
+        // [handlers L1]
+        if let Some(message) = shared.core(core).handlers.mailbox.take(place) {
+            answer(message, None);
+        }
+    }
+}
+
+/// A function on its way to several cores, awaited: see [`Fabric::multicast`](crate::Fabric::multicast).
+///
+/// # Cancel safety
+///
+/// Dropping it stops nothing that was sent: those cores run the function, and a panic reaches nobody. A target whose mailbox was full until then
+/// does not run it.
+#[must_use = "a message to a full mailbox is sent when the future is polled"]
+pub struct Multicast<F: Fn(&Core) + Send + Sync + 'static> {
+    shared: StdArc<Shared>,
+    message: StdArc<Descriptor<F>>,
+    unsent: CoreSet,
+    targets: usize,
+}
+
+impl<F: Fn(&Core) + Send + Sync + 'static> fmt::Debug for Multicast<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Multicast").field("left", &self.message.tally.left()).finish_non_exhaustive()
+    }
+}
+
+// Nothing in it is pinned.
+impl<F: Fn(&Core) + Send + Sync + 'static> Unpin for Multicast<F> {}
+
+impl<F: Fn(&Core) + Send + Sync + 'static> Multicast<F> {
+    /// Sends to every core of `set`; on `own`, the calling core, if it is in the set, `f` runs here.
+    pub(super) fn new(shared: &StdArc<Shared>, own: Option<&Core>, set: &CoreSet, f: F) -> Self {
+        assert_all_exist(set, shared.cores.len());
+        let (unsent, with_self) = own.map_or((*set, false), |core| without(set, core.id()));
+        let message = StdArc::new(Descriptor {
+            header: Header { answer: answer_shared::<F> },
+            tally: Tally::new(unsent.len()),
+            function: f,
+        });
+        let mut this = Self { shared: shared.clone(), message, unsent, targets: set.len() };
+        this.send(true);
+        if let Some(core) = own.filter(|_| with_self) {
+            this.message.tally.run(core, &this.message.function);
+        }
+        this
+    }
+
+    /// M2 and M3 for everyone who has space.
+    fn send(&mut self, first: bool) {
+        for target in self.unsent.iter() {
+            let counted = StdArc::into_raw(self.message.clone()).cast_mut().cast();
+            // SAFETY: 1. a count's pointer is not null.
+            let message = unsafe { NonNull::new_unchecked(counted) };
+            let put = put(&self.shared, target, message);
+            if !matches!(put, Put::Sent) {
+                // SAFETY: 1. the count just taken: it lies in no mailbox.
+                drop(unsafe { StdArc::from_raw(message.cast::<Descriptor<F>>().as_ptr().cast_const()) });
+            }
+            match put {
+                Put::Sent => self.unsent.remove(target),
+                Put::Gone => {
+                    self.unsent.remove(target);
+                    self.message.tally.count_down(false);
+                }
+                Put::Full if first => count_full(&self.shared, target),
+                Put::Full => {}
+            }
+        }
+    }
+}
+
+impl<F: Fn(&Core) + Send + Sync + 'static> Future for Multicast<F> {
+    type Output = Result<usize, CallError>;
+
+    /// Poll it no more after it was ready.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if !this.unsent.is_empty() {
+            this.send(false);
+        }
+        // [handlers M6] before the look: a last answer after the look finds it.
+        this.message.tally.waker.register(cx.waker());
+        if this.message.tally.left() == 0 {
+            return Poll::Ready(this.message.tally.outcome(this.targets));
+        }
+        if !this.unsent.is_empty() {
+            // [handlers M2] nobody tells when a place is free: the core runs its other tasks, and its mailbox, and this tries again.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+/// The fields that every sender and the target write are on lines of their own.
+const _: () = assert!(size_of::<Padded<Mailbox>>() <= 128 || cfg!(loom));
