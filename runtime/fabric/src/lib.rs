@@ -73,6 +73,7 @@ pub mod port;
 pub mod ring;
 mod send_future;
 pub(crate) mod sync;
+pub mod trace;
 mod unwind;
 
 #[cfg(all(test, loom))]

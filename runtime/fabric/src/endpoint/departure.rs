@@ -71,7 +71,7 @@ impl Drop for Core {
         for other in others() {
             let asleep = shared.core(other).doorbell.ring_foreign() == Rung::Kick;
             if asleep && !mutant!("doorbell-departure-no-kick") {
-                shared.port.kick(other);
+                self.kick(other);
             }
         }
         for target in others() {

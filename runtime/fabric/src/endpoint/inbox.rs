@@ -8,7 +8,7 @@ use crate::doorbell::{Rung, light_fence};
 use crate::overflow::Link;
 use crate::ring::Consumer;
 use crate::sync::{Arc, mutant};
-use crate::{CoreId, Message};
+use crate::{CoreId, Message, trace};
 
 /// Empty passes after which a source's pending bit is cleared ([doorbell R2](crate::doorbell#steps)).
 ///
@@ -108,6 +108,7 @@ impl Core {
             && let Some((message, _running)) = consumer.pop()
         {
             ran += 1;
+            trace::receive(source, self.id);
             self.run(message, source);
         }
         link.received.add(u64::from(ran));
@@ -126,7 +127,7 @@ impl Core {
     #[cold]
     fn give_space(&self, source: CoreId) {
         if self.shared.core(source).doorbell.claim_kick() == Rung::Kick && !mutant!("overflow-no-kick") {
-            self.port().kick(source);
+            self.kick(source);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::block::BlockList;
 use crate::doorbell::Rung;
 use crate::message::{Closure, Deliver};
 use crate::overflow::{Link, SpaceWait};
-use crate::{CoreId, CoreSet, Message};
+use crate::{CoreId, CoreSet, Message, trace};
 
 /// Nested functions from which on a synchronous send no longer waits ([overflow B2](crate::overflow#steps)).
 const MAX_NESTING: u32 = 20;
@@ -31,7 +31,7 @@ impl Core {
     where
         F: FnOnce(&Self, CoreId) + Send + 'static,
     {
-        self.try_with(target, f, &SpaceWait::default(), Self::ring_bell)
+        self.try_with(target, f, &SpaceWait::default(), Self::ring_bell_nbio)
     }
 
     /// As [`try_send`](Self::try_send), without waking the target: the doorbell is rung at this core's next
@@ -51,6 +51,7 @@ impl Core {
         F: FnOnce(&Self, CoreId) + Send + 'static,
     {
         self.try_with(target, f, &SpaceWait::default(), |core, target, link| {
+            trace::send_pasv(core.id, target);
             link.sent.passive.add(1);
             core.shared.core(target).doorbell.announce(core.id, core.shared.fence);
             core.out(target).owes_ring.set(true);
@@ -72,7 +73,7 @@ impl Core {
     where
         F: FnOnce(&Self, CoreId) + Send + 'static,
     {
-        let sequence = self.try_with(target, f, wait, Self::ring_bell)?;
+        let sequence = self.try_with(target, f, wait, Self::ring_bell_nbio)?;
         self.end_wait(wait);
         Ok(sequence)
     }
@@ -113,7 +114,7 @@ impl Core {
     ) -> Result<(), SendError<D>> {
         let may_try = self.out(target).may_try(wait.ticket.map(|(_, ticket)| ticket));
         let (_, link) = self.push(target, content, may_try)?;
-        self.ring_bell(target, link);
+        self.ring_bell_nbio(target, link);
         Ok(())
     }
 
@@ -121,11 +122,13 @@ impl Core {
     #[inline(always)]
     fn push<D: Deliver>(&self, target: CoreId, content: D, may_try: bool) -> Result<(u32, &Link), SendError<D>> {
         if self.is_gone(target) {
+            trace::send_fail(self.id, target);
             return Err(SendError::Gone(content));
         }
         let (producer, link) = self.end(target);
         if !may_try || !producer.has_space() {
             link.sent.full.add(1);
+            trace::send_fail(self.id, target);
             return Err(SendError::Full(content));
         }
         // [doorbell S1]
@@ -169,6 +172,7 @@ impl Core {
             self.wait_until(target, limit, resume);
         }
         if self.is_gone(target) {
+            trace::send_fail(self.id, target);
             return Err(Gone(f));
         }
         self.send_or_list(target, f);
@@ -191,7 +195,7 @@ impl Core {
         while (producer.depth() > resume || out.has_listed()) && !self.is_gone(target) {
             if let Rung::Kick = self.shared.core(target).doorbell.ring(self.id, self.shared.fence) {
                 link.sent.kicked.add(1);
-                self.port().kick(target);
+                self.kick(target);
             }
             if self.drain_all(WAIT_BUDGET) == 0 {
                 self.port().relax(turn);
@@ -199,6 +203,14 @@ impl Core {
             }
             self.move_listed(target);
         }
+        trace::send_end(self.id, target);
+    }
+
+    /// Wakes `target`, for a caller that has won that.
+    #[cold]
+    pub(super) fn kick(&self, target: CoreId) {
+        trace::cpu_send(self.id, target);
+        self.port().kick(target);
     }
 
     /// [overflow O3], counted.
@@ -235,6 +247,7 @@ impl Core {
         if target == self.id {
             return content.deliver(self, self.id);
         }
+        trace::send_norm(self.id, target);
         let message = Message::new(Some(self), content);
         let (producer, link) = self.end(target);
         let out = self.out(target);
@@ -314,6 +327,13 @@ impl Core {
         }
     }
 
+    /// As [`ring_bell`](Self::ring_bell), after a send that might have been refused.
+    #[inline(always)]
+    fn ring_bell_nbio(&self, target: CoreId, link: &Link) {
+        trace::send_nbio(self.id, target);
+        self.ring_bell(target, link);
+    }
+
     /// [doorbell S2] to [doorbell S4], counted.
     #[inline(always)]
     fn ring_bell(&self, target: CoreId, link: &Link) {
@@ -329,7 +349,7 @@ impl Core {
             Rung::Avoided => link.sent.avoided.add(1),
             Rung::Kick => {
                 link.sent.kicked.add(1);
-                self.port().kick(target);
+                self.kick(target);
             }
             Rung::Gone => self.take_back(target),
         }
