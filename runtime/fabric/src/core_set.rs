@@ -54,6 +54,13 @@ impl CoreSet {
         let words = self.words;
         (0..words.len()).flat_map(move |word| bits(words[word]).map(move |bit| CoreId::new(word * 64 + bit)))
     }
+
+    /// The cores, ascending from the one after `core`, then from 0 on; `core` itself, if it is in the set, comes last.
+    pub fn iter_after(&self, core: CoreId) -> impl Iterator<Item = CoreId> + use<> {
+        let (after, before) =
+            (self.iter().filter(move |&each| each > core), self.iter().filter(move |&each| each <= core));
+        after.chain(before)
+    }
 }
 
 impl FromIterator<CoreId> for CoreSet {
@@ -87,5 +94,14 @@ mod tests {
         assert_eq!(set.iter().map(CoreId::index).collect::<alloc::vec::Vec<_>>(), [0, 3, 64, 200]);
         assert_eq!(set.len(), 4);
         assert!(set.contains(CoreId::new(64)) && !set.contains(CoreId::new(65)));
+    }
+
+    #[test]
+    fn a_walk_from_a_core_wraps_and_ends_with_it() {
+        let set: CoreSet = [200, 3, 64, 0].map(CoreId::new).into_iter().collect();
+        let after = |core| set.iter_after(CoreId::new(core)).map(CoreId::index).collect::<alloc::vec::Vec<_>>();
+        assert_eq!(after(64), [200, 0, 3, 64]);
+        assert_eq!(after(5), [64, 200, 0, 3]);
+        assert_eq!(after(200), [0, 3, 64, 200]);
     }
 }

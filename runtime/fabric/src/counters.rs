@@ -25,8 +25,7 @@ pub struct CoreCounters {
 
 /// What is counted of one source and target.
 ///
-/// Every message in a ring was announced once, so `sent <= avoided + kicked + passive` when nothing is under way; the rest of the
-/// kicks are repeated ones of a sender that waits for space, and those that a flush gives for passive messages.
+/// Every message in a ring was announced in one of three ways: `sent == avoided + kicked + passive` when nothing is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PairCounters {
@@ -34,14 +33,17 @@ pub struct PairCounters {
     pub sent: u64,
     /// Messages that the target took out.
     pub received: u64,
-    /// Times a send found the ring full, or above its limit.
+    /// Sends that found no space: each refused or listed one, and each synchronous one that had to wait, once per wait.
     pub full: u64,
-    /// Rings of the doorbell that needed no kick.
+    /// Messages whose send needed no kick.
     pub avoided: u64,
-    /// Kicks.
+    /// Messages whose send kicked the target.
     pub kicked: u64,
     /// Messages sent passively.
     pub passive: u64,
     /// Messages that went to the overflow list first.
     pub overflowed: u64,
+    /// Kicks of the target beside those of sends: for passive messages at the flush, again by a sender that waits for space, and again
+    /// by the [watch](crate::watch).
+    pub repeated: u64,
 }

@@ -11,6 +11,7 @@ use crate::handlers;
 use crate::overflow::Link;
 use crate::port::{FenceKind, Port};
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Counter, Injector, Ordering, Padded};
+use crate::watch::{CrumbWord, Wait, Watch};
 use crate::{CoreCounters, CoreId, MAX_CORES, Message, PairCounters};
 
 /// The shape of a fabric.
@@ -60,6 +61,8 @@ pub(crate) struct CoreShared {
     pub(crate) counts: Padded<OwnCounters>,
     pub(crate) handlers: handlers::Inbox,
     pub(crate) handler_counts: Padded<handlers::Counts>,
+    /// What it waits for; read by others only when something is wrong.
+    pub(crate) crumb: Padded<CrumbWord>,
 }
 
 /// Counted by the core itself.
@@ -75,6 +78,7 @@ pub(crate) struct OwnCounters {
 pub(crate) struct Shared {
     pub(crate) port: StdArc<dyn Port>,
     pub(crate) fence: FenceKind,
+    pub(crate) watch: Watch,
     pub(crate) cores: Box<[CoreShared]>,
     /// How many cores have left.
     pub(crate) departures: AtomicU64,
@@ -110,6 +114,11 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn has_link(&self, source: CoreId, target: CoreId) -> bool {
         !self.cell(source, target).load(Ordering::Acquire).is_null()
+    }
+
+    /// The sequence of a ring that nothing was ever put into.
+    pub(crate) fn first_index(&self) -> u32 {
+        self.config.first_index
     }
 
     /// Makes the link from `source` to `target`. Called once per pair, by the source.
@@ -162,6 +171,15 @@ impl Fabric {
     ///
     /// [`ConfigError`] if the configuration is out of its bounds.
     pub fn new(config: Config, port: StdArc<dyn Port>) -> Result<(Self, Vec<Seat>), ConfigError> {
+        Self::with_watch(config, port, Watch::default())
+    }
+
+    /// As [`new`](Self::new), with a watch of one's own over waits that take too long.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_watch(config: Config, port: StdArc<dyn Port>, watch: Watch) -> Result<(Self, Vec<Seat>), ConfigError> {
         let cores = config.cores;
         if !(1..=MAX_CORES).contains(&cores) {
             return Err(ConfigError::Cores(cores));
@@ -175,9 +193,11 @@ impl Fabric {
             counts: Padded::default(),
             handlers: handlers::Inbox::new(),
             handler_counts: Padded::default(),
+            crumb: Padded::default(),
         };
         let shared = StdArc::new(Shared {
             fence: port.fence_kind(),
+            watch,
             port,
             cores: (0..cores).map(core).collect(),
             departures: AtomicU64::new(0),
@@ -270,6 +290,14 @@ impl Fabric {
         }
     }
 
+    /// What cores wait for right now: those in a wait loop, and those that are known to have sent messages that have not run.
+    ///
+    /// A snapshot for people: the waits are looked at one after the other, while the cores go on.
+    #[must_use]
+    pub fn waits(&self) -> Vec<Wait> {
+        self.shared.waits()
+    }
+
     /// What `core` has counted of itself.
     ///
     /// # Panics
@@ -309,6 +337,7 @@ impl Fabric {
             kicked: link.sent.kicked.get(),
             passive: link.sent.passive.get(),
             overflowed: link.sent.overflowed.get(),
+            repeated: link.sent.repeated.get(),
         }
     }
 }

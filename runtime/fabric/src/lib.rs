@@ -11,6 +11,8 @@
 //! | [`overflow`] | what happens when a ring is full |
 //! | [`call`] | run a closure on another core and get its value back |
 //! | [`handlers`] | functions that a core runs when triggered, without a message; a mailbox of functions that several cores run; bells |
+//! | [`synchronize`] | everything that a core has sent has been executed |
+//! | [`watch`] | what a core waits for, and what happens when it takes too long |
 //!
 //! ```
 //! use std::sync::Arc;
@@ -73,8 +75,10 @@ pub mod port;
 pub mod ring;
 mod send_future;
 pub(crate) mod sync;
+pub mod synchronize;
 pub mod trace;
 mod unwind;
+pub mod watch;
 
 #[cfg(all(test, loom))]
 mod models;

@@ -8,6 +8,7 @@
 //! | [`Port::kick`] | any thread | after winning a target's parked → kicked transition | repeated and late kicks |
 //! | [`Port::heavy_fence`] | a core about to park | between announcing "parked" and the last look at its rings | refusal: it goes back to polling |
 //! | [`Port::relax`] | a core in a wait loop | once per turn | spurious returns |
+//! | [`Port::now_ns`] | a core in a wait loop, or about to park | every few hundred turns | a machine without a clock |
 //! | [`Port::current`] | any thread | on every wake of a task | threads that are no core |
 //! | [`Idle::park`] | the core itself | with the proof that its doorbell is armed | spurious returns |
 
@@ -53,6 +54,12 @@ pub unsafe trait Port: Send + Sync + 'static {
     /// One turn of a wait loop; `turn` counts from zero. Pauses the CPU at first; gives the CPU away when the turns
     /// grow, so that a waited-for core that shares it can run.
     fn relax(&self, turn: u32);
+
+    /// Nanoseconds of a monotonic clock, for the [watch](crate::watch) over waits that take too long. A machine that has none says 0: there
+    /// nothing is watched.
+    fn now_ns(&self) -> u64 {
+        0
+    }
 
     /// The calling thread's slot, as last set by [`set_current`](Self::set_current); null on a thread that is no
     /// core.

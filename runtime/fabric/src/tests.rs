@@ -409,8 +409,15 @@ std::thread_local! {
     static REACHED: RefCell<Vec<Rc<Core>>> = const { RefCell::new(Vec::new()) };
 }
 
-fn reached(core: usize) -> Option<Rc<Core>> {
+pub(crate) fn reached(core: usize) -> Option<Rc<Core>> {
     REACHED.with(|cores| cores.borrow().get(core).cloned())
+}
+
+/// Runs `scenario` while `cores` can be reached.
+pub(crate) fn reaching(cores: Vec<Core>, scenario: impl FnOnce()) {
+    REACHED.with(|reached| reached.borrow_mut().extend(cores.into_iter().map(Rc::new)));
+    scenario();
+    REACHED.with(RefCell::take);
 }
 
 /// Sends to `B` again when it is dropped, `again` times.

@@ -8,17 +8,18 @@ use crate::doorbell::{Rung, State};
 use crate::handlers;
 use crate::ring::Consumer;
 use crate::sync::{Ordering, mutant};
+use crate::watch::WaitKind;
 use crate::{CoreId, Message};
 
 impl Core {
     /// [doorbell G2]: discards what this core sent to a core that has left.
     pub(super) fn take_back(&self, target: CoreId) {
-        let mut turn = 0;
+        let mut waiting = self.wait_for(target, WaitKind::Departure);
         // [doorbell G2] acquire, in `state`: the target has let go of its end before this takes it.
         while self.shared.core(target).doorbell.state() != State::Drained {
-            self.port().relax(turn);
-            turn += 1;
+            waiting.turn(false);
         }
+        drop(waiting);
         // Everything is taken out before any of it runs: what it runs may send to the target again, and end here.
         let leftover: Vec<_> = self.out(target).used().map_or_else(Vec::new, |(_, link)| {
             // SAFETY: 1. the target's consumer was dropped, and had published, before `Drained` was stored; from then on
@@ -42,7 +43,10 @@ impl Core {
     pub(super) fn notice_departures(&self, departures: u64) -> usize {
         self.departures.set(departures);
         let targets = (0..self.cores()).map(CoreId::new);
-        targets.filter(|&target| target != self.id && self.is_gone(target)).map(|target| self.take_back(target)).count()
+        let left = targets.filter(|&target| target != self.id && self.is_gone(target));
+        let count = left.map(|target| self.take_back(target)).count();
+        self.settle_departures();
+        count
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Core, WAIT_BUDGET};
 use crate::CoreId;
+use crate::watch::WaitKind;
 
 /// A message's place in the ring to its target: see [`Core::has_executed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +11,9 @@ pub struct Sequence(pub(super) u32);
 impl Core {
     /// The sequence of the last message sent to `target`: waiting for it waits for everything sent so far.
     ///
-    /// Messages on the overflow list are included: their places in the ring are settled.
+    /// Messages on the overflow list are included: their places in the ring are settled. Sequences are 32 bits wide and wrap; they are compared
+    /// by signed difference. So one must be asked about before 2^31 further messages have gone to the target: after that it counts
+    /// as not executed until 2^32 have.
     ///
     /// # Panics
     ///
@@ -18,7 +21,10 @@ impl Core {
     #[must_use]
     pub fn sequence(&self, target: CoreId) -> Sequence {
         let out = self.out(target);
-        Sequence(out.used().map_or(0, |(producer, _)| producer.sequence().wrapping_add(out.listed())))
+        Sequence(
+            out.used()
+                .map_or(self.shared.first_index(), |(producer, _)| producer.sequence().wrapping_add(out.listed())),
+        )
     }
 
     /// Whether the message of `sequence` to `target`, and all before it, have *finished*, nested passes included. True for the
@@ -45,13 +51,13 @@ impl Core {
     ///
     /// If the fabric has no core `target`.
     pub fn wait_executed(&self, target: CoreId, sequence: Sequence) {
-        let mut turn = 0;
+        if self.has_executed(target, sequence) {
+            return;
+        }
+        let mut waiting = self.wait_for(target, WaitKind::Execution);
         while !self.has_executed(target, sequence) {
             self.flush();
-            if self.drain_all(WAIT_BUDGET) == 0 {
-                self.port().relax(turn);
-                turn += 1;
-            }
+            waiting.turn(self.drain_all(WAIT_BUDGET) > 0);
         }
     }
 }

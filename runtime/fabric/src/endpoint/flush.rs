@@ -30,18 +30,22 @@ impl Core {
 
     #[cold]
     fn flush_to(&self, target: CoreId) -> usize {
+        if target == self.id {
+            return self.answer_owed();
+        }
         if let Some(list) = self.homeward[target.index()].take() {
             self.send_or_list(target, move |core, _| list.give_to(core.blocks()));
         }
         let out = self.out(target);
-        let Some((_, link)) = out.used() else {
+        if out.used().is_none() {
             return 0;
-        };
+        }
         let moved = self.move_listed(target);
         if out.owes_ring.take() {
-            let rung = self.shared.core(target).doorbell.claim_kick();
-            if rung != Rung::Avoided {
-                self.answer(target, link, rung);
+            match self.shared.core(target).doorbell.claim_kick() {
+                Rung::Avoided => {}
+                Rung::Kick => self.kick_again(target),
+                Rung::Gone => self.take_back(target),
             }
         }
         let mut woken = 0;

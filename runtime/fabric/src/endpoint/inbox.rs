@@ -93,6 +93,9 @@ impl Core {
             return 0;
         };
         let quiet = &self.incoming[source.index()].quiet;
+        if mutant!("overflow-nested-hides-claimed") && consumer.running() > 0 {
+            return 0;
+        }
         if consumer.is_empty() {
             let passes = quiet.get().saturating_add(1);
             quiet.set(passes);
@@ -103,24 +106,15 @@ impl Core {
             return 0;
         }
         quiet.set(0);
-        let mut ran = 0;
-        while ran < budget
+        let mut pass = Pass { core: self, source, consumer, link, ran: 0 };
+        while pass.ran < budget
             && let Some((message, _running)) = consumer.pop()
         {
-            ran += 1;
+            pass.ran += 1;
             trace::receive(source, self.id);
             self.run(message, source);
         }
-        link.received.add(u64::from(ran));
-        consumer.publish();
-        if !mutant!("overflow-no-wanted-fence") {
-            // [overflow W1]
-            light_fence(self.shared.fence);
-        }
-        if link.take_wanted() {
-            self.give_space(source);
-        }
-        ran as usize
+        pass.ran as usize
     }
 
     /// [overflow W2]
@@ -147,6 +141,30 @@ impl Core {
     #[must_use]
     pub fn nesting(&self) -> u32 {
         self.nesting.get()
+    }
+}
+
+/// Ends a pass over one ring, also when a function of a message has panicked: its source must find the space, and see the message executed.
+struct Pass<'a> {
+    core: &'a Core,
+    source: CoreId,
+    consumer: &'a Consumer<Message>,
+    link: &'a Link,
+    ran: u32,
+}
+
+impl Drop for Pass<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.link.received.add(u64::from(self.ran));
+        self.consumer.publish();
+        if !mutant!("overflow-no-wanted-fence") {
+            // [overflow W1]
+            light_fence(self.core.shared.fence);
+        }
+        if self.link.take_wanted() {
+            self.core.give_space(self.source);
+        }
     }
 }
 

@@ -24,6 +24,8 @@ use crate::overflow::{Link, Outgoing};
 use crate::port::Port;
 use crate::ring::{Consumer, Producer};
 use crate::sync::Arc;
+use crate::synchronize::Synchronizations;
+use crate::watch::{Awaited, CrumbWord};
 use crate::{CoreId, MAX_CORES, Message};
 
 pub use error::{Gone, SendError};
@@ -60,6 +62,7 @@ pub struct Core {
     /// Departures of cores that this one has acted on.
     departures: Cell<u64>,
     closing: Cell<bool>,
+    synchronizations: Synchronizations,
     tick: Cell<u64>,
     nesting: Cell<u32>,
     deferred: safe_point::Deferred,
@@ -85,6 +88,7 @@ impl Core {
             blocks: Rc::default(),
             departures: Cell::new(0),
             closing: Cell::new(false),
+            synchronizations: Synchronizations::default(),
             tick: Cell::new(0),
             nesting: Cell::new(0),
             deferred: safe_point::Deferred::default(),
@@ -119,6 +123,31 @@ impl Core {
         &self.shared
     }
 
+    pub(crate) fn crumb_word(&self) -> &CrumbWord {
+        &self.own().crumb
+    }
+
+    /// What [`watch`](Core::watch) looks at; `None`: nothing was ever sent to `target`.
+    pub(crate) fn awaited(&self, target: CoreId) -> Option<(&Awaited, u32, &Producer<Message>, &Link)> {
+        let out = self.out(target);
+        let (producer, link) = out.used()?;
+        Some((&out.awaited, producer.sequence().wrapping_add(out.listed()), producer, link))
+    }
+
+    pub(crate) fn synchronizations(&self) -> &Synchronizations {
+        &self.synchronizations
+    }
+
+    /// How many messages of `source` are in the middle of their function here.
+    pub(crate) fn running_of(&self, source: CoreId) -> u32 {
+        self.incoming(source).map_or(0, |(consumer, _)| consumer.running())
+    }
+
+    /// Whether `target` has left the fabric.
+    pub(crate) fn has_left(&self, target: CoreId) -> bool {
+        self.is_gone(target)
+    }
+
     pub(crate) fn is_of(&self, shared: &StdArc<Shared>) -> bool {
         StdArc::ptr_eq(&self.shared, shared)
     }
@@ -143,7 +172,7 @@ impl Core {
         self.out(target).end(|| self.shared.make_link(self.id, target))
     }
 
-    fn attend(&self, target: CoreId) {
+    pub(crate) fn attend(&self, target: CoreId) {
         let word = &self.attention[target.index() / 64];
         word.set(word.get() | 1 << (target.index() % 64));
     }

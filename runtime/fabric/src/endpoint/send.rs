@@ -7,6 +7,7 @@ use crate::block::BlockList;
 use crate::doorbell::Rung;
 use crate::message::{Closure, Deliver};
 use crate::overflow::{Link, SpaceWait};
+use crate::watch::WaitKind;
 use crate::{CoreId, CoreSet, Message, trace};
 
 /// Nested functions from which on a synchronous send no longer waits ([overflow B2](crate::overflow#steps)).
@@ -51,12 +52,42 @@ impl Core {
         F: FnOnce(&Self, CoreId) + Send + 'static,
     {
         self.try_with(target, f, &SpaceWait::default(), |core, target, link| {
+            // [doorbell B1]
             trace::send_pasv(core.id, target);
             link.sent.passive.add(1);
             core.shared.core(target).doorbell.announce(core.id, core.shared.fence);
             core.out(target).owes_ring.set(true);
             core.attend(target);
         })
+    }
+
+    /// As [`try_send`](Self::try_send), but refuses from two thirds full on: what is left of the ring stays free for who must not be refused.
+    ///
+    /// The kernels' nowait form: a ring of 16 takes 10 messages this way, one of 32 takes 21. For hints and other messages that can be
+    /// left out under load.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_send`](Self::try_send).
+    ///
+    /// # Panics
+    ///
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_spare<F>(&self, target: CoreId, f: F) -> Result<Sequence, SendError<F>>
+    where
+        F: FnOnce(&Self, CoreId) + Send + 'static,
+    {
+        if target != self.id && !self.is_gone(target) {
+            let (producer, link) = self.end(target);
+            // [overflow B3] a limit of its own; the second look only when the first says no.
+            let limit = (u64::from(link.ring.capacity()) * 2 / 3) as u32;
+            if producer.depth_seen() >= limit && producer.depth() >= limit {
+                link.sent.full.add(1);
+                trace::send_fail(self.id, target);
+                return Err(SendError::Full(f));
+            }
+        }
+        self.try_send(target, f)
     }
 
     /// As [`try_send`](Self::try_send), by who has waited for space with [`poll_space`](Self::poll_space): newcomers and later
@@ -190,23 +221,29 @@ impl Core {
             return;
         }
         link.sent.full.add(1);
-        let mut turn = 0;
+        let mut waiting = self.wait_for(target, WaitKind::Send);
         // [overflow B1]
         while (producer.depth() > resume || out.has_listed()) && !self.is_gone(target) {
             if let Rung::Kick = self.shared.core(target).doorbell.ring(self.id, self.shared.fence) {
-                link.sent.kicked.add(1);
-                self.kick(target);
+                self.kick_again(target);
             }
-            if self.drain_all(WAIT_BUDGET) == 0 {
-                self.port().relax(turn);
-                turn += 1;
-            }
-            self.move_listed(target);
+            let served = self.drain_all(WAIT_BUDGET) + self.move_listed(target);
+            waiting.turn(served > 0);
         }
+        drop(waiting);
         trace::send_end(self.id, target);
     }
 
-    /// Wakes `target`, for a caller that has won that.
+    /// Kicks `target` beside the kick of a send.
+    #[cold]
+    pub(crate) fn kick_again(&self, target: CoreId) {
+        if let Some((_, link)) = self.out(target).used() {
+            link.sent.repeated.add(1);
+        }
+        self.kick(target);
+    }
+
+    /// Wakes `target`.
     #[cold]
     pub(super) fn kick(&self, target: CoreId) {
         trace::cpu_send(self.id, target);
@@ -278,8 +315,11 @@ impl Core {
         self.attend(target);
     }
 
-    /// Sends a clone of `f` to every core of `set` that has not left, in ascending order, by [`send`](Self::send); on the own
-    /// core it runs in its turn. Returns to how many it was sent.
+    /// Sends a clone of `f` to every core of `set` that has not left, by [`send`](Self::send). Returns to how many it was sent, the own core
+    /// included.
+    ///
+    /// Begins with the next core after the own one and wraps, so that not every sender begins with core 0; the own core, if it is in
+    /// the set, comes last and runs its clone inside the call, while the others run theirs. A core that leaves meanwhile is not waited for.
     ///
     /// *Runs messages*, as `send` does.
     ///
@@ -290,7 +330,7 @@ impl Core {
     where
         F: FnOnce(&Self, CoreId) + Clone + Send + 'static,
     {
-        set.iter().filter(|&target| self.send(target, f.clone()).is_ok()).count()
+        set.iter_after(self.id).filter(|&target| self.send(target, f.clone()).is_ok()).count()
     }
 
     /// Ready when a [`try_send_in_turn`](Self::try_send_in_turn) to `target` may be tried: there is space, and nobody came first.
@@ -344,14 +384,17 @@ impl Core {
     }
 
     #[cold]
-    pub(super) fn answer(&self, target: CoreId, link: &Link, rung: Rung) {
+    fn answer(&self, target: CoreId, link: &Link, rung: Rung) {
         match rung {
             Rung::Avoided => link.sent.avoided.add(1),
             Rung::Kick => {
                 link.sent.kicked.add(1);
                 self.kick(target);
             }
-            Rung::Gone => self.take_back(target),
+            Rung::Gone => {
+                link.sent.avoided.add(1);
+                self.take_back(target);
+            }
         }
     }
 

@@ -12,6 +12,11 @@ impl Core {
     /// `None`: stay awake and look again. `nothing_else` runs after the fence, so that what it looks at may be written by other
     /// threads before they kick; it must not run messages.
     pub fn arm(&self, nothing_else: impl FnOnce() -> bool) -> Option<Armed<'_>> {
+        if self.owes_rings() {
+            // [doorbell B1] a flush comes first: passive messages are under way.
+            self.own().counts.park_refused.add(1);
+            return None;
+        }
         let wanting = self.wanting();
         for target in wanting.iter() {
             // [overflow O4]
@@ -40,16 +45,18 @@ impl Core {
 
     /// Targets in whose rings this core waits for space.
     fn wanting(&self) -> CoreSet {
-        let mut set = CoreSet::empty();
-        for word in 0..self.attention.len() {
-            for bit in bits(self.attention[word].get()) {
-                let target = CoreId::new(word * 64 + bit);
-                if self.out(target).wants_space() {
-                    set.insert(target);
-                }
-            }
-        }
-        set
+        self.attended().filter(|&target| self.out(target).wants_space()).collect()
+    }
+
+    /// Whether passive messages have been sent for which no flush has rung yet.
+    fn owes_rings(&self) -> bool {
+        self.attended().any(|target| self.out(target).owes_ring.get())
+    }
+
+    /// What the next flush looks at.
+    fn attended(&self) -> impl Iterator<Item = CoreId> {
+        let words = (0..self.shared.cores.len().div_ceil(64)).map(|word| (word, self.attention[word].get()));
+        words.flat_map(|(word, attention)| bits(attention).map(move |bit| CoreId::new(word * 64 + bit)))
     }
 
     fn inbox_is_empty(&self) -> bool {

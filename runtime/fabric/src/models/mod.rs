@@ -8,6 +8,7 @@ mod doorbell;
 mod mutants;
 mod overflow;
 mod ring;
+mod synchronize;
 
 use alloc::sync::Arc;
 use alloc::task::Wake;

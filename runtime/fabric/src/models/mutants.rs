@@ -9,7 +9,7 @@ use std::{eprintln, format, fs};
 /// Each mutant and the model that kills it.
 ///
 /// `a+b` is both at once: what `a` leaves out would make up for `b`. Leaving it out alone does no harm to this model.
-const MUTANTS: [(&str, &str); 32] = [
+const MUTANTS: [(&str, &str); 35] = [
     ("ring-stamp-relaxed", RING),
     ("ring-stamp-first", RING),
     ("ring-publish-relaxed", RING),
@@ -38,6 +38,9 @@ const MUTANTS: [(&str, &str); 32] = [
     ("overflow-no-wanted-fence", SPACE),
     ("overflow-no-recheck", SPACE),
     ("overflow-no-kick", SPACE),
+    ("overflow-nested-hides-claimed", "overflow::two_cores_inside_each_others_messages_drain_each_other"),
+    ("synchronize-nested-early", "synchronize::everything_sent_has_finished_also_what_drains_in_the_middle"),
+    ("synchronize-departure-ignored", "synchronize::a_core_that_leaves_is_not_waited_for"),
     ("call-no-wake", "call::a_call_brings_its_value_to_a_caller_that_sleeps"),
     ("call-free-early", DROPPED),
     ("call-abandon-forgotten", DROPPED),

@@ -152,6 +152,44 @@ fn two_cores_that_wait_for_space_in_each_others_rings_both_get_it() {
     });
 }
 
+/// Each core is inside a message of the other that sends back more than fits: only a nested drain that sees the ring of the very source whose
+/// message is running lets them go on.
+#[test]
+fn two_cores_inside_each_others_messages_drain_each_other() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (here, there) = pair(seats);
+        let (here, there) = (here.enter(), there.enter());
+        let got = Arc::new(Counter::default());
+        let ask = |got: &Arc<Counter>| {
+            let got = got.clone();
+            move |core: &Core, source: CoreId| {
+                for _ in 0..3 {
+                    let got = got.clone();
+                    core.send(source, move |_, _| got.add(1)).expect("nobody leaves yet");
+                }
+            }
+        };
+        here.try_send(B, ask(&got)).expect("space");
+        there.try_send(A, ask(&got)).expect("space");
+        let serve = |core: &Core, got: &Counter| {
+            while got.get() < 6 {
+                core.drain_all(8);
+                thread::yield_now();
+            }
+        };
+        let (there, seen) = (Ended(there), got.clone());
+        let other = thread::spawn(move || {
+            let there = there;
+            serve(&there.0, &seen);
+            there
+        });
+        serve(&here, &got);
+        drop((here, other.join().expect("no panic")));
+    });
+}
+
 #[test]
 fn a_later_send_overtakes_no_listed_message() {
     explore(3, || {

@@ -7,6 +7,7 @@ use alloc::collections::VecDeque;
 
 use crate::ring::{Producer, Ring};
 use crate::sync::{Arc, AtomicBool, Counter, Ordering, Padded, mutant};
+use crate::watch::Awaited;
 use crate::{CoreId, Message};
 
 /// What two cores share of one direction: the ring, the word of O4 and the counts.
@@ -26,6 +27,9 @@ pub(crate) struct SentCounters {
     pub(crate) kicked: Counter,
     pub(crate) passive: Counter,
     pub(crate) overflowed: Counter,
+    pub(crate) repeated: Counter,
+    /// See [watch](crate::watch).
+    pub(crate) awaited_since: Counter,
 }
 
 impl Link {
@@ -65,6 +69,8 @@ pub(crate) struct Outgoing {
     next_ticket: Cell<Ticket>,
     /// A passive message was published and the target has not been rung since.
     pub(crate) owes_ring: Cell<bool>,
+    /// See [watch](crate::watch).
+    pub(crate) awaited: Awaited,
 }
 
 /// A waiter's place in the order of arrival.

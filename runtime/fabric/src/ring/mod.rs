@@ -214,6 +214,11 @@ impl<T> Consumer<T> {
         Some((value, Running { consumer: self }))
     }
 
+    /// How many messages of this source are in the middle of their function.
+    pub(crate) fn running(&self) -> u32 {
+        self.running.get()
+    }
+
     #[inline(always)]
     fn publish_read(&self) {
         // [ring C3] release: pairs with P1; the moves out of C2 come before it.
