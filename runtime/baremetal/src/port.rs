@@ -7,15 +7,17 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use ipiq_fabric::CoreId;
-use ipiq_fabric::port::{FenceKind, Port};
+use ipiq_fabric::port::{Clock, FenceKind, Port};
 
 use crate::apic::{ApicId, LocalApic};
+use crate::clock::TscClock;
 
 /// Bare cores that kick each other through their APICs.
 pub struct BareMetalPort<A> {
     apic: A,
     vector: u8,
     cores: Box<[Place]>,
+    clock: Option<TscClock>,
 }
 
 /// One core's place: its address, and what runs on it.
@@ -38,7 +40,13 @@ impl<A: LocalApic> BareMetalPort<A> {
     #[must_use]
     pub fn new(apic: A, vector: u8, ids: &[ApicId]) -> Self {
         let cores: Vec<_> = ids.iter().map(|&id| Place { id, current: AtomicPtr::new(ptr::null_mut()) }).collect();
-        Self { apic, vector, cores: cores.into() }
+        Self { apic, vector, cores: cores.into(), clock: None }
+    }
+
+    /// The port with a clock, by which the fabric watches waits that take too long; all cores' counters must run together.
+    #[must_use]
+    pub fn with_clock(self, clock: TscClock) -> Self {
+        Self { clock: Some(clock), ..self }
     }
 
     fn own_place(&self) -> Option<&Place> {
@@ -64,6 +72,10 @@ unsafe impl<A: LocalApic + 'static> Port for BareMetalPort<A> {
 
     fn relax(&self, _turn: u32) {
         core::hint::spin_loop();
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.clock.map_or(0, |clock| clock.now_ns())
     }
 
     fn current(&self) -> *const () {
@@ -116,6 +128,15 @@ mod tests {
         assert_eq!(*sent.lock().expect("not poisoned"), vec![(ApicId(9), 0xf0)]);
         drop(armed);
         assert_eq!(target.drain(64), 2);
+    }
+
+    #[test]
+    fn time_passes_only_for_a_port_with_a_clock() {
+        let port = BareMetalPort::new(Recorder(Arc::default()), 0xf0, &[ApicId(7)]);
+        assert_eq!(port.now_ns(), 0);
+        let port = port.with_clock(TscClock::new(1_000_000_000));
+        let start = port.now_ns();
+        while port.now_ns() == start {}
     }
 
     #[test]

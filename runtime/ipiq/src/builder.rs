@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipiq_driver::{DriverError, DriverKind};
+use ipiq_fabric::watch::{Stall, Watch};
 use ipiq_fabric::{ConfigError, CoreId};
 use ipiq_linux::port::FenceChoice;
 
@@ -37,6 +39,7 @@ pub struct Builder {
     pub(crate) ring_capacity: usize,
     pub(crate) thread_name: ThreadName,
     pub(crate) fence: FenceChoice,
+    pub(crate) watch: Watch,
 }
 
 impl fmt::Debug for Builder {
@@ -48,6 +51,7 @@ impl fmt::Debug for Builder {
             .field("idle", &self.idle)
             .field("ring_capacity", &self.ring_capacity)
             .field("fence", &self.fence)
+            .field("watch", &self.watch)
             .finish_non_exhaustive()
     }
 }
@@ -62,6 +66,7 @@ impl Builder {
             ring_capacity: 1024,
             thread_name: Arc::new(|core| format!("ipiq-{}", core.index())),
             fence: FenceChoice::default(),
+            watch: Watch { report: Some(Arc::new(warn)), ..Watch::default() },
         }
     }
 
@@ -108,6 +113,38 @@ impl Builder {
         self
     }
 
+    /// Calls `report` whenever a core has waited for another one for `interval`, and again after each further `interval`, until the wait ends. A
+    /// millisecond at least.
+    ///
+    /// Each time the core that is waited for is kicked again, which repairs a kick that came late, and a warning goes to `tracing`. Both happen
+    /// without this too, every second, for cores that wait in a loop or are awake; with it also for cores that sleep while
+    /// another one does not run what they sent, which costs them a timer per such sleep.
+    ///
+    /// `report` runs on the core that waits, in the middle of its loop: it must be short, and not block, send or call. Its panics reach nobody. Nothing ends the wait;
+    /// [`Handle::waits`](crate::Handle::waits) can be asked at any time.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// let runtime = ipiq::Runtime::builder()
+    ///     .stall_reports(Duration::from_millis(100), |stall| {
+    ///         eprintln!("{stall}"); // core 1 waits for core 3, 0.1 s, in call; core 3 is busy
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
+    ///
+    /// The idea is the watchdog of DragonFly's `lwkt_wait_ipiq`, which panics in the end.
+    pub fn stall_reports(mut self, interval: Duration, report: impl Fn(&Stall) + Send + Sync + 'static) -> Self {
+        let told = move |stall: &Stall| {
+            warn(stall);
+            report(stall);
+        };
+        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1_000_000);
+        self.watch = Watch { interval_ns, sleepers: true, report: Some(Arc::new(told)) };
+        self
+    }
+
     /// Starts the cores.
     ///
     /// # Errors
@@ -120,6 +157,10 @@ impl Builder {
     pub fn build(self) -> Result<Runtime, BuildError> {
         Runtime::start(&self)
     }
+}
+
+fn warn(stall: &Stall) {
+    tracing::warn!(reports = stall.reports, "{stall}");
 }
 
 /// Why a runtime could not start.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use ipiq_executor::{Call, Executor, JoinHandle, with_current};
+use ipiq_executor::{Call, Executor, JoinHandle, Synchronize, with_current};
 use ipiq_fabric::CoreId;
 use ipiq_linux::port::LinuxPort;
 
@@ -92,6 +92,45 @@ where
     R: Send + 'static,
 {
     on_core("call_on", |executor| executor.call(core, f))
+}
+
+/// Waits until everything that this core has sent so far has been executed on every other core.
+///
+/// Closures of [`call_on`] have run then, whether anybody awaits them or not, and tasks of [`spawn_on`] have arrived in their core's queue; what those
+/// tasks do, and what the closures sent on, is not waited for. Nor is a call whose request still waits for space: it was not sent. Cores that leave
+/// are skipped. It takes one message each way per core that has something outstanding, and as long as the slowest one's current poll.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU32, Ordering};
+///
+/// use ipiq::CoreId;
+///
+/// #[ipiq::main(cores = 3)]
+/// async fn main() {
+///     let flushed = Arc::new(AtomicU32::new(0));
+///     for core in 0..3 {
+///         let flushed = flushed.clone();
+///         // Nobody awaits the answers one by one.
+///         drop(ipiq::call_on(CoreId::new(core), move || flushed.fetch_add(1, Ordering::Relaxed)));
+///     }
+///     ipiq::synchronize().await;
+///     assert_eq!(flushed.load(Ordering::Relaxed), 3);
+/// }
+/// ```
+///
+/// The idea is DragonFly's `lwkt_synchronize_ipiqs`, which waits until the messages have begun; this waits until they have ended.
+///
+/// # Cancel safety
+///
+/// Dropping the future ends the wait; what was sent is executed all the same.
+///
+/// # Panics
+///
+/// On a thread that runs no core.
+#[track_caller]
+pub fn synchronize() -> Synchronize {
+    on_core("synchronize", Executor::synchronize)
 }
 
 /// The core that runs the caller.

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use ipiq_executor::{JoinHandle, Remote, RemoteCall};
+use ipiq_fabric::watch::Wait;
 use ipiq_fabric::{CoreCounters, CoreId, PairCounters};
 
 /// The way into a runtime from any thread, also one that runs no core. Clones are cheap; it does not keep the runtime
@@ -107,6 +108,23 @@ impl Handle {
         self.assert_has(source);
         self.assert_has(target);
         self.remote.fabric().pair_counters(source, target)
+    }
+
+    /// What cores wait for right now: those that loop for another one (a stop, a full ring), and those with messages that the other one has
+    /// not run when they last looked, which is when they went to sleep, and now and then while they are awake.
+    ///
+    /// A snapshot for people and dashboards: empty when all goes well, or nearly so.
+    ///
+    /// ```
+    /// let runtime = ipiq::Runtime::builder().cores(2).build()?;
+    /// for wait in runtime.handle().waits() {
+    ///     println!("{wait}"); // core 1 waits for core 0, 1.2 s, in call
+    /// }
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn waits(&self) -> Vec<Wait> {
+        self.remote.fabric().waits()
     }
 
     /// Asks the runtime to stop: every core cancels its tasks and ends. Returns at once; dropping the

@@ -69,6 +69,8 @@
 //!
 //! - `futures-io` (default): the I/O traits of `futures` for the streams of [`net`].
 //! - `tokio-io`: those of `tokio`.
+//! - `tracing`: an event for each message sent and received, each kick and each cpusync, at level `TRACE` under the target `ipiq::fabric`;
+//!   [stalls](Builder::stall_reports) are told of without it.
 #![forbid(unsafe_code)]
 
 mod builder;
@@ -84,11 +86,12 @@ mod thread;
 pub mod time;
 
 pub use builder::{BuildError, Builder, IdlePolicy};
-pub use current::{call_on, core_count, core_id, handle, spawn_local, spawn_on};
+pub use current::{call_on, core_count, core_id, handle, spawn_local, spawn_on, synchronize};
 pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
-pub use ipiq_executor::{Call, CallError, JoinError, JoinHandle, RemoteCall, YieldNow, yield_now};
+pub use ipiq_executor::{Call, CallError, JoinError, JoinHandle, RemoteCall, Synchronize, YieldNow, yield_now};
 pub use ipiq_fabric::port::FenceKind;
+pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};
 pub use ipiq_fabric::{CoreCounters, CoreId, CoreSet, PairCounters};
 pub use ipiq_linux::port::FenceChoice;
 pub use ipiq_macros::{main, test};

@@ -77,8 +77,8 @@ impl Runtime {
         let config = Config { cores, ring_capacity: builder.ring_capacity, ..Config::default() };
         // Before the threads: the registration of the fence is cheap only now.
         let linux = Arc::new(LinuxPort::new(cores, builder.fence));
-        let (fabric, seats) =
-            Fabric::new(config, linux.clone()).map_err(|error| BuildError::new(Cause::Config(error)))?;
+        let (fabric, seats) = Fabric::with_watch(config, linux.clone(), builder.watch.clone())
+            .map_err(|error| BuildError::new(Cause::Config(error)))?;
         let placed = builder.placement.resolve(cores, &allowed.cpus);
         let cpus = placed.map_err(|error| BuildError::new(Cause::Placement(error)))?;
         let spin = match builder.idle {

@@ -5,8 +5,9 @@ use std::ptr;
 use std::sync::{Arc, OnceLock};
 
 use ipiq_fabric::CoreId;
-use ipiq_fabric::port::{FenceKind, Port};
+use ipiq_fabric::port::{Clock, FenceKind, Port};
 
+use crate::clock::MonotonicClock;
 use crate::kick::Kick;
 use crate::membarrier::Membarrier;
 
@@ -92,6 +93,10 @@ unsafe impl Port for LinuxPort {
         } else {
             std::thread::yield_now();
         }
+    }
+
+    fn now_ns(&self) -> u64 {
+        MonotonicClock.now_ns()
     }
 
     #[inline]

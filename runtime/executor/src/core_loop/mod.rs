@@ -18,6 +18,8 @@ const FOREIGN_BUDGET: u32 = 64;
 const TASK_BUDGET: u32 = 32;
 /// Polls, or idle ticks, between two looks at timers and I/O.
 const CREDIT: u32 = 64;
+/// Such looks between two at what other cores have not run yet.
+const WATCH_LOOKS: u32 = 1024;
 
 /// When a set of cores ends, together.
 #[derive(Debug)]
@@ -60,6 +62,8 @@ struct Turn {
     idle_ticks: u32,
     /// Start of the gap, once it was worth a look at the clock.
     idle_since_ns: Option<u64>,
+    /// Looks at timers and I/O.
+    looks: u32,
     /// The last look at I/O found something.
     io_active: bool,
     /// The last look at `stop` found it set.
@@ -74,8 +78,14 @@ impl Executor {
     /// If the calling thread runs a core already.
     pub fn run(&self, idle: &mut dyn Idle) {
         let _entered = self.enter();
-        let mut turn =
-            Turn { credit: i64::from(CREDIT), idle_ticks: 0, idle_since_ns: None, io_active: false, stopping: false };
+        let mut turn = Turn {
+            credit: i64::from(CREDIT),
+            idle_ticks: 0,
+            idle_since_ns: None,
+            looks: 0,
+            io_active: false,
+            stopping: false,
+        };
         while !turn.stopping {
             if turn.credit <= 0 {
                 // [loop L4]
@@ -114,6 +124,11 @@ impl Executor {
         let expired = if self.timers().is_empty() { 0 } else { self.timers().expire(self.now_ns()) };
         turn.io_active = idle.poll() > 0;
         turn.stopping = self.lifecycle.is_stopping();
+        turn.looks = turn.looks.wrapping_add(1);
+        if turn.looks.is_multiple_of(WATCH_LOOKS) {
+            // [loop L7]
+            self.core().watch();
+        }
         expired > 0 || turn.io_active
     }
 
@@ -152,10 +167,13 @@ impl Executor {
 
     /// [loop L6]
     fn sleep(&self, idle: &mut dyn Idle, now: u64) {
-        let timeout = self.timers().sleep_ns(now);
-        if timeout == Some(0) {
+        let timer = self.timers().sleep_ns(now);
+        if timer == Some(0) {
             return;
         }
+        // [loop L7]
+        let watch = self.core().watch();
+        let timeout = timer.into_iter().chain(watch).min();
         // [loop L6]
         let armed = self.core().arm(|| !self.has_runnable() && !self.lifecycle.is_stopping());
         if let Some(armed) = armed {

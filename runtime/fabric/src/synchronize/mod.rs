@@ -5,6 +5,7 @@ mod tests;
 
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::marker::PhantomData;
 use core::task::{Context, Poll, Waker};
 
 use crate::sync::mutant;
@@ -55,6 +56,8 @@ impl Synchronizations {
 pub struct PendingSynchronize {
     /// `None`: it has ended.
     ticket: Option<Ticket>,
+    /// It stays with the core that made it.
+    not_send: PhantomData<*const ()>,
 }
 
 impl PendingSynchronize {
@@ -66,7 +69,7 @@ impl PendingSynchronize {
             .filter(|&target| target != core.id() && !core.has_executed(target, core.sequence(target)))
             .collect();
         if outstanding.is_empty() {
-            return Self { ticket: None };
+            return Self { ticket: None, not_send: PhantomData };
         }
         let synchronizations = core.synchronizations();
         let ticket = synchronizations.next.replace(synchronizations.next.get() + 1);
@@ -74,7 +77,7 @@ impl PendingSynchronize {
         for target in outstanding.iter() {
             core.send_or_list(target, move |core, source| core.answer_marker(source, ticket));
         }
-        Self { ticket: Some(ticket) }
+        Self { ticket: Some(ticket), not_send: PhantomData }
     }
 
     /// Ready when it has all been executed, on every core that has not left.
