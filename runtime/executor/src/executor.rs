@@ -16,6 +16,7 @@ use crate::prefetch::prefetch;
 use crate::remote::Remote;
 use crate::task::{Home, JoinHandle, Meta, TaskList, spawn_here};
 use crate::time::Timers;
+use crate::xcall::Table;
 
 /// How many tasks ahead of the next one a task's lines are asked for: a long queue no longer lies in a cache, and the atomic operations of a
 /// first poll do not overlap with its misses.
@@ -29,6 +30,7 @@ pub struct Executor {
     queue: RefCell<VecDeque<Runnable<Meta>>>,
     tasks: TaskList,
     timers: Rc<Timers>,
+    xcalls: Rc<Table>,
     clock: Arc<dyn Clock>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) spin: Spin,
@@ -59,6 +61,7 @@ impl Executor {
             queue: RefCell::default(),
             tasks: TaskList::default(),
             timers: Rc::default(),
+            xcalls: Rc::default(),
             clock,
             spin: Spin::new(spin),
             polls: Cell::new(0),
@@ -93,6 +96,10 @@ impl Executor {
 
     pub(crate) fn timers(&self) -> &Rc<Timers> {
         &self.timers
+    }
+
+    pub(crate) fn xcalls(&self) -> &Rc<Table> {
+        &self.xcalls
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {

@@ -9,6 +9,7 @@
 //! | [`task`] | a future is polled and dropped on its home core only; a panic stays in its task |
 //! | [`core_loop`] | nothing that can run starves; when nothing can, the core sleeps in one place |
 //! | [`time`] | no timer early, none lost |
+//! | [`xcall`] | a function on every core; a wait ends when all of it has run, and not before |
 #![no_std]
 
 extern crate alloc;
@@ -23,6 +24,7 @@ mod remote;
 mod synchronize;
 pub mod task;
 pub mod time;
+pub mod xcall;
 mod yield_now;
 
 pub use call::Call;

@@ -91,7 +91,7 @@ impl Remote {
     }
 
     /// [loop E1]: the calling thread is none of the cores, and they have been told to end.
-    fn refuses_caller(&self) -> bool {
+    pub(crate) fn refuses_caller(&self) -> bool {
         // [loop E1] threads that go on spawning and calling would keep the cores from ever running out of work.
         self.lifecycle.is_stopping()
             && with_current(&**self.fabric().port(), |executor| executor.is_peer(&self.homes[0])) != Some(true)

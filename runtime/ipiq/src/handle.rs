@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use ipiq_executor::xcall::{Class, RemoteBarrier, RemoteHighBroadcast, RemoteLowBroadcast, RemoteWait, Ticket};
 use ipiq_executor::{JoinHandle, Remote, RemoteCall};
 use ipiq_fabric::watch::Wait;
 use ipiq_fabric::{CoreCounters, CoreId, PairCounters};
@@ -77,6 +78,82 @@ impl Handle {
         R: Send + 'static,
     {
         self.remote.call_on(core, f)
+    }
+
+    /// Runs `f` on every core, as [`xcall::high::broadcast`](crate::xcall::high::broadcast) does. The future may be awaited anywhere.
+    ///
+    /// ```
+    /// use ipiq::Runtime;
+    ///
+    /// let runtime = Runtime::builder().cores(2).build()?;
+    /// let answers = Runtime::wait(runtime.handle().broadcast_high(|| ipiq::core_id()));
+    /// assert!(answers.into_iter().all(|(core, answer)| answer.unwrap() == core));
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Each core's value is a [`CallError`](crate::CallError) if `f` panicked there, or the runtime has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops no function; values are dropped.
+    pub fn broadcast_high<F, R>(&self, f: F) -> RemoteHighBroadcast<R>
+    where
+        F: FnOnce() -> R + Clone + Send + 'static,
+        R: Send + 'static,
+    {
+        self.remote.high_broadcast(f)
+    }
+
+    /// Spawns a task on every core, as [`xcall::low::broadcast`](crate::xcall::low::broadcast) does. The future may be awaited anywhere.
+    ///
+    /// # Errors
+    ///
+    /// Each core's value is a [`JoinError`](crate::JoinError) if its task panicked, or the runtime has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops no task; values are dropped.
+    pub fn broadcast_low<Init, Fut>(&self, init: Init) -> RemoteLowBroadcast<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Clone + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        self.remote.low_broadcast(init)
+    }
+
+    /// Awaits that every core has passed a point between polls, as [`xcall::barrier`](crate::xcall::barrier) does. The future may be
+    /// awaited anywhere.
+    ///
+    /// # Errors
+    ///
+    /// The future resolves to a [`CallError`](crate::CallError) if the runtime had been told to stop: nothing is promised then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, nothing is promised; the cores pass it all the same.
+    pub fn barrier(&self, class: Class) -> RemoteBarrier {
+        self.remote.barrier(class)
+    }
+
+    /// Awaits the end of a call that a core has issued, as [`xcall::wait`](crate::xcall::wait) does. The future may be awaited anywhere.
+    ///
+    /// # Errors
+    ///
+    /// The future resolves to a [`CallError`](crate::CallError) if the runtime has stopped; whether the call has finished is then unknown.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when it is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If the ticket names a core that there is not.
+    #[track_caller]
+    pub fn wait_ticket(&self, ticket: Ticket) -> RemoteWait {
+        self.remote.wait_ticket(ticket)
     }
 
     /// How many cores the runtime has.

@@ -2,7 +2,7 @@
 //!
 //! Each core is one thread, normally pinned to one CPU. A task lives on one core and never moves, so it needs no locks
 //! and no `Send`. Work for another core travels there as a message of one cache line: [`spawn_on`] starts a task on a chosen
-//! core, [`call_on`] runs a closure there and brings its value back.
+//! core, [`call_on`] runs a closure there and brings its value back, and [`xcall`] does either on every core.
 //!
 //! ```
 //! use ipiq::{CoreId, Runtime};
@@ -84,6 +84,7 @@ mod placement;
 mod runtime;
 mod thread;
 pub mod time;
+pub mod xcall;
 
 pub use builder::{BuildError, Builder, IdlePolicy};
 pub use current::{call_on, core_count, core_id, handle, spawn_local, spawn_on, synchronize};

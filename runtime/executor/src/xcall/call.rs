@@ -1,0 +1,266 @@
+//! Calls, and how a core and any other thread start them.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use ipiq_fabric::CoreId;
+use ipiq_fabric::call::CallError;
+
+use super::everywhere::{Everywhere, Part};
+use super::{
+    Class, HighBroadcast, HighUnicast, LowBroadcast, LowUnicast, RemoteHighBroadcast, RemoteLowBroadcast, Ticket,
+};
+use crate::executor::with_current;
+use crate::task::Home;
+use crate::{Call, Executor, JoinHandle, Remote, RemoteCall};
+
+/// One core's part of a high call, in the hands of the core that called.
+#[must_use = "a call that is not awaited may never be sent"]
+#[derive(Debug)]
+pub struct HighPart<F, R>(Reach<F, R>);
+
+#[derive(Debug)]
+enum Reach<F, R> {
+    Other(Call<F, R>),
+    Own(RemoteCall<R>),
+}
+
+impl<F, R> HighPart<F, R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    fn new(executor: &Executor, target: CoreId, f: F) -> Self {
+        // [xcall C1] not inside the caller's poll: by the injector, which the loop drains between polls.
+        Self(if target == executor.core().id() {
+            Reach::Own(executor.remote().call_on(target, f))
+        } else {
+            Reach::Other(executor.call(target, f))
+        })
+    }
+}
+
+impl<F, R> Future for HighPart<F, R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    type Output = Result<R, CallError>;
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Reach::Other(call) => Pin::new(call).poll(cx),
+            Reach::Own(call) => Pin::new(call).poll(cx),
+        }
+    }
+}
+
+impl<F, R> Part for HighPart<F, R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    fn is_unsent(&self) -> bool {
+        matches!(&self.0, Reach::Other(call) if call.is_unsent())
+    }
+}
+
+/// A call that a core has issued: awaits its values; gives it a ticket.
+///
+/// # Cancel safety
+///
+/// Dropping it stops no function; values are dropped. A part that found no space in its ring before is never sent; a call that was
+/// given a ticket sends all of them.
+#[must_use = "a call that is not awaited and has no ticket may never be sent as a whole"]
+pub struct XCall<U: Future> {
+    state: State<U>,
+    class: Class,
+    home: Arc<Home>,
+}
+
+enum State<U: Future> {
+    /// Polled by who holds it.
+    Held(U),
+    /// Polled by a task of the ticket's home.
+    Driven(Ticket, JoinHandle<U::Output>),
+    Ended,
+}
+
+// What it holds is not pinned.
+impl<U: Future + Unpin> Unpin for XCall<U> {}
+
+impl<U: Future> fmt::Debug for XCall<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ticket = if let State::Driven(ticket, _) = &self.state { Some(ticket) } else { None };
+        f.debug_struct("XCall").field("class", &self.class).field("ticket", &ticket).finish_non_exhaustive()
+    }
+}
+
+impl<U: Future + Unpin> Future for XCall<U> {
+    type Output = U::Output;
+
+    /// # Panics
+    ///
+    /// If polled again after it was ready.
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let output = match &mut self.state {
+            State::Held(call) => core::task::ready!(Pin::new(call).poll(cx)),
+            State::Driven(_, task) => match core::task::ready!(Pin::new(task).poll(cx)) {
+                Ok(output) => output,
+                // Only a core that shuts down cancels the task, and it polls the holder of the call no more.
+                Err(_) => return Poll::Pending,
+            },
+            State::Ended => panic!("a call was polled after it was ready"),
+        };
+        self.state = State::Ended;
+        Poll::Ready(output)
+    }
+}
+
+impl<U: Future + Unpin + 'static> XCall<U> {
+    /// The call's name, by which any task of any core awaits its end; the same each time.
+    ///
+    /// The first time it hands the call to a task of the calling core, which becomes the call's home: it goes on when this is dropped.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core of the runtime.
+    pub fn ticket(&mut self) -> Ticket {
+        if let State::Driven(ticket, _) = &self.state {
+            return *ticket;
+        }
+        let home = self.home.clone();
+        let drawn = with_current(&*home.port, |executor| executor.is_peer(&home).then(|| self.draw(executor)));
+        drawn.flatten().expect("a ticket is drawn on a core of the call's runtime")
+    }
+
+    fn draw(&mut self, executor: &Executor) -> Ticket {
+        let table = executor.xcalls().clone();
+        // [xcall K1]
+        let ticket = table.issue(self.class, executor.core().id());
+        let call = match core::mem::replace(&mut self.state, State::Ended) {
+            State::Held(call) => call,
+            State::Driven(..) | State::Ended => {
+                table.finish(ticket);
+                return ticket;
+            }
+        };
+        let task = executor.spawn(async move {
+            let output = call.await;
+            // [xcall K2]
+            table.finish(ticket);
+            output
+        });
+        self.state = State::Driven(ticket, task);
+        ticket
+    }
+}
+
+impl<P, R, E> XCall<Everywhere<P>>
+where
+    P: Part<Output = Result<R, E>>,
+{
+    /// Awaits the call and folds the values of all cores into one, in ascending order of cores.
+    ///
+    /// # Errors
+    ///
+    /// The first core's error, if there is one.
+    ///
+    /// # Cancel safety
+    ///
+    /// As dropping the call.
+    #[doc(alias = "map_reduce")]
+    pub async fn fold<A>(self, init: A, mut fold: impl FnMut(A, R) -> A) -> Result<A, E> {
+        let mut answers = self.await.into_iter();
+        answers.try_fold(init, |so_far, (_, answer)| answer.map(|value| fold(so_far, value)))
+    }
+}
+
+/// Calls of the core's own code.
+impl Executor {
+    fn xcall<U: Future>(&self, class: Class, call: U) -> XCall<U> {
+        XCall { state: State::Held(call), class, home: self.home().clone() }
+    }
+
+    fn everywhere<P: Part>(&self, part: impl FnMut(CoreId) -> P) -> Everywhere<P> {
+        self.xcalls().count_broadcast();
+        let cores = self.core().cores();
+        // [xcall C1]
+        Everywhere::new(cores, (self.core().id().index() + 1) % cores, part)
+    }
+
+    /// Runs a clone of `f` on every core, between two of its polls; on this one too.
+    pub fn high_broadcast<F, R>(&self, f: F) -> HighBroadcast<F, R>
+    where
+        F: FnOnce() -> R + Clone + Send + 'static,
+        R: Send + 'static,
+    {
+        self.xcall(Class::High, self.everywhere(|target| HighPart::new(self, target, f.clone())))
+    }
+
+    /// Runs `f` on `target`, between two of its polls, also if that is this core.
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `target`.
+    pub fn high_unicast<F, R>(&self, target: CoreId, f: F) -> HighUnicast<F, R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.xcalls().count_unicast();
+        self.xcall(Class::High, HighPart::new(self, target, f))
+    }
+
+    /// Spawns on every core the future that a clone of `init` makes there; on this one too.
+    pub fn low_broadcast<Init, Fut>(&self, init: Init) -> LowBroadcast<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Clone + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        self.xcall(Class::Low, self.everywhere(|target| self.remote().spawn_on(target, init.clone())))
+    }
+
+    /// Spawns on `target` the future that `init` makes there.
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `target`.
+    pub fn low_unicast<Init, Fut>(&self, target: CoreId, init: Init) -> LowUnicast<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        self.xcalls().count_unicast();
+        self.xcall(Class::Low, self.remote().spawn_on(target, init))
+    }
+}
+
+/// Calls from any thread.
+impl Remote {
+    /// Runs a clone of `f` on every core, between two of its polls.
+    pub fn high_broadcast<F, R>(&self, f: F) -> RemoteHighBroadcast<R>
+    where
+        F: FnOnce() -> R + Clone + Send + 'static,
+        R: Send + 'static,
+    {
+        Everywhere::new(self.cores(), 0, |target| self.call_on(target, f.clone()))
+    }
+
+    /// Spawns on every core the future that a clone of `init` makes there.
+    pub fn low_broadcast<Init, Fut>(&self, init: Init) -> RemoteLowBroadcast<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Clone + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        Everywhere::new(self.cores(), 0, |target| self.spawn_on(target, init.clone()))
+    }
+}
