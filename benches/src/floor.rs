@@ -1,6 +1,7 @@
 //! What the machine itself takes for the least that any runtime must do.
 
 use std::hint;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -96,6 +97,42 @@ pub fn futex_round_trips(cpus: CpuPair, time: Duration) -> Times {
                 times.record(clock_ns(trip.elapsed()));
             }
             wake_with(&to_target.0, STOP);
+            times
+        },
+    )
+}
+
+/// Percentiles of the time from coming to a [`Barrier`] to leaving it, of two threads that do nothing else.
+#[must_use]
+pub fn barrier_meetings(cpus: CpuPair, time: Duration) -> Times {
+    let barrier = Barrier::new(2);
+    // The meeting after which both leave; the barrier itself hands it over.
+    let last = AtomicU64::new(u64::MAX);
+    ping_pong(
+        cpus,
+        || {
+            for meeting in 0.. {
+                barrier.wait();
+                if last.load(Ordering::Relaxed) == meeting {
+                    break;
+                }
+            }
+        },
+        || {
+            let mut times = Times::new();
+            let started = Instant::now();
+            for meeting in 0.. {
+                let over = started.elapsed() >= time;
+                if over {
+                    last.store(meeting, Ordering::Relaxed);
+                }
+                let came = Instant::now();
+                barrier.wait();
+                times.record(clock_ns(came.elapsed()));
+                if over {
+                    break;
+                }
+            }
             times
         },
     )

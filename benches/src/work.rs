@@ -104,6 +104,16 @@ pub trait Peer: Sync {
     fn wake_parked(&self, _plan: Plan) -> Outcome {
         Outcome::NotOffered
     }
+
+    /// Runs a closure on every core, the own one too, and awaits all answers.
+    fn broadcast(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
+
+    /// Makes every core come to a point and go on from there together.
+    fn cpusync(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
 }
 
 /// What a figure is divided by.
@@ -217,6 +227,18 @@ pub static WORKS: &[Work] = &[
         yardstick: Yardstick::Futex,
         budgets: &[at_most("p50", 1.05)],
         run: |peer, plan| peer.wake_parked(plan),
+    },
+    Work {
+        name: "broadcast",
+        yardstick: Yardstick::Line,
+        budgets: &[at_most("p50", 4.0)],
+        run: |peer, plan| peer.broadcast(plan),
+    },
+    Work {
+        name: "cpusync",
+        yardstick: Yardstick::Line,
+        budgets: &[at_most("p50", 6.0)],
+        run: |peer, plan| peer.cpusync(plan),
     },
 ];
 

@@ -81,6 +81,14 @@ impl Peer for Bare {
     fn wake_parked(&self, _plan: Plan) -> Outcome {
         Outcome::Elsewhere
     }
+
+    fn broadcast(&self, _plan: Plan) -> Outcome {
+        Outcome::Elsewhere
+    }
+
+    fn cpusync(&self, _plan: Plan) -> Outcome {
+        Outcome::Elsewhere
+    }
 }
 
 /// Calls the target and spins until the answer is there.

@@ -3,6 +3,7 @@
 use std::hint;
 use std::sync::Arc;
 
+use ::ipiq::xcall::{self, Class};
 use ::ipiq::{CoreId, IdlePolicy, Placement, Runtime};
 
 use crate::drive::{self, Lanes};
@@ -66,6 +67,10 @@ impl Peer for Ipiq {
         }
         on_cores(plan, IdlePolicy::Park, call_rtt)
     }
+
+    fn broadcast(&self, plan: Plan) -> Outcome {
+        self.unless_parking(|| on_cores(plan, IdlePolicy::Adaptive, broadcast))
+    }
 }
 
 impl Ipiq {
@@ -100,6 +105,17 @@ async fn spawn_local(plan: Plan, _target: CoreId) -> Vec<Figure> {
 
 async fn yield_now(plan: Plan, _target: CoreId) -> Vec<Figure> {
     drive::yields(plan, ::ipiq::yield_now).await
+}
+
+/// Between polls; as tasks; and a round of nothing, which is a barrier.
+async fn broadcast(plan: Plan, _target: CoreId) -> Vec<Figure> {
+    let all = || async { xcall::high::broadcast(|| hint::black_box(1)).fold(0, |sum, one| sum + one).await };
+    let mut figures = drive::round_trips(plan, all).await;
+    let low = || xcall::low::broadcast(|| async { hint::black_box(1) });
+    figures.push(Figure::new("per_call_low", drive::mean_ns(plan.section, low).await));
+    let barrier = || xcall::barrier(Class::High);
+    figures.push(Figure::new("per_barrier", drive::mean_ns(plan.section, barrier).await));
+    figures
 }
 
 /// Runs a measurement on the first of two cores.

@@ -12,6 +12,7 @@ pub static PEERS: &[&dyn Peer] = &[
     &raw::LINE,
     &raw::FUTEX,
     &raw::RING,
+    &raw::BARRIER,
     &fabric::FABRIC,
     &ipiq::ADAPTIVE,
     &ipiq::PARK,

@@ -1,6 +1,7 @@
 //! Two bare threads: what the works cost without any runtime.
 
 use crate::floor;
+use crate::stats::Times;
 use crate::work::{Figure, Outcome, Peer, Plan};
 
 /// Round trip of one cache line.
@@ -11,6 +12,9 @@ pub(super) static FUTEX: Raw = Raw { variant: "futex" };
 
 /// An index-based ring of 64-byte items.
 pub(super) static RING: Raw = Raw { variant: "ring" };
+
+/// Two threads that meet at a `std::sync::Barrier`.
+pub(super) static BARRIER: Raw = Raw { variant: "std-barrier" };
 
 /// A loop of [`floor`].
 pub(super) struct Raw {
@@ -53,12 +57,32 @@ impl Peer for Raw {
         if self.variant != FUTEX.variant {
             return Outcome::NotOffered;
         }
-        let times = floor::futex_round_trips(plan.cpus, plan.section);
-        vec![
-            Figure::new("p50", times.percentile_ns(50.0)),
-            Figure::new("p99", times.percentile_ns(99.0)),
-            Figure::new("per_call", times.mean_ns()),
-        ]
-        .into()
+        figures(&floor::futex_round_trips(plan.cpus, plan.section))
     }
+
+    fn broadcast(&self, plan: Plan) -> Outcome {
+        self.meet(plan)
+    }
+
+    fn cpusync(&self, plan: Plan) -> Outcome {
+        self.meet(plan)
+    }
+}
+
+impl Raw {
+    fn meet(&self, plan: Plan) -> Outcome {
+        if self.variant != BARRIER.variant {
+            return Outcome::NotOffered;
+        }
+        figures(&floor::barrier_meetings(plan.cpus, plan.section))
+    }
+}
+
+fn figures(times: &Times) -> Outcome {
+    vec![
+        Figure::new("p50", times.percentile_ns(50.0)),
+        Figure::new("p99", times.percentile_ns(99.0)),
+        Figure::new("per_call", times.mean_ns()),
+    ]
+    .into()
 }

@@ -5,6 +5,7 @@
 //! Both park when idle; the `-busy` variants keep each runtime awake by a task that only yields,
 //! which is a trick and no option of tokio's.
 
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::hint;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::thread;
 use std::time::Instant;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Barrier, mpsc, oneshot};
 use tokio::task::{self, JoinHandle, LocalSet};
 
 use crate::drive::{self, Lanes};
@@ -140,6 +141,20 @@ impl Peer for Tokio {
             }
         }
     }
+
+    fn broadcast(&self, plan: Plan) -> Outcome {
+        match self.way {
+            Way::Workers => Outcome::NotOffered,
+            Way::Channel { .. } | Way::Handle { .. } => measure!(self, plan, broadcast(plan)),
+        }
+    }
+
+    fn cpusync(&self, plan: Plan) -> Outcome {
+        match self.way {
+            Way::Handle { .. } => Outcome::Elsewhere,
+            Way::Channel { .. } | Way::Workers => measure!(self, plan, barrier(plan)),
+        }
+    }
 }
 
 impl Tokio {
@@ -195,6 +210,37 @@ async fn post(reach: impl Reach, plan: Plan) -> Vec<Figure> {
     drop(outbox);
     received.await.expect("the receiver ends");
     vec![Figure::new("per_message", drive::per_item_ns(started.elapsed(), plan.items as u64))]
+}
+
+/// As its users write it: the same closure to each core, one answer awaited after the other.
+async fn broadcast<R: Reach>(reach: R, plan: Plan) -> Vec<Figure> {
+    let all = || async {
+        let there = reach.call();
+        let (tell, told) = oneshot::channel();
+        R::spawn_here(async move {
+            let _ = tell.send(hint::black_box(1));
+        });
+        let here = told.await.expect("the own part answers");
+        there.await.map(|answer| answer + here)
+    };
+    drive::round_trips(plan, all).await
+}
+
+/// Tasks that meet at a barrier of tokio's and do nothing else: nobody is stopped, they come by themselves.
+async fn barrier(reach: impl Reach, plan: Plan) -> Vec<Figure> {
+    let barrier = Arc::new(Barrier::new(2));
+    let other = Arc::clone(&barrier);
+    // It waits for a last meeting when its runtime ends.
+    drop(reach.spawn(async move {
+        loop {
+            other.wait().await;
+        }
+    }));
+    let meet = || async {
+        barrier.wait().await;
+        Ok::<_, Infallible>(())
+    };
+    drive::round_trips(plan, meet).await
 }
 
 /// How one core gets something done on the other.
