@@ -21,6 +21,11 @@ impl CoreSet {
         (0..cores).map(CoreId::new).collect()
     }
 
+    /// 64 cores a word.
+    pub(crate) fn words(&self) -> [u64; MAX_CORES / 64] {
+        self.words
+    }
+
     /// Adds `core`.
     pub fn insert(&mut self, core: CoreId) {
         self.words[core.index() / 64] |= 1 << (core.index() % 64);

@@ -5,6 +5,7 @@ use alloc::sync::Arc as StdArc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::cpusync;
 use crate::doorbell::{Doorbell, Rung, State};
 use crate::endpoint::Core;
 use crate::handlers;
@@ -63,6 +64,7 @@ pub(crate) struct CoreShared {
     pub(crate) handler_counts: Padded<handlers::Counts>,
     /// What it waits for; read by others only when something is wrong.
     pub(crate) crumb: Padded<CrumbWord>,
+    pub(crate) answer: cpusync::Slot,
 }
 
 /// Counted by the core itself.
@@ -87,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) orphans: Injector<handlers::Retired>,
     /// How many bells were made.
     pub(crate) bells: AtomicU64,
+    pub(crate) cpusync: cpusync::Shared,
     /// `links[target * cores + source]`, null until the pair first talks.
     links: Box<[AtomicPtr<Link>]>,
     config: Config,
@@ -194,6 +197,7 @@ impl Fabric {
             handlers: handlers::Inbox::new(),
             handler_counts: Padded::default(),
             crumb: Padded::default(),
+            answer: Padded(cpusync::Answer::new()),
         };
         let shared = StdArc::new(Shared {
             fence: port.fence_kind(),
@@ -204,6 +208,7 @@ impl Fabric {
             handlers: handlers::Table::new(),
             orphans: Injector::new(),
             bells: AtomicU64::new(0),
+            cpusync: cpusync::Shared::new(),
             links: (0..cores * cores).map(|_| AtomicPtr::new(core::ptr::null_mut())).collect(),
             config,
         });

@@ -13,6 +13,7 @@
 //! | [`handlers`] | functions that a core runs when triggered, without a message; a mailbox of functions that several cores run; bells |
 //! | [`synchronize`] | everything that a core has sent has been executed |
 //! | [`watch`] | what a core waits for, and what happens when it takes too long |
+//! | [`cpusync`] | stop a set of cores, run something, let them go on |
 //!
 //! ```
 //! use std::sync::Arc;
@@ -62,6 +63,7 @@ pub(crate) mod block;
 pub mod call;
 mod core_set;
 mod counters;
+pub mod cpusync;
 #[doc(hidden)]
 pub mod doorbell;
 mod endpoint;

@@ -73,6 +73,10 @@ mod machine {
             self.len.load(Ordering::Relaxed) == 0
         }
 
+        pub(crate) fn len(&self) -> usize {
+            self.len.load(Ordering::Relaxed) as usize
+        }
+
         pub(crate) fn push(&self, item: T) {
             self.items.lock().expect("not poisoned").push_back(item);
             self.len.fetch_add(1, Ordering::Release);
@@ -162,6 +166,14 @@ pub(crate) use mutant;
 #[inline(always)]
 pub(crate) const fn relaxed_if(mutant: bool, order: Ordering) -> Ordering {
     if mutant { Ordering::Relaxed } else { order }
+}
+
+/// Whether the model checker has found a fault and takes its threads down: a destructor that waits would wait for ever.
+pub(crate) fn unwinds_in_a_model() -> bool {
+    #[cfg(loom)]
+    return std::thread::panicking();
+    #[cfg(not(loom))]
+    false
 }
 
 #[cfg(loom)]

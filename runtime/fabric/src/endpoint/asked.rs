@@ -8,13 +8,20 @@ impl Core {
     #[inline(always)]
     pub(super) fn serve_asked(&self) {
         if self.own().doorbell.is_asked(Ask::IN_DRAINS) {
-            self.serve_taken();
+            self.serve_taken(Ask::IN_DRAINS);
+        }
+    }
+
+    /// For a core that must run nothing else.
+    pub(crate) fn serve_shootdowns(&self) {
+        if self.own().doorbell.is_asked(Ask::Shootdown as u64) {
+            self.serve_taken(Ask::Shootdown as u64);
         }
     }
 
     #[cold]
-    fn serve_taken(&self) {
-        let taken = self.own().doorbell.take_asked(Ask::IN_DRAINS);
+    fn serve_taken(&self, what: u64) {
+        let taken = self.own().doorbell.take_asked(what);
         if taken & Ask::Handlers as u64 != 0 {
             self.serve_handlers();
         }

@@ -55,6 +55,7 @@ impl Drop for Core {
         let shared = self.shared.clone();
         let own = shared.core(self.id);
         self.drop_deferred();
+        self.give_up_leading();
         let others = || (0..shared.cores.len()).map(CoreId::new).filter(|&other| other != self.id);
         // [doorbell G1]
         own.doorbell.leave(&*shared.port, shared.fence);

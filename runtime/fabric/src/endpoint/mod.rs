@@ -18,6 +18,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::block::{BlockList, BlockPool};
+use crate::cpusync;
 use crate::fabric::{CoreShared, Shared};
 use crate::handlers::Local;
 use crate::overflow::{Link, Outgoing};
@@ -51,7 +52,7 @@ struct Incoming {
 /// sends get [`Gone`].
 pub struct Core {
     id: CoreId,
-    shared: StdArc<Shared>,
+    pub(crate) shared: StdArc<Shared>,
     outgoing: Box<[Outgoing]>,
     incoming: Box<[Incoming]>,
     /// Targets that the next flush must look at.
@@ -67,6 +68,7 @@ pub struct Core {
     nesting: Cell<u32>,
     deferred: safe_point::Deferred,
     pub(crate) handlers: Local,
+    pub(crate) cpusync: cpusync::Own,
     not_send: PhantomData<*const ()>,
 }
 
@@ -93,6 +95,7 @@ impl Core {
             nesting: Cell::new(0),
             deferred: safe_point::Deferred::default(),
             handlers: Local::default(),
+            cpusync: cpusync::Own::default(),
             shared,
             not_send: PhantomData,
         }
@@ -158,7 +161,7 @@ impl Core {
     }
 
     #[inline(always)]
-    fn own(&self) -> &CoreShared {
+    pub(crate) fn own(&self) -> &CoreShared {
         self.shared.core(self.id)
     }
 
@@ -178,7 +181,7 @@ impl Core {
     }
 
     #[inline(always)]
-    fn is_gone(&self, target: CoreId) -> bool {
+    pub(crate) fn is_gone(&self, target: CoreId) -> bool {
         self.shared.is_gone(target)
     }
 }

@@ -73,6 +73,9 @@ impl Core {
         // [doorbell A2]
         let taken = self.own().doorbell.take_asked(Ask::AT_SAFE_POINTS);
         let here = SafePoint { core: self };
+        if taken & Ask::Stop as u64 != 0 {
+            self.stop_or_lead(&here);
+        }
         if taken & Ask::Deferred as u64 != 0 {
             // What is put off meanwhile waits for the next safe point.
             let deferred = self.deferred.take();

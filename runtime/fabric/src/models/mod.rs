@@ -4,6 +4,7 @@
 //! Run with `--cfg loom`. `IPIQ_MUTANT=name` leaves a step out; [`mutants`] tells which model must fail then.
 
 mod call;
+mod cpusync;
 mod doorbell;
 mod mutants;
 mod overflow;
@@ -149,6 +150,12 @@ impl Plain {
     fn write(&self, value: u32) {
         // SAFETY: 1. the checker has found no access that races.
         self.0.with_mut(|place| unsafe { *place = value });
+    }
+
+    /// Read by several at once.
+    fn read_shared(&self) -> u32 {
+        // SAFETY: 1. as in `write`.
+        self.0.with(|place| unsafe { *place })
     }
 
     fn read(&self) -> u32 {

@@ -9,7 +9,7 @@ use std::{eprintln, format, fs};
 /// Each mutant and the model that kills it.
 ///
 /// `a+b` is both at once: what `a` leaves out would make up for `b`. Leaving it out alone does no harm to this model.
-const MUTANTS: [(&str, &str); 35] = [
+const MUTANTS: [(&str, &str); 45] = [
     ("ring-stamp-relaxed", RING),
     ("ring-stamp-first", RING),
     ("ring-publish-relaxed", RING),
@@ -45,6 +45,16 @@ const MUTANTS: [(&str, &str); 35] = [
     ("call-free-early", DROPPED),
     ("call-abandon-forgotten", DROPPED),
     ("call-not-taken-back", "call::a_call_to_a_core_that_leaves_ends_with_its_value_or_with_gone"),
+    ("cpusync-no-turn-fence", TURNS),
+    ("cpusync-turn-relaxed", TURNS),
+    ("cpusync-leave-with-lead", "cpusync::a_core_that_leaves_while_it_waits_for_its_turn_takes_no_turn_with_it"),
+    ("cpusync-no-second-look", "cpusync::a_latecomer_runs_no_job_that_is_over"),
+    ("cpusync-order-relaxed", PHASES),
+    ("cpusync-answer-relaxed", PHASES),
+    ("cpusync-answer-early", PHASES),
+    ("cpusync-wait-for-gone", "cpusync::a_core_that_leaves_holds_up_no_stop"),
+    ("cpusync-one-round", "cpusync::a_stop_that_drains_has_run_what_was_sent_before"),
+    ("cpusync-weak-lead-stays", "cpusync::two_weak_leads_hold_each_other_and_both_come_through"),
 ];
 
 const RING: &str = "ring::messages_arrive_in_order_and_once_while_slots_are_reused_and_the_index_wraps";
@@ -54,6 +64,8 @@ const ASYMMETRIC: &str = "doorbell::a_target_sleeps_through_no_message_with_asym
 const LEAVING: &str = "doorbell::a_message_to_a_core_that_leaves_is_delivered_or_taken_back_once";
 const LEFT: &str = "doorbell::who_sees_that_a_core_has_left_sees_what_its_messages_wrote";
 const SPACE: &str = "overflow::a_source_that_sleeps_for_space_is_kicked_with_symmetric_fences";
+const TURNS: &str = "cpusync::turns_exclude_each_other_and_none_is_slept_through";
+const PHASES: &str = "cpusync::each_phase_of_a_stop_sees_what_the_one_before_wrote";
 const DROPPED: &str = "call::a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing";
 
 #[test]

@@ -1,0 +1,466 @@
+//! The lead's side.
+
+use core::cell::Cell;
+use core::fmt;
+
+use super::CpuSyncError;
+use super::board::{Board, Job, Kind};
+use super::error::Cause;
+use crate::port::Clock;
+use crate::sync::mutant;
+use crate::{Core, CoreId, CoreSet, PanicPayload, SafePoint, catch, contain};
+
+/// Turns of the wait for `HOLD` after which the lead lets the others serve ([cpusync M5](crate::cpusync#steps)).
+const STUCK_TURNS: u32 = if cfg!(loom) { 2 } else { 256 };
+/// Rounds after which *drain* gives up ([cpusync M6](crate::cpusync#steps)).
+const MAX_ROUNDS: u32 = 1000;
+
+/// What to stop, and how.
+#[derive(Clone, Copy)]
+pub struct CpuSync<'a> {
+    /// The cores to stop. The lead is at a safe point whether it is in the set or not; its own function runs only if it is.
+    pub set: CoreSet,
+    /// Run by each core of the set, by all at once, after the body and before the core goes on.
+    pub each: Option<&'a (dyn Fn(&Core) + Sync)>,
+    /// Whether what was sent before the stop runs before the body.
+    pub drain: bool,
+    /// When to give up waiting for cores to stop, by `clock`.
+    pub deadline_ns: Option<u64>,
+    /// Measures the stop.
+    pub clock: &'a dyn Clock,
+}
+
+impl fmt::Debug for CpuSync<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuSync").field("cores", &self.set.len()).field("drain", &self.drain).finish_non_exhaustive()
+    }
+}
+
+/// How long a stop took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// From the request until every core stood still.
+    pub stopping_ns: u64,
+    /// From the request until every core was let go: no core stood still for longer.
+    pub total_ns: u64,
+}
+
+/// The right to stop other cores, at a safe point of the own one. Lent by [`Core::lead`].
+pub struct Lead<'a> {
+    here: &'a SafePoint<'a>,
+    /// Who is stopped now, the lead not counted.
+    held: Cell<CoreSet>,
+}
+
+impl fmt::Debug for Lead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lead").field("core", &self.core().id()).finish_non_exhaustive()
+    }
+}
+
+/// Proof that the cores of a set stand still, to the body of a stop.
+pub struct Held<'a> {
+    lead: &'a Lead<'a>,
+    set: CoreSet,
+}
+
+impl fmt::Debug for Held<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("cores", &self.set.len()).finish_non_exhaustive()
+    }
+}
+
+impl Held<'_> {
+    /// The core that runs the body.
+    #[must_use]
+    pub fn core(&self) -> &Core {
+        self.lead.core()
+    }
+
+    /// The cores of the set that stand still: those that have left are not among them.
+    #[must_use]
+    pub fn cores(&self) -> CoreSet {
+        self.set
+    }
+
+    /// Runs `f` on every core of the stop, the own one included if it is in the set, all at once; they stand still again when
+    /// this returns. What the body wrote before is visible to `f`, and what `f` wrote to the body.
+    ///
+    /// # Errors
+    ///
+    /// The panic of the lowest core whose `f` panicked; the others have run.
+    pub fn on_each(&self, f: &(dyn Fn(&Core) + Sync)) -> Result<(), PanicPayload> {
+        self.lead.run(Kind::Run, &self.set, f)
+    }
+
+    /// A stop within the stop: stops cores of its set that do not stand still yet, and lets those go on when it ends. Otherwise as
+    /// [`Lead::cpusync`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Lead::cpusync`]. The cores of the outer stop go on standing still.
+    ///
+    /// # Panics
+    ///
+    /// As [`Lead::cpusync`].
+    pub fn cpusync<R>(
+        &self,
+        plan: &CpuSync<'_>,
+        body: impl FnOnce(&Held<'_>) -> R,
+    ) -> Result<(R, Pause), CpuSyncError> {
+        self.lead.cpusync(plan, body)
+    }
+}
+
+impl Lead<'_> {
+    pub(super) fn new<'a>(here: &'a SafePoint<'a>) -> Lead<'a> {
+        Lead { here, held: Cell::new(CoreSet::empty()) }
+    }
+
+    /// The core that leads.
+    #[must_use]
+    pub fn core(&self) -> &Core {
+        self.here.core()
+    }
+
+    /// Stops the cores of the plan's set at their safe points, runs `body` on this core while they stand still, then the plan's function on each
+    /// of them and on the own core, all at once, and lets them go on. Cores that have left are skipped.
+    ///
+    /// Waits, on this thread: for the longest poll or message function that runs in the set, then for the functions. While some core is
+    /// late it *runs messages*. Neither `body` nor the function may wait for another core, or for a task. An empty set, or the own core alone, waits
+    /// for nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`CpuSyncError`]: the deadline passed first, or *drain* found no end, and nothing has run; or `body` or a function panicked,
+    /// and no core was kept. No function runs if `body` panicked.
+    ///
+    /// # Panics
+    ///
+    /// If the set has a core that the fabric does not have.
+    pub fn cpusync<R>(
+        &self,
+        plan: &CpuSync<'_>,
+        body: impl FnOnce(&Held<'_>) -> R,
+    ) -> Result<(R, Pause), CpuSyncError> {
+        let started_ns = plan.clock.now_ns();
+        let outer = self.held.get();
+        let targets = self.targets(&plan.set);
+        let release = Release { lead: self, outer };
+        self.interlock(plan, &targets)?;
+        let stopping_ns = plan.clock.now_ns() - started_ns;
+        // Without those that left instead of stopping.
+        let (me, held) = (self.core().id(), self.held.get());
+        let set: CoreSet = plan.set.iter().filter(|&core| core == me || held.contains(core)).collect();
+        // [cpusync M7]
+        let value = catch(|| body(&Held { lead: self, set })).map_err(CpuSyncError::panicked)?;
+        if let Some(f) = plan.each {
+            // [cpusync M8]
+            let kind = if outer.is_empty() { Kind::Go } else { Kind::Run };
+            self.run(kind, &set, f).map_err(CpuSyncError::panicked)?;
+        }
+        drop(release);
+        Ok((value, Pause { stopping_ns, total_ns: plan.clock.now_ns() - started_ns }))
+    }
+
+    /// Runs `f` on every core of `set` at its next safe point, without a common stop, and then on the own core if it is in the set. Waits for all of them;
+    /// *runs messages* meanwhile. After the newer source's `lwkt_cpusync_quick`.
+    ///
+    /// # Errors
+    ///
+    /// The panic of the lowest core whose `f` panicked; the others have run.
+    ///
+    /// # Panics
+    ///
+    /// If the set has a core that the fabric does not have, and inside the body of a stop: use [`Held::on_each`] there.
+    pub fn quick(&self, set: &CoreSet, f: &(dyn Fn(&Core) + Sync)) -> Result<(), PanicPayload> {
+        assert!(self.held.get().is_empty(), "`quick` inside the body of a stop: use `Held::on_each`");
+        let targets = self.targets(set);
+        let release = Release { lead: self, outer: CoreSet::empty() };
+        let mut panics = Panics::default();
+        if !targets.is_empty() {
+            self.held.set(targets);
+            self.board().write_set(&targets);
+            let running = Running::start(self, Kind::Go, f);
+            self.ask(&targets);
+            running.serve_until_done();
+            panics.take_from(self);
+        }
+        drop(release);
+        panics.run_own(self.core(), set, f);
+        panics.into_result()
+    }
+
+    /// M1 to M6.
+    fn interlock(&self, plan: &CpuSync<'_>, targets: &CoreSet) -> Result<(), CpuSyncError> {
+        let held = self.held.get();
+        let new: CoreSet = targets.iter().filter(|&core| !held.contains(core)).collect();
+        let kind = if plan.drain { Kind::Drain } else { Kind::Hold };
+        if !new.is_empty() {
+            self.change_set(&held.iter().chain(new.iter()).collect());
+            self.order(kind, None);
+            self.ask(&new);
+        } else if plan.drain && !held.is_empty() {
+            self.order(kind, None);
+        }
+        let posted = plan.drain && self.core().drain_posted();
+        if self.held.get().is_empty() {
+            return Ok(());
+        }
+        self.stand_still(plan.drain, posted, plan.deadline())
+    }
+
+    fn ask(&self, new: &CoreSet) {
+        for target in new.iter() {
+            // [cpusync M3]
+            self.core().ask_to_stop(target);
+        }
+    }
+
+    /// M4 to M6, when the first order is given: until every target holds.
+    fn stand_still(&self, drain: bool, posted: bool, deadline: Deadline<'_>) -> Result<(), CpuSyncError> {
+        if drain {
+            self.become_quiet(posted, deadline)?;
+            self.order(Kind::Hold, None);
+        }
+        while !self.wait(Some(STUCK_TURNS), deadline)?.done {
+            // [cpusync M5]
+            self.order(Kind::Serve, None);
+            if drain {
+                self.become_quiet(false, deadline)?;
+            } else {
+                self.wait(None, deadline)?;
+            }
+            self.order(Kind::Hold, None);
+        }
+        Ok(())
+    }
+
+    /// M6, when `DRAIN` or `SERVE` is ordered.
+    fn become_quiet(&self, posted: bool, deadline: Deadline<'_>) -> Result<(), CpuSyncError> {
+        let mut any = self.wait(None, deadline)?.any || posted;
+        for round in 0..MAX_ROUNDS {
+            // In the first round some answered while others still ran: it proves nothing.
+            if !any && (round > 0 || mutant!("cpusync-one-round")) {
+                return Ok(());
+            }
+            // [cpusync M6]
+            self.order(Kind::Serve, None);
+            any = self.wait(None, deadline)?.any;
+        }
+        Err(CpuSyncError::new(Cause::Restless))
+    }
+
+    /// M4, for the order that was given last. Serves if that was not to hold. With a limit of turns it may end before all is done.
+    fn wait(&self, limit: Option<u32>, deadline: Deadline<'_>) -> Result<Waited, CpuSyncError> {
+        let order = self.board().last();
+        let serves = !matches!(order.kind(), Kind::Hold | Kind::Run);
+        let mut left = self.held.get();
+        let (mut any, mut turn, mut turns) = (false, 0, 0);
+        if serves {
+            any = self.core().serve_while_stopped(&mut turn) || self.core().has_overflow();
+        }
+        loop {
+            for target in left.iter() {
+                match self.shared().core(target).answer.to(order) {
+                    Some(did) => any |= did,
+                    None if self.has_left(target) => self.forget(target),
+                    None => continue,
+                }
+                left.remove(target);
+            }
+            if left.is_empty() {
+                return Ok(Waited { done: true, any });
+            }
+            if limit == Some(turns) {
+                return Ok(Waited { done: false, any });
+            }
+            if deadline.has_passed() {
+                return Err(CpuSyncError::new(Cause::TimedOut(left)));
+            }
+            if serves {
+                any |= self.core().serve_while_stopped(&mut turn);
+            } else {
+                self.core().stand_still(&mut turn);
+            }
+            turns += 1;
+        }
+    }
+
+    fn has_left(&self, target: CoreId) -> bool {
+        // [cpusync M4] acquire, in `state`: what its messages wrote is visible.
+        self.core().is_gone(target) && !mutant!("cpusync-wait-for-gone")
+    }
+
+    fn forget(&self, target: CoreId) {
+        let mut held = self.held.get();
+        held.remove(target);
+        self.held.set(held);
+    }
+
+    /// Runs `f` on the cores of `set`, which are held, or the own one.
+    fn run(&self, kind: Kind, set: &CoreSet, f: &(dyn Fn(&Core) + Sync)) -> Result<(), PanicPayload> {
+        let mut panics = Panics::default();
+        if self.held.get().is_empty() {
+            panics.run_own(self.core(), set, f);
+            return panics.into_result();
+        }
+        let only = |core: &Core| {
+            if set.contains(core.id()) {
+                f(core);
+            }
+        };
+        let running = Running::start(self, kind, &only);
+        panics.run_own(self.core(), set, f);
+        drop(running);
+        panics.take_from(self);
+        if kind == Kind::Go {
+            self.held.set(CoreSet::empty());
+        }
+        panics.into_result()
+    }
+
+    /// M1. Nobody is asked yet.
+    fn change_set(&self, set: &CoreSet) {
+        let board = self.board();
+        if board.last().kind() != Kind::Idle {
+            // [cpusync M1]
+            self.order(Kind::Change, None);
+        }
+        board.write_set(set);
+        self.held.set(*set);
+    }
+
+    fn order(&self, kind: Kind, job: Option<Job>) {
+        self.board().order(self.board().last().then(kind), job);
+    }
+
+    /// The others of `set` that have not left.
+    fn targets(&self, set: &CoreSet) -> CoreSet {
+        let core = self.core();
+        set.iter().filter(|&target| target != core.id() && !core.is_gone(target)).collect()
+    }
+
+    fn shared(&self) -> &crate::fabric::Shared {
+        &self.core().shared
+    }
+
+    fn board(&self) -> &Board {
+        &self.shared().cpusync.board
+    }
+}
+
+struct Waited {
+    done: bool,
+    /// Somebody did something.
+    any: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Deadline<'a> {
+    at_ns: Option<u64>,
+    clock: Option<&'a dyn Clock>,
+}
+
+impl Deadline<'_> {
+    const NEVER: Self = Deadline { at_ns: None, clock: None };
+
+    fn has_passed(self) -> bool {
+        matches!((self.at_ns, self.clock), (Some(at), Some(clock)) if clock.now_ns() >= at)
+    }
+}
+
+impl CpuSync<'_> {
+    fn deadline(&self) -> Deadline<'_> {
+        Deadline { at_ns: self.deadline_ns, clock: Some(self.clock) }
+    }
+}
+
+/// Lets go of everyone but the cores of the outer stop, also when the body, or a message, unwinds.
+struct Release<'a> {
+    lead: &'a Lead<'a>,
+    outer: CoreSet,
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        let lead = self.lead;
+        if self.outer.is_empty() {
+            // [cpusync M8]
+            lead.order(Kind::Idle, None);
+            return lead.held.set(CoreSet::empty());
+        }
+        if lead.held.get() != self.outer {
+            lead.change_set(&self.outer);
+        }
+        lead.order(Kind::Hold, None);
+        let held = lead.stand_still(false, false, Deadline::NEVER);
+        debug_assert!(held.is_ok(), "without a deadline it does not give up");
+    }
+}
+
+/// A job under way: ends only when everyone has answered, also by unwinding, so that the function outlives its users.
+struct Running<'a> {
+    lead: &'a Lead<'a>,
+}
+
+impl<'a> Running<'a> {
+    fn start(lead: &'a Lead<'a>, kind: Kind, f: &'a (dyn Fn(&Core) + Sync)) -> Self {
+        lead.order(kind, Some(Job::new(f)));
+        Self { lead }
+    }
+
+    fn serve_until_done(self) {
+        let done = self.lead.wait(None, Deadline::NEVER);
+        debug_assert!(done.is_ok(), "without a deadline it does not give up");
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let order = self.lead.board().last();
+        let mut turn = 0;
+        for target in self.lead.held.get().iter() {
+            while self.lead.shared().core(target).answer.to(order).is_none() && !self.lead.has_left(target) {
+                self.lead.core().stand_still(&mut turn);
+            }
+        }
+    }
+}
+
+/// The panic of the lowest core.
+#[derive(Default)]
+struct Panics {
+    first: Option<(CoreId, PanicPayload)>,
+}
+
+impl Panics {
+    fn add(&mut self, core: CoreId, payload: PanicPayload) {
+        let dropped = match &self.first {
+            Some((first, _)) if *first < core => Some(payload),
+            _ => self.first.replace((core, payload)).map(|(_, payload)| payload),
+        };
+        contain(|| drop(dropped));
+    }
+
+    fn run_own(&mut self, core: &Core, set: &CoreSet, f: &(dyn Fn(&Core) + Sync)) {
+        if set.contains(core.id())
+            && let Err(payload) = catch(|| f(core))
+        {
+            self.add(core.id(), payload);
+        }
+    }
+
+    fn take_from(&mut self, lead: &Lead<'_>) {
+        for target in lead.held.get().iter() {
+            // SAFETY: 1. this is the lead, and `Running` has waited for every answer.
+            if let Some(payload) = unsafe { lead.shared().core(target).answer.take_panic() } {
+                self.add(target, payload);
+            }
+        }
+    }
+
+    fn into_result(self) -> Result<(), PanicPayload> {
+        self.first.map_or(Ok(()), |(_, payload)| Err(payload))
+    }
+}

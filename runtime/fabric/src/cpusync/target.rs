@@ -1,0 +1,101 @@
+//! A target's side.
+
+use crate::cpusync::board::{Kind, Order};
+use crate::sync::mutant;
+use crate::{Core, catch};
+
+impl Core {
+    /// [cpusync C1] to [cpusync C6], at a safe point: stands still for as long as a stop wants it.
+    pub(crate) fn obey(&self) {
+        let board = &self.shared.cpusync.board;
+        let answer = &self.own().answer;
+        let mut known = answer.last();
+        // Done anything since the last answer?
+        let mut any = false;
+        let mut turn = 0;
+        if board.look() == known {
+            // A late request of a stop that this core has been through: it left with `GO`.
+            return;
+        }
+        loop {
+            // [cpusync C1]
+            let order = board.look();
+            if order.kind() == Kind::Idle {
+                return;
+            }
+            if order == known {
+                match known.kind() {
+                    // [cpusync C4]
+                    Kind::Serve | Kind::Drain => any |= self.serve_while_stopped(&mut turn),
+                    _ => self.stand_still(&mut turn),
+                }
+                continue;
+            }
+            if order.kind() == Kind::Change {
+                self.stand_still(&mut turn);
+                continue;
+            }
+            // [cpusync C2]
+            match board.is_for(order, self.id()) {
+                None => continue,
+                Some(false) => return,
+                Some(true) => {}
+            }
+            match order.kind() {
+                Kind::Serve => any |= self.serve_while_stopped(&mut turn),
+                Kind::Drain => any |= self.drain_posted() | self.serve_while_stopped(&mut turn),
+                Kind::Run | Kind::Go => self.do_job(order),
+                // [cpusync C3]
+                Kind::Hold | Kind::Idle | Kind::Change => {}
+            }
+            let listed = matches!(order.kind(), Kind::Serve | Kind::Drain) && self.has_overflow();
+            answer.give(order, any || listed);
+            if order.kind() == Kind::Go {
+                return;
+            }
+            (known, any, turn) = (order, false, 0);
+        }
+    }
+
+    /// [cpusync C5], without the answer.
+    fn do_job(&self, order: Order) {
+        let answer = &self.own().answer;
+        if mutant!("cpusync-answer-early") {
+            answer.give(order, false);
+        }
+        // SAFETY: 1. C2 found this core in the set, and the answer comes after this function.
+        let job = unsafe { self.shared.cpusync.board.job() };
+        // [cpusync C5]
+        // SAFETY: 1. as above: the lead waits for the answer.
+        if let Err(payload) = catch(|| job.into_iter().for_each(|job| unsafe { job.run(self) })) {
+            // SAFETY: 1. as above.
+            unsafe { answer.set_panic(payload) };
+        }
+    }
+
+    /// Runs messages, not tasks. Returns whether there was anything.
+    pub(super) fn serve_while_stopped(&self, turn: &mut u32) -> bool {
+        let any = self.drain_all(WHILE_STOPPED) + self.flush() > 0;
+        if any {
+            *turn = 0;
+        } else {
+            self.stand_still(turn);
+        }
+        any
+    }
+
+    /// What foreign threads have posted by now.
+    pub(super) fn drain_posted(&self) -> bool {
+        let posted = u32::try_from(self.own().injector.len()).unwrap_or(u32::MAX);
+        self.drain_foreign(posted) > 0
+    }
+
+    pub(super) fn stand_still(&self, turn: &mut u32) {
+        self.serve_shootdowns();
+        self.port().relax(*turn);
+        *turn += 1;
+    }
+}
+
+/// Messages of one source per look, while stopped.
+const WHILE_STOPPED: u32 = 64;

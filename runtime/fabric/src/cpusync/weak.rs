@@ -1,0 +1,204 @@
+//! The kernel's weaker rule: no turn, and held cores go on serving messages.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use core::cell::{Cell, RefCell};
+
+use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, mutant, unwinds_in_a_model};
+use crate::{Core, CoreId, CoreSet, MAX_CORES, PanicPayload, catch, contain};
+
+/// Messages of one source per look, while held or waiting.
+const BUDGET: u32 = 64;
+
+type Function = Box<dyn Fn(&Core) + Send + Sync>;
+type Acknowledged = [AtomicU64; MAX_CORES / 64];
+
+/// One core's part.
+#[derive(Default)]
+pub(super) struct Own {
+    /// Those that this core is held by, oldest first.
+    held_by: RefCell<VecDeque<Arc<Request>>>,
+    /// How many of these stops this core leads.
+    leads: Cell<u32>,
+}
+
+/// What a lead and its targets share.
+struct Request {
+    state: AtomicU32,
+    /// Who has come to a stop.
+    stopped: Acknowledged,
+    /// Who has run the function.
+    finished: Acknowledged,
+    function: Function,
+    panicked: AtomicBool,
+    panic: UnsafeCell<Option<PanicPayload>>,
+}
+
+const HELD: u32 = 0;
+const RELEASED: u32 = 1;
+/// Released without a function, because the body panicked.
+const DROPPED: u32 = 2;
+
+// SAFETY: 1. the panic is written by the one core that claims `panicked`, before it acknowledges, and read by the lead after.
+unsafe impl Sync for Request {}
+// SAFETY: 1. everything in it is `Send`.
+unsafe impl Send for Request {}
+
+impl Core {
+    /// Stops the cores of `set` by the kernels' rule, runs `body` on this core, then `function` on each of them. Blocks; callable anywhere on the
+    /// core's thread but inside a future's poll, also in a function of a message and inside the body of another one.
+    ///
+    /// Weaker than [`Lead::cpusync`](crate::cpusync::Lead::cpusync): a core stops wherever it looks at its messages, so also in the middle of a
+    /// function that waits; it goes on *running messages* while it is held; and two leads may hold each other at the same time, so a body is not
+    /// alone. Cores that have left are skipped.
+    ///
+    /// Source of the idea: DragonFly's `lwkt_cpusync_interlock` and `lwkt_cpusync_deinterlock`.
+    ///
+    /// # Errors
+    ///
+    /// What `body`, or one of the functions, panicked with. Everyone has been released; no function runs if `body` panicked.
+    ///
+    /// # Panics
+    ///
+    /// If the set has a core that the fabric does not have.
+    pub fn cpusync_weak<R>(
+        &self,
+        set: &CoreSet,
+        function: impl Fn(&Self) + Send + Sync + 'static,
+        body: impl FnOnce() -> R,
+    ) -> Result<R, PanicPayload> {
+        let request = Arc::new(Request {
+            state: AtomicU32::new(HELD),
+            stopped: core::array::from_fn(|_| AtomicU64::new(0)),
+            finished: core::array::from_fn(|_| AtomicU64::new(0)),
+            function: Box::new(function),
+            panicked: AtomicBool::new(false),
+            panic: UnsafeCell::new(None),
+        });
+        let leading = Leading::start(self);
+        // [cpusync W1]
+        let send = |target: CoreId| {
+            let request = request.clone();
+            self.send(target, move |core, _| core.hold_for(request)).is_ok()
+        };
+        let targets: CoreSet = set.iter().filter(|&target| target != self.id() && send(target)).collect();
+        self.wait_for(&request.stopped, &targets);
+        let value = catch(body);
+        // [cpusync W3] release pairs with W4's acquire.
+        request.state.store(if value.is_ok() { RELEASED } else { DROPPED }, Ordering::Release);
+        if value.is_ok() && set.contains(self.id()) {
+            request.run(self);
+        }
+        self.wait_for(&request.finished, &targets);
+        drop(leading);
+        let panic = request.take_panic();
+        match (value, panic) {
+            (Ok(_), Some(payload)) => Err(payload),
+            (value, _) => value,
+        }
+    }
+
+    /// [cpusync W2], in a message.
+    fn hold_for(&self, request: Arc<Request>) {
+        // [cpusync W2] release: what this core did before is visible to the body.
+        request.acknowledge(&request.stopped, self.id());
+        self.cpusync.weak.held_by.borrow_mut().push_back(request);
+        self.stay_while_held();
+    }
+
+    /// Unless this core leads itself: then its own wait must go on, and looks through the queue (D-13).
+    fn stay_while_held(&self) {
+        let own = &self.cpusync.weak;
+        let mut turn = 0;
+        while (own.leads.get() == 0 || mutant!("cpusync-weak-lead-stays")) && !own.held_by.borrow().is_empty() {
+            self.look_through_and_serve(&mut turn);
+        }
+    }
+
+    fn wait_for(&self, acknowledged: &Acknowledged, targets: &CoreSet) {
+        let mut turn = 0;
+        let mut left = *targets;
+        loop {
+            for target in left.iter() {
+                // Acquire pairs with the acknowledgement's release.
+                let word = acknowledged[target.index() / 64].load(Ordering::Acquire);
+                if word & 1 << (target.index() % 64) != 0 || self.is_gone(target) {
+                    left.remove(target);
+                }
+            }
+            if left.is_empty() {
+                return;
+            }
+            self.look_through_and_serve(&mut turn);
+        }
+    }
+
+    /// One pass of [cpusync W4], and of the inbox.
+    fn look_through_and_serve(&self, turn: &mut u32) {
+        let held_by = &self.cpusync.weak.held_by;
+        let length = held_by.borrow().len();
+        for _ in 0..length {
+            let Some(request) = held_by.borrow_mut().pop_front() else { break };
+            // [cpusync W4] acquire pairs with W3.
+            match request.state.load(Ordering::Acquire) {
+                HELD => {
+                    held_by.borrow_mut().push_back(request);
+                    continue;
+                }
+                RELEASED => request.run(self),
+                _ => {}
+            }
+            // [cpusync W4] the last touch.
+            request.acknowledge(&request.finished, self.id());
+        }
+        if self.drain_all(BUDGET) + self.flush() > 0 {
+            *turn = 0;
+        } else {
+            self.stand_still(turn);
+        }
+    }
+}
+
+impl Request {
+    fn acknowledge(&self, words: &Acknowledged, core: CoreId) {
+        words[core.index() / 64].fetch_or(1 << (core.index() % 64), Ordering::AcqRel);
+    }
+
+    fn run(&self, core: &Core) {
+        if let Err(payload) = catch(|| (self.function)(core)) {
+            if self.panicked.swap(true, Ordering::Relaxed) {
+                return contain(|| drop(payload));
+            }
+            // SAFETY: 1. the swap was won once.
+            self.panic.with_mut(|place| unsafe { *place = Some(payload) });
+        }
+    }
+
+    /// By the lead, when all have acknowledged.
+    fn take_panic(&self) -> Option<PanicPayload> {
+        // SAFETY: 1. who has acknowledged touches it no more, and a core that has left ran nothing since.
+        self.panic.with_mut(|place| unsafe { (*place).take() })
+    }
+}
+
+/// Counts one lead, also when it unwinds; then what was put off for it holds the core.
+struct Leading<'a>(&'a Core);
+
+impl<'a> Leading<'a> {
+    fn start(core: &'a Core) -> Self {
+        let leads = &core.cpusync.weak.leads;
+        leads.set(leads.get() + 1);
+        Self(core)
+    }
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        let leads = &self.0.cpusync.weak.leads;
+        leads.set(leads.get() - 1);
+        // [cpusync W5]
+        if !unwinds_in_a_model() {
+            self.0.stay_while_held();
+        }
+    }
+}

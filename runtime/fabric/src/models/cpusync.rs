@@ -1,0 +1,338 @@
+//! [Stops](crate::cpusync) with real endpoints: every core sleeps whenever it finds nothing.
+
+use alloc::sync::Arc;
+
+use super::{A, B, Ended, Machine, Plain, explore, pair};
+use crate::cpusync::board::{Board, Job, Kind, Order};
+use crate::cpusync::{CpuSync, CpuSyncError, Lead};
+use crate::port::{Clock, FenceKind};
+use crate::sync::Counter;
+use crate::sync::checker::thread;
+use crate::{Core, CoreId, CoreSet, Seat};
+
+/// A clock that stands still.
+struct Noon;
+
+impl Clock for Noon {
+    fn now_ns(&self) -> u64 {
+        12
+    }
+}
+
+fn plan(set: CoreSet) -> CpuSync<'static> {
+    CpuSync { set, each: None, drain: false, deadline_ns: None, clock: &Noon }
+}
+
+fn set<const N: usize>(cores: [CoreId; N]) -> CoreSet {
+    cores.into_iter().collect()
+}
+
+/// One core's loop until `done`: safe points too.
+fn serve(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
+    while !done() {
+        // SAFETY: 1. and 2. this is the loop; nothing of a message is on the stack.
+        unsafe { core.safe_point() };
+        if done() || core.drain(8) + core.flush() > 0 {
+            continue;
+        }
+        if let Some(_armed) = core.arm(|| !done()) {
+            machine.sleep(core.id());
+        }
+    }
+}
+
+/// Leads once, and tells the other cores when that is over.
+fn lead_once(machine: &Machine, core: &Core, over: &Arc<Counter>, f: impl FnOnce(&Lead<'_>) + 'static) {
+    let led = Arc::new(Counter::default());
+    let done = led.clone();
+    core.lead(move |lead| {
+        f(lead);
+        led.add(1);
+    });
+    let me = core.id();
+    serve(machine, core, || done.get() == 1);
+    for other in (0..core.cores()).map(CoreId::new).filter(|&other| other != me) {
+        let over = over.clone();
+        core.send_or_list(other, move |_, _| over.add(1));
+    }
+}
+
+/// A core that serves until `leads` others have told it that they are through.
+fn target(machine: &Arc<Machine>, seat: Seat, over: &Arc<Counter>, leads: u64) -> thread::JoinHandle<Ended> {
+    let (machine, over) = (machine.clone(), over.clone());
+    thread::spawn(move || {
+        let core = seat.enter();
+        serve(&machine, &core, || over.get() == leads);
+        Ended(core)
+    })
+}
+
+/// What each phase of a stop writes; the checker fails at an access that nothing orders.
+struct Phases {
+    by_body: Arc<Plain>,
+    by_each: [Arc<Plain>; 2],
+}
+
+impl Phases {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { by_body: Plain::new(), by_each: [Plain::new(), Plain::new()] })
+    }
+
+    /// A stop of both cores: the body writes, each reads that and writes, the lead reads that.
+    fn go_through(&self, lead: &Lead<'_>, n: u32) {
+        let each = |core: &Core| {
+            assert_eq!(self.by_body.read_shared(), n);
+            self.by_each[core.id().index()].write(n);
+        };
+        let plan = CpuSync { each: Some(&each), ..plan(set([A, B])) };
+        lead.cpusync(&plan, |held| {
+            assert_eq!(held.cores(), set([A, B]));
+            self.by_body.write(n);
+        })
+        .expect("no time limit");
+        assert!(self.by_each.iter().all(|by| by.read() == n));
+    }
+}
+
+#[test]
+fn each_phase_of_a_stop_sees_what_the_one_before_wrote() {
+    explore(3, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let (over, phases) = (Arc::new(Counter::default()), Phases::new());
+        let other = target(&machine, b, &over, 1);
+        let core = a.enter();
+        lead_once(&machine, &core, &over, move |lead| phases.go_through(lead, 7));
+        drop(other.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn two_leads_never_stop_each_other_at_once() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let phases = Phases::new();
+        let over = [Arc::new(Counter::default()), Arc::new(Counter::default())];
+        let run = |seat: Seat, n: u32| {
+            let (machine, phases, over) = (machine.clone(), phases.clone(), over.clone());
+            move || {
+                let core = seat.enter();
+                let [mine, other] = if core.id() == A { [0, 1] } else { [1, 0] };
+                lead_once(&machine, &core, &over[other], move |lead| phases.go_through(lead, n));
+                serve(&machine, &core, || over[mine].get() == 1);
+                Ended(core)
+            }
+        };
+        let other = thread::spawn(run(b, 2));
+        let first = run(a, 1)();
+        drop((first, other.join().expect("no panic")));
+    });
+}
+
+/// Stops of the own core alone: only the turn orders them.
+#[test]
+fn turns_exclude_each_other_and_none_is_slept_through() {
+    explore(4, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let shared = Plain::new();
+        let run = |seat: Seat| {
+            let (machine, shared) = (machine.clone(), shared.clone());
+            move || {
+                let core = seat.enter();
+                let led = Arc::new(Counter::default());
+                let done = led.clone();
+                core.lead(move |lead| {
+                    let own = set([lead.core().id()]);
+                    let counted = lead.cpusync(&plan(own), |_| shared.write(shared.read() + 1));
+                    assert!(counted.is_ok());
+                    led.add(1);
+                });
+                serve(&machine, &core, || done.get() == 1);
+                Ended(core)
+            }
+        };
+        let other = thread::spawn(run(b));
+        let first = run(a)();
+        drop((first, other.join().expect("no panic")));
+        assert_eq!(shared.read(), 2);
+    });
+}
+
+#[test]
+fn a_core_that_leaves_while_it_waits_for_its_turn_takes_no_turn_with_it() {
+    explore(4, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let leaver = thread::spawn(move || {
+            let core = b.enter();
+            core.lead(|_| ());
+            // SAFETY: 1. and 2. nothing else is on the stack.
+            unsafe { core.safe_point() };
+        });
+        let core = a.enter();
+        let led = Arc::new(Counter::default());
+        for _ in 0..2 {
+            let led = led.clone();
+            core.lead(move |_| led.add(1));
+        }
+        serve(&machine, &core, || led.get() == 2);
+        leaver.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_core_that_leaves_holds_up_no_stop() {
+    explore(3, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let leaver = thread::spawn(move || {
+            let core = b.enter();
+            // SAFETY: 1. and 2. nothing else is on the stack.
+            unsafe { core.safe_point() };
+        });
+        let core = a.enter();
+        let over = Arc::new(Counter::default());
+        lead_once(&machine, &core, &over, |lead| {
+            let stopped = lead.cpusync(&plan(set([A, B])), |held| assert!(held.cores().contains(A)));
+            assert!(stopped.is_ok());
+        });
+        leaver.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_stop_that_gives_up_releases_everyone_and_disturbs_no_later_one() {
+    explore(1, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let (over, phases) = (Arc::new(Counter::default()), Phases::new());
+        let other = target(&machine, b, &over, 1);
+        let core = a.enter();
+        lead_once(&machine, &core, &over, move |lead| {
+            let early = CpuSync { deadline_ns: Some(0), ..plan(set([B])) };
+            if let Err(error) = lead.cpusync(&early, |_| ()) {
+                assert_eq!(CpuSyncError::not_stopped(&error), Some(set([B])));
+            }
+            phases.go_through(lead, 7);
+        });
+        drop(other.join().expect("no panic"));
+    });
+}
+
+/// A core that was asked by a stop that gave up looks at the board while later ones come and go.
+#[test]
+fn a_latecomer_runs_no_job_that_is_over() {
+    explore(5, || {
+        let board = Arc::new(Board::new());
+        let target = thread::spawn({
+            let board = board.clone();
+            move || {
+                for _ in 0..3 {
+                    let order = board.look();
+                    if order.kind() == Kind::Idle {
+                        continue;
+                    }
+                    if board.is_for(order, B) == Some(true) {
+                        assert_eq!(order.kind(), Kind::Hold, "the job was for another set");
+                    }
+                }
+            }
+        });
+        let job = |_: &Core| ();
+        board.write_set(&set([A]));
+        let go = Order::NONE.then(Kind::Go);
+        board.order(go, Some(Job::new(&job)));
+        // The core of that set has answered.
+        let idle = go.then(Kind::Idle);
+        board.order(idle, None);
+        board.write_set(&set([B]));
+        board.order(idle.then(Kind::Hold), None);
+        target.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_stop_that_drains_has_run_what_was_sent_before() {
+    explore(3, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let over = Arc::new(Counter::default());
+        // One poll sends twice; the second message is for the lead, by way of the lead.
+        let arrived = Arc::new(Counter::default());
+        let (sent, other) = (Arc::new(Counter::default()), over.clone());
+        let sender = thread::spawn({
+            let (machine, arrived, sent) = (machine.clone(), arrived.clone(), sent.clone());
+            move || {
+                let core = b.enter();
+                core.send_or_list(A, move |core, source| {
+                    let arrived = arrived.clone();
+                    core.send_or_list(source, move |_, _| arrived.add(1));
+                });
+                sent.add(1);
+                serve(&machine, &core, || other.get() == 1);
+                Ended(core)
+            }
+        });
+        let core = a.enter();
+        lead_once(&machine, &core, &over, move |lead| {
+            let drain = CpuSync { drain: true, ..plan(set([A, B])) };
+            let counts = lead.cpusync(&drain, |_| (sent.get(), arrived.get()));
+            let ((sent, arrived), _) = counts.expect("no time limit");
+            assert_eq!(sent, arrived);
+        });
+        drop(sender.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn two_weak_leads_hold_each_other_and_both_come_through() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let ran = [Arc::new(Counter::default()), Arc::new(Counter::default())];
+        let run = |seat: Seat| {
+            let (machine, ran) = (machine.clone(), ran.clone());
+            move || {
+                let core = seat.enter();
+                let mine = ran[core.id().index()].clone();
+                let seen = ran.clone();
+                let each = move |core: &Core| seen[core.id().index()].add(1);
+                assert!(core.cpusync_weak(&set([A, B]), each, || ()).is_ok());
+                serve(&machine, &core, || mine.get() == 2);
+                Ended(core)
+            }
+        };
+        let other = thread::spawn(run(b));
+        let first = run(a)();
+        drop((first, other.join().expect("no panic")));
+    });
+}
+
+#[test]
+fn a_weak_stop_sees_what_its_functions_wrote() {
+    explore(3, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let over = Arc::new(Counter::default());
+        let other = target(&machine, b, &over, 1);
+        let core = a.enter();
+        let (by_body, by_each) = (Plain::new(), Plain::new());
+        let (seen, written) = (by_body.clone(), by_each.clone());
+        let each = move |_: &Core| written.write(seen.read() + 1);
+        assert!(core.cpusync_weak(&set([B]), each, || by_body.write(6)).is_ok());
+        assert_eq!(by_each.read(), 7);
+        core.send_or_list(B, move |_, _| over.add(1));
+        drop(other.join().expect("no panic"));
+    });
+}
