@@ -56,7 +56,6 @@ macro_rules! events_between_two_cores {
 
 macro_rules! events_of_a_set {
     ($($name:ident)*) => {$(
-        #[allow(dead_code, reason = "called by cpusync")]
         #[inline(always)]
         pub(crate) fn $name(master: CoreId, targets: usize) {
             event!($name, master, targets = targets);

@@ -80,6 +80,7 @@ mod handle;
 mod idle;
 pub mod ipi;
 pub mod net;
+mod pause;
 mod placement;
 mod runtime;
 mod thread;
@@ -91,11 +92,13 @@ pub use current::{call_on, core_count, core_id, handle, spawn_local, spawn_on, s
 pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
 pub use ipiq_executor::{Call, CallError, JoinError, JoinHandle, RemoteCall, Synchronize, YieldNow, yield_now};
+pub use ipiq_executor::{Pause, PauseError, PauseTimes, Paused, Pausing};
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};
 pub use ipiq_fabric::{CoreCounters, CoreId, CoreSet, PairCounters};
 pub use ipiq_linux::port::FenceChoice;
 pub use ipiq_macros::{main, test};
+pub use pause::{pause, pause_each};
 pub use placement::Placement;
 pub use runtime::{Runtime, RuntimeInfo};
 

@@ -8,6 +8,7 @@ use super::board::{Board, Job, Kind};
 use super::error::Cause;
 use crate::port::Clock;
 use crate::sync::mutant;
+use crate::watch::{WaitKind, Waiting};
 use crate::{Core, CoreId, CoreSet, PanicPayload, SafePoint, catch, contain};
 
 /// Turns of the wait for `HOLD` after which the lead lets the others serve ([cpusync M5](crate::cpusync#steps)).
@@ -148,6 +149,7 @@ impl Lead<'_> {
         let targets = self.targets(&plan.set);
         let release = Release { lead: self, outer };
         self.interlock(plan, &targets)?;
+        crate::trace::sync_start(self.core().id(), self.held.get().len());
         let stopping_ns = plan.clock.now_ns() - started_ns;
         // Without those that left instead of stopping.
         let (me, held) = (self.core().id(), self.held.get());
@@ -160,6 +162,7 @@ impl Lead<'_> {
             self.run(kind, &set, f).map_err(CpuSyncError::panicked)?;
         }
         drop(release);
+        crate::trace::sync_end(self.core().id(), set.len());
         Ok((value, Pause { stopping_ns, total_ns: plan.clock.now_ns() - started_ns }))
     }
 
@@ -183,6 +186,7 @@ impl Lead<'_> {
             self.board().write_set(&targets);
             let running = Running::start(self, Kind::Go, f);
             self.ask(&targets);
+            crate::trace::sync_quick(self.core().id(), targets.len());
             running.serve_until_done();
             panics.take_from(self);
         }
@@ -256,10 +260,9 @@ impl Lead<'_> {
         let order = self.board().last();
         let serves = !matches!(order.kind(), Kind::Hold | Kind::Run);
         let mut left = self.held.get();
-        let (mut any, mut turn, mut turns) = (false, 0, 0);
-        if serves {
-            any = self.core().serve_while_stopped(&mut turn) || self.core().has_overflow();
-        }
+        let mut any = serves && (self.core().serve_while_stopped() || self.core().has_overflow());
+        let mut turns = 0;
+        let mut waiting: Option<(CoreId, Waiting<'_>)> = None;
         loop {
             for target in left.iter() {
                 match self.shared().core(target).answer.to(order) {
@@ -269,19 +272,24 @@ impl Lead<'_> {
                 }
                 left.remove(target);
             }
-            if left.is_empty() {
+            let Some(late) = left.iter().next() else {
                 return Ok(Waited { done: true, any });
-            }
+            };
             if limit == Some(turns) {
                 return Ok(Waited { done: false, any });
             }
             if deadline.has_passed() {
                 return Err(CpuSyncError::new(Cause::TimedOut(left)));
             }
-            if serves {
-                any |= self.core().serve_while_stopped(&mut turn);
-            } else {
-                self.core().stand_still(&mut turn);
+            if waiting.as_ref().is_none_or(|(target, _)| *target != late) {
+                // The old one is over before the new one begins.
+                drop(waiting.take());
+                waiting = Some((late, self.core().wait_for(late, WaitKind::Cpusync)));
+            }
+            let served = if serves { self.core().serve_while_stopped() } else { self.core().serve_shootdowns() };
+            any |= serves && served;
+            if let Some((_, waiting)) = &mut waiting {
+                waiting.turn(served);
             }
             turns += 1;
         }
@@ -342,7 +350,7 @@ impl Lead<'_> {
     }
 
     fn shared(&self) -> &crate::fabric::Shared {
-        &self.core().shared
+        self.core().shared()
     }
 
     fn board(&self) -> &Board {
@@ -419,10 +427,10 @@ impl<'a> Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let order = self.lead.board().last();
-        let mut turn = 0;
         for target in self.lead.held.get().iter() {
+            let mut waiting = self.lead.core().wait_for(target, WaitKind::Cpusync);
             while self.lead.shared().core(target).answer.to(order).is_none() && !self.lead.has_left(target) {
-                self.lead.core().stand_still(&mut turn);
+                waiting.turn(self.lead.core().serve_shootdowns());
             }
         }
     }

@@ -62,7 +62,7 @@ impl Core {
         if self.cpusync.requests.borrow().is_empty() {
             return;
         }
-        let taken = self.shared.cpusync.turn.take_or_wait(self.id());
+        let taken = self.shared().cpusync.turn.take_or_wait(self.id());
         self.cpusync.waits.set(!taken);
         if !taken {
             return;
@@ -71,7 +71,7 @@ impl Core {
         if let Some(request) = request {
             contain(|| request(&Lead::new(here)));
         }
-        self.tell_next(self.shared.cpusync.turn.pass_on(self.id()));
+        self.tell_next(self.shared().cpusync.turn.pass_on(self.id()));
         if !self.cpusync.requests.borrow().is_empty() {
             self.ask_to_stop(self.id());
         }
@@ -82,7 +82,7 @@ impl Core {
         let requests = self.cpusync.requests.take();
         requests.into_iter().for_each(|request| contain(|| drop(request)));
         if self.cpusync.waits.take() {
-            self.tell_next(self.shared.cpusync.turn.leave(self.id(), self.port()));
+            self.tell_next(self.shared().cpusync.turn.leave(self.id(), self.port()));
         }
     }
 
@@ -94,7 +94,7 @@ impl Core {
 
     /// [doorbell A1]
     fn ask_to_stop(&self, core: CoreId) {
-        if self.shared.core(core).doorbell.ask(Ask::Stop) == Rung::Kick {
+        if self.shared().core(core).doorbell.ask(Ask::Stop) == Rung::Kick {
             self.port().kick(core);
         }
     }

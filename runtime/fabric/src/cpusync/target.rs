@@ -7,7 +7,7 @@ use crate::{Core, catch};
 impl Core {
     /// [cpusync C1] to [cpusync C6], at a safe point: stands still for as long as a stop wants it.
     pub(crate) fn obey(&self) {
-        let board = &self.shared.cpusync.board;
+        let board = &self.shared().cpusync.board;
         let answer = &self.own().answer;
         let mut known = answer.last();
         // Done anything since the last answer?
@@ -26,7 +26,7 @@ impl Core {
             if order == known {
                 match known.kind() {
                     // [cpusync C4]
-                    Kind::Serve | Kind::Drain => any |= self.serve_while_stopped(&mut turn),
+                    Kind::Serve | Kind::Drain if self.serve_while_stopped() => (any, turn) = (true, 0),
                     _ => self.stand_still(&mut turn),
                 }
                 continue;
@@ -42,8 +42,8 @@ impl Core {
                 Some(true) => {}
             }
             match order.kind() {
-                Kind::Serve => any |= self.serve_while_stopped(&mut turn),
-                Kind::Drain => any |= self.drain_posted() | self.serve_while_stopped(&mut turn),
+                Kind::Serve => any |= self.serve_while_stopped(),
+                Kind::Drain => any |= self.drain_posted() | self.serve_while_stopped(),
                 Kind::Run | Kind::Go => self.do_job(order),
                 // [cpusync C3]
                 Kind::Hold | Kind::Idle | Kind::Change => {}
@@ -64,7 +64,7 @@ impl Core {
             answer.give(order, false);
         }
         // SAFETY: 1. C2 found this core in the set, and the answer comes after this function.
-        let job = unsafe { self.shared.cpusync.board.job() };
+        let job = unsafe { self.shared().cpusync.board.job() };
         // [cpusync C5]
         // SAFETY: 1. as above: the lead waits for the answer.
         if let Err(payload) = catch(|| job.into_iter().for_each(|job| unsafe { job.run(self) })) {
@@ -74,14 +74,8 @@ impl Core {
     }
 
     /// Runs messages, not tasks. Returns whether there was anything.
-    pub(super) fn serve_while_stopped(&self, turn: &mut u32) -> bool {
-        let any = self.drain_all(WHILE_STOPPED) + self.flush() > 0;
-        if any {
-            *turn = 0;
-        } else {
-            self.stand_still(turn);
-        }
-        any
+    pub(super) fn serve_while_stopped(&self) -> bool {
+        self.drain_all(WHILE_STOPPED) + self.flush() > 0
     }
 
     /// What foreign threads have posted by now.
@@ -91,7 +85,7 @@ impl Core {
     }
 
     pub(super) fn stand_still(&self, turn: &mut u32) {
-        self.serve_shootdowns();
+        let _served = self.serve_shootdowns();
         self.port().relax(*turn);
         *turn += 1;
     }

@@ -82,14 +82,14 @@ impl Core {
             self.send(target, move |core, _| core.hold_for(request)).is_ok()
         };
         let targets: CoreSet = set.iter().filter(|&target| target != self.id() && send(target)).collect();
-        self.wait_for(&request.stopped, &targets);
+        self.wait_until_acknowledged(&request.stopped, &targets);
         let value = catch(body);
         // [cpusync W3] release pairs with W4's acquire.
         request.state.store(if value.is_ok() { RELEASED } else { DROPPED }, Ordering::Release);
         if value.is_ok() && set.contains(self.id()) {
             request.run(self);
         }
-        self.wait_for(&request.finished, &targets);
+        self.wait_until_acknowledged(&request.finished, &targets);
         drop(leading);
         let panic = request.take_panic();
         match (value, panic) {
@@ -115,7 +115,7 @@ impl Core {
         }
     }
 
-    fn wait_for(&self, acknowledged: &Acknowledged, targets: &CoreSet) {
+    fn wait_until_acknowledged(&self, acknowledged: &Acknowledged, targets: &CoreSet) {
         let mut turn = 0;
         let mut left = *targets;
         loop {

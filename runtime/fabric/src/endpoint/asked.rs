@@ -12,11 +12,13 @@ impl Core {
         }
     }
 
-    /// For a core that must run nothing else.
-    pub(crate) fn serve_shootdowns(&self) {
-        if self.own().doorbell.is_asked(Ask::Shootdown as u64) {
+    /// For a core that must run nothing else. Returns whether there was any.
+    pub(crate) fn serve_shootdowns(&self) -> bool {
+        let asked = self.own().doorbell.is_asked(Ask::Shootdown as u64);
+        if asked {
             self.serve_taken(Ask::Shootdown as u64);
         }
+        asked
     }
 
     #[cold]

@@ -1,0 +1,132 @@
+//! Stopping cores.
+
+use ipiq_executor::{Pause, Paused, Pausing};
+use ipiq_fabric::CoreId;
+
+use crate::Handle;
+use crate::current::on_core;
+
+/// Stops the cores of `plan`, each between two of its polls, runs `body` on the calling core while they stand still, then the function of
+/// [`Pause::each`] on each of them, and lets them go on.
+///
+/// For what must see, or change, all cores at one moment: a consistent snapshot of shards, a change of who owns what. `body` need not
+/// be `Send`. It should be short, and must not wait for another core: they all stand still. Pauses never overlap: one that
+/// comes while another goes on takes its turn afterwards, and the calling core goes on with its work until then. A core that is in the
+/// middle of a long poll delays the pause for as long as that; one that sleeps is woken; one that has left is skipped.
+///
+/// The future resolves to what `body` returned, and how long the pause was.
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+/// use std::sync::Arc;
+///
+/// use ipiq::{Pause, PauseError};
+///
+/// #[ipiq::main(cores = 2)]
+/// async fn main() -> Result<(), PauseError> {
+///     let counted = Arc::new(AtomicUsize::new(0));
+///     let count = counted.clone();
+///     let plan = Pause::all().each(move || drop(count.fetch_add(ipiq::core_id().index() + 1, Relaxed)));
+///     let (stopped, times) = ipiq::pause(plan, |paused| paused.cores().len()).await?;
+///     assert_eq!((stopped, counted.load(Relaxed)), (2, 3));
+///     assert!(times.total >= times.stopping);
+///     Ok(())
+/// }
+/// ```
+///
+/// Source of the idea: DragonFly's `lwkt_cpusync`: interlock, body, deinterlock.
+///
+/// # Errors
+///
+/// The future resolves to [`PauseError`](crate::PauseError): the plan's limit was reached, messages found no end, or the body or a function
+/// panicked. Every core has been released.
+///
+/// # Cancel safety
+///
+/// Dropped before its turn has come, the pause is not carried out; later, it is carried out whole.
+///
+/// # Panics
+///
+/// On a thread that runs no core, and if the plan names a core that the runtime does not have.
+#[doc(alias = "cpusync")]
+#[doc(alias = "stop_the_world")]
+#[track_caller]
+pub fn pause<R: 'static>(plan: Pause, body: impl FnOnce(&Paused<'_>) -> R + 'static) -> Pausing<R> {
+    on_core("pause", |executor| executor.pause(plan, body))
+}
+
+/// Runs `f` once on every core of `cores`, on each between two of its polls, without a common stop; ready when all have. The calling
+/// core, if it is among them, comes last.
+///
+/// Cheaper than a [`pause`], which it takes turns with: no core waits for another. While it waits the calling core runs messages, no task.
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+/// use std::sync::Arc;
+///
+/// use ipiq::CoreId;
+///
+/// #[ipiq::main(cores = 2)]
+/// async fn main() -> Result<(), ipiq::PauseError> {
+///     let seen = Arc::new(AtomicUsize::new(0));
+///     let f = { let seen = seen.clone(); move || drop(seen.fetch_add(1, Relaxed)) };
+///     ipiq::pause_each([CoreId::new(0), CoreId::new(1)], f).await?;
+///     assert_eq!(seen.load(Relaxed), 2);
+///     Ok(())
+/// }
+/// ```
+///
+/// Source of the idea: DragonFly's `lwkt_cpusync_quick`.
+///
+/// # Errors
+///
+/// The future resolves to [`PauseError`](crate::PauseError) if `f` panicked somewhere; the others have run it.
+///
+/// # Cancel safety
+///
+/// As [`pause`].
+///
+/// # Panics
+///
+/// On a thread that runs no core, and if there is no such core.
+#[doc(alias = "cpusync_quick")]
+#[track_caller]
+pub fn pause_each(cores: impl IntoIterator<Item = CoreId>, f: impl Fn() + Send + Sync + 'static) -> Pausing<()> {
+    on_core("pause_each", |executor| executor.pause_each(Some(cores.into_iter().collect()), f))
+}
+
+impl Handle {
+    /// As [`pause`](crate::pause()), from any thread: `body` runs on `core`. The future may be awaited anywhere, also by
+    /// [`Runtime::wait`](crate::Runtime::wait) on a plain thread.
+    ///
+    /// ```
+    /// use ipiq::{CoreId, Pause, Runtime};
+    ///
+    /// let runtime = Runtime::builder().cores(2).build()?;
+    /// let pausing = runtime.handle().pause(CoreId::new(0), Pause::all().drain(), |paused| paused.cores().len());
+    /// let (stopped, _times) = Runtime::wait(pausing)?;
+    /// assert_eq!(stopped, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](crate::pause()); also if `core` left first.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`pause`](crate::pause()).
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `core`, and if the plan names a core that the runtime does not have.
+    #[track_caller]
+    pub fn pause<R: Send + 'static>(
+        &self,
+        core: CoreId,
+        plan: Pause,
+        body: impl FnOnce(&Paused<'_>) -> R + Send + 'static,
+    ) -> Pausing<R> {
+        self.remote().pause(core, plan, body)
+    }
+}
