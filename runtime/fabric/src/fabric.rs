@@ -11,6 +11,7 @@ use crate::endpoint::Core;
 use crate::handlers;
 use crate::overflow::Link;
 use crate::port::{FenceKind, Port};
+use crate::shootdown::Board;
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Counter, Injector, Ordering, Padded};
 use crate::watch::{CrumbWord, Wait, Watch};
 use crate::{CoreCounters, CoreId, MAX_CORES, Message, PairCounters};
@@ -22,7 +23,7 @@ pub struct Config {
     pub cores: usize,
     /// Slots per ring: a power of two from 2 to 2^20. A ring exists only once its pair has talked.
     pub ring_capacity: usize,
-    /// The first index of every ring; only tests of index wrap have a reason to set it.
+    /// The first index of every ring and generation of every scoreboard; only tests of index wrap have a reason to set it.
     pub first_index: u32,
 }
 
@@ -90,6 +91,8 @@ pub(crate) struct Shared {
     /// How many bells were made.
     pub(crate) bells: AtomicU64,
     pub(crate) cpusync: cpusync::Shared,
+    /// One per [`Lane`](crate::shootdown::Lane).
+    pub(crate) boards: [Board; 2],
     /// `links[target * cores + source]`, null until the pair first talks.
     links: Box<[AtomicPtr<Link>]>,
     config: Config,
@@ -130,6 +133,10 @@ impl Shared {
         // Release: who finds the pointer finds the link whole.
         self.cell(source, target).store(Arc::into_raw(link.clone()).cast_mut(), Ordering::Release);
         link
+    }
+
+    pub(crate) fn first_generation(&self) -> u32 {
+        self.config.first_index
     }
 
     #[inline(always)]
@@ -209,6 +216,7 @@ impl Fabric {
             orphans: Injector::new(),
             bells: AtomicU64::new(0),
             cpusync: cpusync::Shared::new(),
+            boards: [Board::new(cores), Board::new(cores)],
             links: (0..cores * cores).map(|_| AtomicPtr::new(core::ptr::null_mut())).collect(),
             config,
         });

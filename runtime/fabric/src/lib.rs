@@ -14,6 +14,7 @@
 //! | [`synchronize`] | everything that a core has sent has been executed |
 //! | [`watch`] | what a core waits for, and what happens when it takes too long |
 //! | [`cpusync`] | stop a set of cores, run something, let them go on |
+//! | [`shootdown`] | run an operation on every core, any number of cores at a time; copies of a value on every core |
 //!
 //! ```
 //! use std::sync::Arc;
@@ -76,6 +77,7 @@ pub mod port;
 #[doc(hidden)]
 pub mod ring;
 mod send_future;
+pub mod shootdown;
 pub(crate) mod sync;
 pub mod synchronize;
 pub mod trace;

@@ -82,7 +82,9 @@ pub mod ipi;
 pub mod net;
 mod pause;
 mod placement;
+mod replicated;
 mod runtime;
+mod shootdown;
 mod thread;
 pub mod time;
 pub mod xcall;
@@ -93,6 +95,7 @@ pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
 pub use ipiq_executor::{Call, CallError, JoinError, JoinHandle, RemoteCall, Synchronize, YieldNow, yield_now};
 pub use ipiq_executor::{Pause, PauseError, PauseTimes, Paused, Pausing};
+pub use ipiq_executor::{Shootdown, ShootdownError};
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};
 pub use ipiq_fabric::{CoreCounters, CoreId, CoreSet, PairCounters};
@@ -100,7 +103,9 @@ pub use ipiq_linux::port::FenceChoice;
 pub use ipiq_macros::{main, test};
 pub use pause::{pause, pause_each};
 pub use placement::Placement;
+pub use replicated::{Local, Replicated, Update};
 pub use runtime::{Runtime, RuntimeInfo};
+pub use shootdown::shootdown;
 
 /// The example of the project's README, compiled.
 #[cfg(doctest)]

@@ -286,7 +286,7 @@ impl Lead<'_> {
                 drop(waiting.take());
                 waiting = Some((late, self.core().wait_for(late, WaitKind::Cpusync)));
             }
-            let served = if serves { self.core().serve_while_stopped() } else { self.core().serve_shootdowns() };
+            let served = if serves { self.core().serve_while_stopped() } else { self.core().serve_shootdowns_alone() };
             any |= serves && served;
             if let Some((_, waiting)) = &mut waiting {
                 waiting.turn(served);
@@ -430,7 +430,7 @@ impl Drop for Running<'_> {
         for target in self.lead.held.get().iter() {
             let mut waiting = self.lead.core().wait_for(target, WaitKind::Cpusync);
             while self.lead.shared().core(target).answer.to(order).is_none() && !self.lead.has_left(target) {
-                waiting.turn(self.lead.core().serve_shootdowns());
+                waiting.turn(self.lead.core().serve_shootdowns_alone());
             }
         }
     }

@@ -85,7 +85,7 @@ impl Core {
     }
 
     pub(super) fn stand_still(&self, turn: &mut u32) {
-        let _served = self.serve_shootdowns();
+        let _served = self.serve_shootdowns_alone();
         self.port().relax(*turn);
         *turn += 1;
     }

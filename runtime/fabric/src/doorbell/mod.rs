@@ -60,6 +60,8 @@ pub(crate) enum Ask {
     Stop = 1 << 2,
     /// Run what the core has put off to its next safe point.
     Deferred = 1 << 3,
+    /// Bring the replicas up to date at the next safe point.
+    Update = 1 << 4,
 }
 
 #[allow(dead_code)]
@@ -67,7 +69,7 @@ impl Ask {
     /// Served in every drain, nested ones included: those who asked may be waiting in one.
     pub(crate) const IN_DRAINS: u64 = Self::Handlers as u64 | Self::Shootdown as u64;
     /// Served by the outermost loop alone, between polls.
-    pub(crate) const AT_SAFE_POINTS: u64 = Self::Stop as u64 | Self::Deferred as u64;
+    pub(crate) const AT_SAFE_POINTS: u64 = Self::Stop as u64 | Self::Deferred as u64 | Self::Update as u64;
 }
 
 /// One target's doorbell.

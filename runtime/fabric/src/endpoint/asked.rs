@@ -1,19 +1,25 @@
 //! Requests beside the rings.
 
-use super::Core;
+use super::send::MAX_NESTING;
+use super::{Core, WAIT_BUDGET};
 use crate::doorbell::Ask;
+use crate::shootdown::Lane;
+use crate::sync::mutant;
 
 impl Core {
     /// [doorbell A2], for what every drain serves.
     #[inline(always)]
-    pub(super) fn serve_asked(&self) {
+    pub(crate) fn serve_asked(&self) {
+        if mutant!("replica-in-drains") && self.own().doorbell.take_asked(Ask::Update as u64) != 0 {
+            self.serve_updates();
+        }
         if self.own().doorbell.is_asked(Ask::IN_DRAINS) {
             self.serve_taken(Ask::IN_DRAINS);
         }
     }
 
     /// For a core that must run nothing else. Returns whether there was any.
-    pub(crate) fn serve_shootdowns(&self) -> bool {
+    pub(crate) fn serve_shootdowns_alone(&self) -> bool {
         let asked = self.own().doorbell.is_asked(Ask::Shootdown as u64);
         if asked {
             self.serve_taken(Ask::Shootdown as u64);
@@ -28,7 +34,18 @@ impl Core {
             self.serve_handlers();
         }
         if taken & Ask::Shootdown as u64 != 0 {
-            // shootdown
+            self.serve_shootdowns(Lane::InDrains);
         }
+    }
+
+    /// One turn of a wait: flushes, serves what was asked for and *runs messages*; at the depth where sends no longer wait, no
+    /// messages. Returns how much there was.
+    pub(crate) fn serve_one_turn(&self) -> usize {
+        let moved = self.flush();
+        if self.nesting() < MAX_NESTING {
+            return moved + self.drain_all(WAIT_BUDGET);
+        }
+        self.serve_asked();
+        moved
     }
 }

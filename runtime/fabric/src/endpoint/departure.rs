@@ -7,6 +7,7 @@ use super::Core;
 use crate::doorbell::{Rung, State};
 use crate::handlers;
 use crate::ring::Consumer;
+use crate::shootdown::Lane;
 use crate::sync::{Ordering, mutant};
 use crate::watch::WaitKind;
 use crate::{CoreId, Message};
@@ -42,6 +43,8 @@ impl Core {
     #[cold]
     pub(super) fn notice_departures(&self, departures: u64) -> usize {
         self.departures.set(departures);
+        // [shootdown I7]
+        Lane::ALL.into_iter().for_each(|lane| self.pump_shootdowns(lane));
         let targets = (0..self.cores()).map(CoreId::new);
         let left = targets.filter(|&target| target != self.id && self.is_gone(target));
         let count = left.map(|target| self.take_back(target)).count();
@@ -52,6 +55,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        self.leave_shootdowns();
         let shared = self.shared.clone();
         let own = shared.core(self.id);
         self.drop_deferred();

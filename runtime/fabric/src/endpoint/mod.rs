@@ -24,6 +24,7 @@ use crate::handlers::Local;
 use crate::overflow::{Link, Outgoing};
 use crate::port::Port;
 use crate::ring::{Consumer, Producer};
+use crate::shootdown::Shootdowns;
 use crate::sync::Arc;
 use crate::synchronize::Synchronizations;
 use crate::watch::{Awaited, CrumbWord};
@@ -52,7 +53,7 @@ struct Incoming {
 /// sends get [`Gone`].
 pub struct Core {
     id: CoreId,
-    shared: StdArc<Shared>,
+    pub(crate) shared: StdArc<Shared>,
     outgoing: Box<[Outgoing]>,
     incoming: Box<[Incoming]>,
     /// Targets that the next flush must look at.
@@ -69,6 +70,7 @@ pub struct Core {
     deferred: safe_point::Deferred,
     pub(crate) handlers: Local,
     pub(crate) cpusync: cpusync::Own,
+    pub(crate) shootdowns: Shootdowns,
     not_send: PhantomData<*const ()>,
 }
 
@@ -96,6 +98,7 @@ impl Core {
             deferred: safe_point::Deferred::default(),
             handlers: Local::default(),
             cpusync: cpusync::Own::default(),
+            shootdowns: Shootdowns::default(),
             shared,
             not_send: PhantomData,
         }

@@ -76,6 +76,9 @@ impl Core {
         if taken & Ask::Stop as u64 != 0 {
             self.stop_or_lead(&here);
         }
+        if taken & Ask::Update as u64 != 0 {
+            self.serve_updates();
+        }
         if taken & Ask::Deferred as u64 != 0 {
             // What is put off meanwhile waits for the next safe point.
             let deferred = self.deferred.take();

@@ -11,7 +11,7 @@ use crate::watch::WaitKind;
 use crate::{CoreId, CoreSet, Message, trace};
 
 /// Nested functions from which on a synchronous send no longer waits ([overflow B2](crate::overflow#steps)).
-const MAX_NESTING: u32 = 20;
+pub(super) const MAX_NESTING: u32 = 20;
 
 /// Sends. To the own core, each runs the closure at once, inside the call.
 impl Core {
@@ -210,6 +210,11 @@ impl Core {
         Ok(self.sequence(target))
     }
 
+    /// [overflow B2], and operations of shootdowns never wait.
+    fn must_not_wait(&self) -> bool {
+        self.nesting.get() >= MAX_NESTING || self.shootdowns.is_operating()
+    }
+
     /// [overflow B1]: waits until at most `resume` messages are in the ring, if there are more than `limit`.
     #[cold]
     fn wait_until(&self, target: CoreId, limit: u32, resume: u32) {
@@ -217,7 +222,7 @@ impl Core {
         let out = self.out(target);
         self.move_listed(target);
         // [overflow B2]
-        if (producer.depth() <= limit && !out.has_listed()) || self.nesting.get() >= MAX_NESTING {
+        if (producer.depth() <= limit && !out.has_listed()) || self.must_not_wait() {
             return;
         }
         link.sent.full.add(1);

@@ -1,0 +1,67 @@
+//! The target's side: the own row.
+
+use super::board::Code;
+use super::{Lane, ShootdownError};
+use crate::sync::mutant;
+use crate::unwind::contain;
+use crate::{Core, CoreId};
+
+impl Core {
+    /// [shootdown T1] to [shootdown T5], after the lane's bit was taken; then whatever the own flights wait for.
+    #[cold]
+    pub(crate) fn serve_shootdowns(&self, lane: Lane) {
+        let (cores, own) = (self.cores(), self.id().index());
+        // [shootdown T1]
+        for step in 0..cores {
+            self.serve_column(lane, CoreId::new((own + step) % cores));
+        }
+        self.pump_shootdowns(lane);
+    }
+
+    fn serve_column(&self, lane: Lane, initiator: CoreId) {
+        let board = &self.shared.boards[lane as usize];
+        let mine = self.shootdowns.lane(lane);
+        let mut taken = mine.taken.get();
+        if taken.contains(initiator) {
+            return;
+        }
+        // [shootdown T2]
+        let Some(body) = board.take(self.id(), initiator) else { return };
+        match body.code {
+            Code::Early(op) => {
+                // [shootdown T3]
+                let last = board.acknowledge(self.id(), initiator, &body);
+                self.answer_initiator(lane, initiator, last);
+                // [shootdown T3]
+                contain(|| drop(self.operate(|| op.execute(self))));
+            }
+            Code::Late(op) => {
+                if mutant!("shootdown-late-is-early") {
+                    let last = board.acknowledge(self.id(), initiator, &body);
+                    self.answer_initiator(lane, initiator, last);
+                }
+                // [shootdown T4]
+                taken.insert(initiator);
+                mine.taken.set(taken);
+                // SAFETY: 1. the slot was pending, and it is acknowledged below only.
+                if let Err(payload) = self.operate(|| unsafe { op.execute(self) }) {
+                    board.fail(initiator, ShootdownError::panicked(self.id(), payload));
+                }
+                let mut taken = mine.taken.get();
+                taken.remove(initiator);
+                mine.taken.set(taken);
+                if !mutant!("shootdown-late-is-early") {
+                    let last = board.acknowledge(self.id(), initiator, &body);
+                    self.answer_initiator(lane, initiator, last);
+                }
+            }
+        }
+    }
+
+    fn answer_initiator(&self, lane: Lane, initiator: CoreId, last: bool) {
+        if last && !mutant!("shootdown-no-wake") {
+            // [shootdown T5]
+            self.ask(lane, initiator);
+        }
+    }
+}
