@@ -9,6 +9,7 @@ mod doorbell;
 mod mutants;
 mod overflow;
 mod ring;
+mod shootdown;
 mod synchronize;
 
 use alloc::sync::Arc;

@@ -1,0 +1,404 @@
+//! [Shootdowns](crate::shootdown) with real endpoints: a lost request or acknowledgement is a deadlock here.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+
+use super::{A, B, Ended, Machine, Plain, Woken, explore, pair};
+use crate::port::FenceKind;
+use crate::shootdown::{EarlyAck, PendingShootdown, Replica, ShootdownError, Source};
+use crate::sync::checker::thread;
+use crate::sync::{Counter, Ordering};
+use crate::{Core, CoreSet, Seat};
+
+type Outcome = Result<usize, ShootdownError>;
+
+/// One core's loop until `done`, as an executor's: it passes a safe point every turn.
+fn serve(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
+    while !done() {
+        // SAFETY: 1. no read is on the stack.
+        unsafe { core.pass_safe_point() };
+        if core.drain(8) + core.flush() > 0 || done() {
+            continue;
+        }
+        if let Some(_armed) = core.arm(|| true) {
+            machine.sleep(core.id());
+        }
+    }
+}
+
+/// Polls `pending` when it was woken, and sleeps and serves meanwhile.
+fn outcome(machine: &Machine, core: &Core, mut pending: Pin<Box<PendingShootdown>>) -> Outcome {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    loop {
+        let seen = woken.0.get();
+        if let Poll::Ready(outcome) = pending.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return outcome;
+        }
+        serve(machine, core, || woken.0.get() != seen);
+    }
+}
+
+/// A core that serves until operations have run on it `times` times.
+fn target(machine: &Arc<Machine>, seat: Seat, ran: &Arc<Counter>, times: u64) -> thread::JoinHandle<Ended> {
+    let (machine, ran) = (machine.clone(), ran.clone());
+    thread::spawn(move || {
+        let core = seat.enter();
+        serve(&machine, &core, || ran.get() == times);
+        Ended(core)
+    })
+}
+
+fn only_b() -> CoreSet {
+    [B].into_iter().collect()
+}
+
+/// An operation that writes a plain word, which the checker watches: the initiator touches it before and after.
+fn writing(cell: &Arc<Plain>, ran: &Arc<Counter>, value: u32) -> impl Fn(&Core) + Send + Sync + 'static {
+    let (cell, ran) = (cell.clone(), ran.clone());
+    move |_: &Core| {
+        cell.write(value);
+        ran.add(1);
+    }
+}
+
+#[test]
+fn a_target_that_sleeps_executes_each_request_once_while_generations_wrap() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (here, there) = pair(seats);
+        let (cell, ran) = (Plain::new(), Arc::new(Counter::default()));
+        let there = target(&machine, there, &ran, 2);
+        let here = here.enter();
+        for n in 1..=2 {
+            // Preparation: the target finds what was written before.
+            cell.write(10 * n);
+            let (written, ran) = (cell.clone(), ran.clone());
+            let op = move |_: &Core| {
+                assert_eq!(written.read(), 10 * n, "what came before the request");
+                written.write(n);
+                ran.add(1);
+            };
+            assert!(matches!(here.shootdown(&only_b(), op), Ok(1)));
+            assert_eq!(cell.read(), n, "executed when it was acknowledged");
+        }
+        drop(there.join().expect("no panic"));
+        assert_eq!(ran.get(), 2);
+    });
+}
+
+#[test]
+fn an_initiator_that_sleeps_is_woken_by_the_last_acknowledgement() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (here, there) = pair(seats);
+        let (cell, ran) = (Plain::new(), Arc::new(Counter::default()));
+        let there = target(&machine, there, &ran, 2);
+        let here = here.enter();
+        let first = Box::pin(PendingShootdown::new(&here, &only_b(), writing(&cell, &ran, 1)));
+        let second = Box::pin(PendingShootdown::new(&here, &only_b(), writing(&cell, &ran, 2)));
+        assert!(matches!(outcome(&machine, &here, first), Ok(1)));
+        assert!(matches!(outcome(&machine, &here, second), Ok(1)));
+        assert_eq!(cell.read(), 2);
+        drop(there.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn two_initiators_that_wait_for_each_other_both_land() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (here, there) = pair(seats);
+        let ran = Arc::new(Counter::default());
+        let shoot = |machine: &Machine, seat: Seat, ran: &Arc<Counter>| {
+            let core = seat.enter();
+            let (cell, counted) = (Plain::new(), ran.clone());
+            let written = cell.clone();
+            let other = if core.id() == A { B } else { A };
+            let op = move |_: &Core| {
+                written.write(7);
+                counted.add(1);
+            };
+            assert!(matches!(core.shootdown(&[other].into_iter().collect(), op), Ok(1)));
+            assert_eq!(cell.read(), 7);
+            let own = core.id();
+            serve(machine, &core, || ran.get() == 2 || own == A);
+            Ended(core)
+        };
+        // The counter is the model's, not the checker's: who has landed has been served.
+        let other = thread::spawn({
+            let (machine, ran) = (machine.clone(), ran.clone());
+            move || shoot(&machine, there, &ran)
+        });
+        let here = shoot(&machine, here, &ran);
+        serve(&machine, &here.0, || ran.get() == 2);
+        drop((here, other.join().expect("no panic")));
+    });
+}
+
+#[test]
+fn two_initiators_that_sleep_both_wake() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (here, there) = pair(seats);
+        let (ran, all) = (Arc::new(Counter::default()), CoreSet::first(2));
+        let counting = |ran: &Arc<Counter>| {
+            let ran = ran.clone();
+            move |_: &Core| ran.add(1)
+        };
+        let other = thread::spawn({
+            let (machine, ran) = (machine.clone(), ran.clone());
+            move || {
+                let core = there.enter();
+                let pending = Box::pin(PendingShootdown::new(&core, &all, counting(&ran)));
+                assert!(matches!(outcome(&machine, &core, pending), Ok(2)));
+                serve(&machine, &core, || ran.get() == 4);
+                Ended(core)
+            }
+        });
+        let here = here.enter();
+        let pending = Box::pin(PendingShootdown::new(&here, &all, counting(&ran)));
+        assert!(matches!(outcome(&machine, &here, pending), Ok(2)));
+        serve(&machine, &here, || ran.get() == 4);
+        drop(other.join().expect("no panic"));
+    });
+}
+
+/// Tells that it was executed.
+#[derive(Clone, Copy)]
+struct Early(&'static Plain, &'static Counter);
+
+// SAFETY: 1. the model waits for the target's thread before it looks.
+unsafe impl EarlyAck for Early {
+    fn execute(self, _core: &Core) {
+        self.0.write(self.0.read() + 1);
+        self.1.add(1);
+    }
+}
+
+#[test]
+fn early_operations_are_executed_once_each_from_their_copies() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (here, there) = pair(seats);
+        let (cell, ran) = (Plain::new(), Arc::new(Counter::default()));
+        // Operations that are copied hold no counts: these are given back below.
+        let (held, counted) = (Arc::into_raw(cell.clone()), Arc::into_raw(ran.clone()));
+        // SAFETY: 1. the counts just leaked. 2. as above.
+        let op = Early(unsafe { &*held }, unsafe { &*counted });
+        let there = target(&machine, there, &ran, 2);
+        let here = here.enter();
+        for _ in 0..2 {
+            assert!(matches!(here.shootdown_early(&only_b(), op), Ok(1)));
+        }
+        drop(there.join().expect("no panic"));
+        assert_eq!(cell.read(), 2);
+        // SAFETY: 1. the counts leaked above; nobody executes any more.
+        drop(unsafe { Arc::from_raw(held) });
+        // SAFETY: as above.
+        drop(unsafe { Arc::from_raw(counted) });
+    });
+}
+
+#[test]
+fn an_initiator_that_spins_does_not_wait_for_a_target_that_leaves() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (here, there) = pair(seats);
+        let leaver = thread::spawn(move || {
+            let core = there.enter();
+            core.drain(8);
+            drop(core);
+        });
+        let here = here.enter();
+        let (cell, ran) = (Plain::new(), Arc::new(Counter::default()));
+        let executed = here.shootdown(&only_b(), writing(&cell, &ran, 1)).expect("no panic");
+        assert_eq!(cell.read(), executed as u32, "what it executed is visible, though it has left");
+        leaver.join().expect("no panic");
+    });
+}
+
+#[test]
+fn an_initiator_that_sleeps_does_not_wait_for_a_target_that_leaves() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 3);
+        let (_fabric, mut seats) = machine.fabric();
+        let ran = Arc::new(Counter::default());
+        let leaver = seats.pop().expect("three cores");
+        let (here, there) = pair(seats);
+        let leaver = thread::spawn(move || {
+            let core = leaver.enter();
+            core.drain(8);
+            drop(core);
+        });
+        let there = thread::spawn({
+            let (machine, ran) = (machine.clone(), ran.clone());
+            move || {
+                let core = there.enter();
+                serve(&machine, &core, || ran.get() == 1);
+                Ended(core)
+            }
+        });
+        let here = here.enter();
+        let counted = ran.clone();
+        let op = move |core: &Core| {
+            if core.id() == B {
+                counted.add(1);
+            }
+        };
+        let pending = Box::pin(PendingShootdown::new(&here, &CoreSet::first(3), op));
+        assert!((2..=3).contains(&outcome(&machine, &here, pending).expect("no panic")));
+        drop(there.join().expect("no panic"));
+        leaver.join().expect("no panic");
+    });
+}
+
+#[test]
+fn an_operation_outlives_an_initiator_that_leaves() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (fabric, seats) = machine.fabric();
+        let (here, there) = pair(seats);
+        let token = Arc::new(());
+        let there = thread::spawn(move || {
+            let core = there.enter();
+            core.drain(8);
+            Ended(core)
+        });
+        let here = here.enter();
+        let held = Held(Plain::new(), token.clone());
+        let op = move |_: &Core| assert_eq!(held.0.read(), 0, "not freed");
+        let pending = PendingShootdown::new(&here, &only_b(), op);
+        drop(here);
+        drop(there.join().expect("no panic"));
+        drop((pending, fabric));
+        assert_eq!(Arc::strong_count(&token), 1);
+    });
+}
+
+/// Writes as it is dropped: an access that races with whoever still reads.
+struct Held(Arc<Plain>, #[allow(dead_code, reason = "counts")] Arc<()>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.write(1);
+    }
+}
+
+/// A source whose value is a version and a plain word that is written when its last copy has gone.
+struct Master(loom::sync::Mutex<(u64, Arc<Value>)>);
+
+#[derive(Clone)]
+struct Value {
+    number: u64,
+    /// What a reader reads: freed, that is written, by who updates.
+    memory: Arc<Plain>,
+}
+
+impl Master {
+    fn new(memory: &Arc<Plain>) -> Arc<Self> {
+        let value = Arc::new(Value { number: 0, memory: memory.clone() });
+        Arc::new(Self(loom::sync::Mutex::new((0, value))))
+    }
+
+    fn put(&self, number: u64, memory: &Arc<Plain>) {
+        let mut current = self.0.lock().expect("not poisoned");
+        *current = (current.0 + 1, Arc::new(Value { number, memory: memory.clone() }));
+    }
+}
+
+impl Source for Master {
+    type Value = Value;
+
+    fn current(&self) -> (u64, Arc<Value>) {
+        self.0.lock().expect("not poisoned").clone()
+    }
+}
+
+/// Asks for an update, and serves until it is done.
+fn update(machine: &Machine, core: &Core, master: &Arc<Master>) {
+    let done = alloc::rc::Rc::new(core::cell::Cell::new(false));
+    let told = done.clone();
+    core.start_update(master, move |_, outcome| told.set(outcome.is_ok()));
+    serve(machine, core, || done.get());
+}
+
+#[test]
+fn when_an_update_is_done_nobody_reads_the_old_value_not_even_in_a_read_with_a_drain_in_it() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (here, there) = pair(seats);
+        let (old, new) = (Plain::new(), Plain::new());
+        let master = Master::new(&old);
+        let reader = thread::spawn({
+            let (machine, master) = (machine.clone(), master.clone());
+            move || {
+                let core = there.enter();
+                let replica: Replica<Value> = core.replica(&master);
+                serve(&machine, &core, || {
+                    replica.read(|value| {
+                        let number = value.number;
+                        core.drain(8);
+                        // The checker fails if the updater has written it.
+                        value.memory.read();
+                        assert_eq!(value.number, number, "replaced under a reader");
+                        number == 1
+                    })
+                });
+                Ended(core)
+            }
+        });
+        let here = here.enter();
+        master.put(1, &new);
+        update(&machine, &here, &master);
+        // Nobody holds it any more.
+        old.write(9);
+        drop(reader.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn concurrent_updates_end_with_the_later_value_everywhere() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (here, there) = pair(seats);
+        let memory = Plain::new();
+        let master = Master::new(&memory);
+        let left = Arc::new(Counter::default());
+        let both =
+            |machine: &Arc<Machine>, seat: Seat, master: &Arc<Master>, left: &Arc<Counter>, memory: &Arc<Plain>| {
+                let core = seat.enter();
+                let replica = core.replica(master);
+                let mine = 1 + core.id().index() as u64;
+                master.put(mine, memory);
+                update(machine, &core, master);
+                assert!(replica.version() >= 1);
+                left.add(1);
+                serve(machine, &core, || left.get() == 2);
+                (Ended(core), replica.version(), replica.read(|value| value.number))
+            };
+        let other = thread::spawn({
+            let (machine, master, left, memory) = (machine.clone(), master.clone(), left.clone(), memory.clone());
+            move || {
+                let (core, version, number) = both(&machine, there, &master, &left, &memory);
+                (core, version, number)
+            }
+        });
+        let (_here, version, number) = both(&machine, here, &master, &left, &memory);
+        let (_there, other_version, other_number) = other.join().expect("no panic");
+        assert_eq!((version, number), (other_version, other_number));
+        let (last, value) = master.current();
+        assert_eq!((version, number), (last, value.number));
+        let _ = Ordering::Relaxed;
+    });
+}
