@@ -17,8 +17,8 @@ type Outcome = Result<usize, ShootdownError>;
 /// One core's loop until `done`, as an executor's: it passes a safe point every turn.
 fn serve(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
     while !done() {
-        // SAFETY: 1. no read is on the stack.
-        unsafe { core.pass_safe_point() };
+        // SAFETY: 1. and 2. the model itself is the loop, and is not inside a read.
+        unsafe { core.safe_point() };
         if core.drain(8) + core.flush() > 0 || done() {
             continue;
         }
