@@ -74,6 +74,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod core_cache;
 mod current;
 mod driver;
 mod handle;
@@ -90,12 +91,14 @@ pub mod time;
 pub mod xcall;
 
 pub use builder::{BuildError, Builder, IdlePolicy};
+pub use core_cache::{CoreCache, Fetch, LocalCache};
 pub use current::{call_on, core_count, core_id, handle, spawn_local, spawn_on, synchronize};
 pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
-pub use ipiq_executor::{Call, CallError, JoinError, JoinHandle, RemoteCall, Synchronize, YieldNow, yield_now};
-pub use ipiq_executor::{Pause, PauseError, PauseTimes, Paused, Pausing};
-pub use ipiq_executor::{Shootdown, ShootdownError};
+pub use ipiq_executor::{
+    Call, CallError, JoinError, JoinHandle, Pause, PauseError, PauseTimes, Paused, Pausing, RemoteCall, Shootdown,
+    ShootdownError, Synchronize, YieldNow, yield_now,
+};
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};
 pub use ipiq_fabric::{CoreCounters, CoreId, CoreSet, PairCounters};
