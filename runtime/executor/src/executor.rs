@@ -181,34 +181,39 @@ impl Executor {
     /// Makes this the calling thread's executor until the guard is dropped.
     pub(crate) fn enter(&self) -> Entered<'_> {
         assert!(self.core.port().current().is_null(), "one thread runs one core at a time");
-        // SAFETY: 1. only this module stores and follows the slot; it is cleared before `self` can go away.
-        unsafe { self.core.port().set_current(core::ptr::from_ref(self).cast()) };
-        Entered(self)
+        self.take_over()
+    }
+
+    /// As [`enter`](Self::enter), also inside a poll of another executor, which is the thread's again afterwards.
+    fn take_over(&self) -> Entered<'_> {
+        let port = self.core.port();
+        let entered = Entered { executor: self, before: port.current() };
+        // SAFETY: 1. only this module stores and follows the slot; it is given back before `self` can go away.
+        unsafe { port.set_current(core::ptr::from_ref(self).cast()) };
+        entered
     }
 }
 
 impl Drop for Executor {
     fn drop(&mut self) {
-        // After a loop that ended by itself there is nothing left.
-        let entered = self.core.port().current().is_null().then(|| self.enter());
+        // After a loop that ended by itself there is nothing left. Another executor may be polling the task that drops this one: what is
+        // dropped here is at home here.
+        let _entered = self.take_over();
         self.cancel_all();
         while self.run_tasks(u32::MAX) > 0 {}
-        drop(entered);
-        // Only where another executor's loop is running on this thread are tasks left. They, and wakers of them, go on following
-        // their home.
-        if self.tasks.len() > 0 {
-            core::mem::forget(self.home.clone());
-        }
     }
 }
 
 /// While it lives, the thread's slot points to its executor.
-pub(crate) struct Entered<'a>(&'a Executor);
+pub(crate) struct Entered<'a> {
+    executor: &'a Executor,
+    before: *const (),
+}
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        // SAFETY: 1. as in `enter`; null is always allowed.
-        unsafe { self.0.core.port().set_current(core::ptr::null()) };
+        // SAFETY: 1. what was there is null or an executor that entered further down this stack, where it still lives.
+        unsafe { self.executor.core.port().set_current(self.before) };
     }
 }
 

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
-use ipiq_executor::{Executor, Remote, SpinPolicy};
+use ipiq_executor::{Executor, JoinError, JoinHandle, Remote, SpinPolicy, yield_now};
 use ipiq_fabric::port::{Clock, FenceKind, Idle, Port};
-use ipiq_fabric::{Armed, Config, CoreId, Fabric, Message};
+use ipiq_fabric::{Armed, Config, CoreId, Fabric, Message, Seat};
 
 thread_local! {
     static CURRENT: Cell<*const ()> = const { Cell::new(ptr::null()) };
@@ -59,6 +59,12 @@ fn executor() -> Executor {
 
 const A: CoreId = CoreId::new(0);
 
+fn outcome_of<T>(join: &mut JoinHandle<T>) -> Result<T, JoinError> {
+    let polled = Future::poll(std::pin::pin!(join), &mut Context::from_waker(Waker::noop()));
+    let Poll::Ready(outcome) = polled else { panic!("the task has not ended") };
+    outcome
+}
+
 #[test]
 fn a_task_whose_home_does_not_run_is_cancelled_and_never_polled_on_another_core() {
     let (running, idle) = (executor(), Rc::new(executor()));
@@ -72,9 +78,7 @@ fn a_task_whose_home_does_not_run_is_cancelled_and_never_polled_on_another_core(
     });
     running.run(&mut Machine);
     drop((task, idle));
-    let outcome = Future::poll(std::pin::pin!(&mut join), &mut Context::from_waker(Waker::noop()));
-    let Poll::Ready(Err(error)) = outcome else { panic!("the task ran on a core that is not its home") };
-    assert!(error.is_cancelled());
+    assert!(outcome_of(&mut join).is_err_and(|error| error.is_cancelled()));
 }
 
 struct Witness(Arc<Mutex<Vec<ThreadId>>>, PhantomData<Rc<()>>);
@@ -111,8 +115,101 @@ fn tasks_of_an_executor_that_never_ran_are_cancelled() {
     let idle = executor();
     let mut join = idle.spawn(async { 1 });
     drop(idle);
-    let outcome = Future::poll(std::pin::pin!(&mut join), &mut Context::from_waker(Waker::noop()));
-    assert!(matches!(outcome, Poll::Ready(Err(error)) if error.is_cancelled()));
+    assert!(outcome_of(&mut join).is_err_and(|error| error.is_cancelled()));
+}
+
+/// Runs `executor` until all its tasks wait, then tears its loop down.
+fn run_and_tear_down(executor: &Executor) {
+    let (fabric, id) = (executor.remote().fabric().clone(), executor.core().id());
+    drop(executor.spawn(async move {
+        yield_now().await;
+        drop(fabric.post(id, Message::foreign(|_, _| panic!("a message that panics"))));
+    }));
+    catch_unwind(AssertUnwindSafe(|| executor.run(&mut Machine))).expect_err("the message's panic");
+}
+
+#[test]
+fn an_executor_dropped_inside_anothers_task_drops_its_own_tasks_and_disturbs_no_other() {
+    let (torn, running) = (executor(), executor());
+    let dropped = Arc::new(Mutex::new(Vec::new()));
+    let waits = |witness: &Arc<Mutex<Vec<ThreadId>>>| {
+        let witness = Witness(witness.clone(), PhantomData);
+        poll_fn(move |_| {
+            let _at_home = &witness;
+            Poll::<()>::Pending
+        })
+    };
+    let mut joins: Vec<_> = (0..3).map(|_| torn.spawn(waits(&dropped))).collect();
+    run_and_tear_down(&torn);
+    let others = Arc::new(Mutex::new(Vec::new()));
+    let mut other = running.spawn(waits(&others));
+    let (remote, seen, spared) = (running.remote().clone(), dropped.clone(), others.clone());
+    drop(running.spawn(async move {
+        yield_now().await;
+        drop(torn);
+        assert_eq!(seen.lock().expect("not poisoned").len(), 3);
+        assert_eq!(spared.lock().expect("not poisoned").len(), 0);
+        remote.stop();
+    }));
+    running.run(&mut Machine);
+    assert_eq!(others.lock().expect("not poisoned").len(), 1);
+    for join in joins.iter_mut().chain([&mut other]) {
+        assert!(outcome_of(join).is_err_and(|error| error.is_cancelled()));
+    }
+}
+
+#[test]
+fn a_task_on_its_way_to_a_core_outlives_the_remote_that_spawned_it() {
+    let (fabric, mut seats) = Fabric::new(Config::default(), Arc::new(Machine)).expect("a valid configuration");
+    let core = seats.remove(0).enter();
+    let mut joins: Vec<_> = (0..2).map(|n| Remote::new(&fabric).spawn_on(A, move || async move { n })).collect();
+    // By hand, without an executor.
+    core.drain_foreign(1);
+    assert!(outcome_of(&mut joins[0]).is_err_and(|error| error.is_cancelled()));
+    // On an executor that was made later, of another remote.
+    let executor = Executor::new(core, Remote::new(&fabric), Arc::new(Machine), SpinPolicy::Never);
+    let remote = executor.remote().clone();
+    drop(executor.spawn(async move { remote.stop() }));
+    executor.run(&mut Machine);
+    assert!(joins[1].is_finished());
+}
+
+#[test]
+fn a_wake_up_that_a_leaving_core_could_not_send_reaches_its_task() {
+    let config = Config { cores: 2, ring_capacity: 2, ..Config::default() };
+    let (fabric, seats) = Fabric::new(config, Arc::new(Machine)).expect("a valid configuration");
+    let remote = Remote::new(&fabric);
+    let executor = |seat: Seat| Executor::new(seat.enter(), remote.clone(), Arc::new(Machine), SpinPolicy::Never);
+    let [leaving, home] = <[Seat; 2]>::try_from(seats).expect("two seats").map(executor);
+    let (polls, kept) = (Rc::new(Cell::new(0)), Arc::new(Mutex::new(None)));
+    drop(home.spawn(poll_fn({
+        let (polls, kept) = (polls.clone(), kept.clone());
+        move |cx| {
+            polls.set(polls.get() + 1);
+            *kept.lock().expect("not poisoned") = Some(cx.waker().clone());
+            Poll::<()>::Pending
+        }
+    })));
+    run_and_tear_down(&home);
+    let waker: Waker = kept.lock().expect("not poisoned").take().expect("the task was polled");
+    drop(leaving.spawn({
+        let (remote, waker) = (remote.clone(), waker.clone());
+        async move {
+            // They fill the ring.
+            for _ in 0..2 {
+                drop(remote.spawn_on(CoreId::new(1), || async {}));
+            }
+            waker.wake();
+        }
+    }));
+    run_and_tear_down(&leaving);
+    drop(leaving);
+    run_and_tear_down(&home);
+    assert_eq!(polls.get(), 2);
+    // A later one is not taken for one that is under way.
+    std::thread::spawn(move || waker.wake()).join().expect("no panic");
+    run_and_tear_down(&home);
+    assert_eq!(polls.get(), 3);
 }
 
 #[test]

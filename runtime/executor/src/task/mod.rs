@@ -13,7 +13,7 @@ use core::ptr::NonNull;
 
 use alloc::sync::Arc;
 use async_task::{Builder, Runnable};
-use ipiq_fabric::{CoreId, Fabric, Message, contain};
+use ipiq_fabric::{Core, CoreId, Fabric, Message, contain};
 
 use crate::Executor;
 use crate::executor::with_current;
@@ -50,7 +50,7 @@ enum Phase {
 
 /// A task's metadata; see the table of [fields](self#state-and-who-writes-it).
 pub(crate) struct Meta {
-    home: NonNull<Home>,
+    home: Cell<NonNull<Home>>,
     word: Word,
     /// References counted at home.
     own: Cell<i16>,
@@ -75,8 +75,8 @@ unsafe impl Sync for Meta {}
 impl Meta {
     /// The task's home.
     pub(crate) fn home(&self) -> &Home {
-        // SAFETY: 1. asked for only by a task that is not finished, or by a reference (Proof).
-        unsafe { self.home.as_ref() }
+        // SAFETY: 1. asked for only by a task that has been polled and is not finished, or by a reference (Proof).
+        unsafe { self.home.get().as_ref() }
     }
 
     /// The task ends at its next poll. By who holds its runnable, or at home.
@@ -170,15 +170,14 @@ impl Executor {
 struct Delivery(Option<Runnable<Meta>>);
 
 impl Delivery {
-    /// On the home's thread. Where its loop does not run (its messages are run by hand) the task ends by T9.
-    fn arrive(mut self) {
-        let Some(runnable) = &self.0 else { return };
-        // SAFETY: 1. a runnable's task is not finished, so its home lives (Proof).
-        let home = unsafe { runnable.metadata().home.as_ref() };
-        with_current(&*home.port, |executor| {
-            if core::ptr::eq(&**executor.home(), home)
+    /// On the target's thread. Where its loop does not run (its messages are run by hand) the task ends by T9.
+    fn arrive(mut self, core: &Core) {
+        with_current(core.port(), |executor| {
+            if core::ptr::eq(executor.core(), core)
                 && let Some(runnable) = self.0.take()
             {
+                // [task T1] the home that the spawner knew may be gone.
+                runnable.metadata().home.set(address(executor.home()));
                 // [task T2]
                 executor.enqueue(runnable);
             }
@@ -208,7 +207,7 @@ pub(crate) fn finish_unpolled(runnable: Runnable<Meta>) {
 
 /// Called by `async-task`: for a task that was just spawned, and at the end of the poll in which it first waited.
 fn schedule(runnable: Runnable<Meta>) {
-    let home = runnable.metadata().home;
+    let home = runnable.metadata().home.get();
     // SAFETY: 1. the task is not finished, so its home lives (Proof); unpolled, its spawner holds the home.
     let home_ref = unsafe { home.as_ref() };
     let mut delivery = Some(Delivery(Some(runnable)));
@@ -221,7 +220,7 @@ fn schedule(runnable: Runnable<Meta>) {
         } else if executor.is_peer(home_ref) {
             // [task T3]
             if let Some(delivery) = delivery.take() {
-                executor.core().send_or_list(home_ref.id, move |_, _| delivery.arrive());
+                executor.core().send_or_list(home_ref.id, move |core, _| delivery.arrive(core));
             }
         }
     });
@@ -229,8 +228,13 @@ fn schedule(runnable: Runnable<Meta>) {
         // [task T4] the fabric is cloned before: once it is posted, the task may end, and its home with it.
         let (fabric, id) = (home_ref.fabric.clone(), home_ref.id);
         // A home that has left gives the message back, whose drop is T9.
-        drop(fabric.post(id, Message::foreign(move |_, _| delivery.arrive())));
+        drop(fabric.post(id, Message::foreign(move |core, _| delivery.arrive(core))));
     }
+}
+
+/// Not by way of a reference: [`Kept`](waker::Kept) makes a count of it.
+fn address(home: &Arc<Home>) -> NonNull<Home> {
+    NonNull::new(Arc::as_ptr(home).cast_mut()).expect("an `Arc` is not null")
 }
 
 fn build<Init, Fut>(home: &Arc<Home>, init: future::Stage<Init, Fut>) -> (Runnable<Meta>, JoinHandle<Fut::Output>)
@@ -239,8 +243,7 @@ where
     Fut: Future,
 {
     let meta = Meta {
-        // Not from a reference: a count is made of it.
-        home: NonNull::new(Arc::as_ptr(home).cast_mut()).expect("an `Arc` is not null"),
+        home: Cell::new(address(home)),
         word: Word::new(),
         own: Cell::new(0),
         phase: Cell::new(Phase::Unpolled),

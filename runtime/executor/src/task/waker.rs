@@ -103,22 +103,27 @@ impl Reference {
     /// Brings the wake-up home.
     fn travel(self) {
         let home = NonNull::from(self.meta().home());
-        // SAFETY: 1. the reference, which is on its way or in `kept` while this is used, keeps the home.
+        // SAFETY: 1. the reference, which is on its way or in `wakeup` while this is used, keeps the home.
         let home = unsafe { home.as_ref() };
-        let mut this = Some(self);
+        let mut wakeup = Some(Wakeup(Some(self)));
         with_current(&*home.port, |executor| {
             if executor.is_peer(home)
-                && let Some(reference) = this.take()
+                && let Some(wakeup) = wakeup.take()
             {
                 // [task T3]
-                executor.core().send_or_list(home.id, move |_, _| reference.arrive());
+                executor.core().send_or_list(home.id, move |_, _| wakeup.arrive());
             }
         });
-        if let Some(reference) = this {
-            // [task T4] the home may end as soon as the reference is with it: the fabric is cloned before.
-            let (fabric, id) = (home.fabric.clone(), home.id);
-            drop(fabric.post(id, Message::foreign(move |_, _| reference.arrive())));
-        }
+        // Where no core took it, its drop brings it home.
+    }
+
+    /// [task T4]
+    fn post(self) {
+        let home = self.meta().home();
+        // [task T4] the home may end as soon as the reference is with it: the fabric is cloned before.
+        let (fabric, id) = (home.fabric.clone(), home.id);
+        // A home that has left gives the message back, whose drop ends the reference.
+        drop(fabric.post(id, Message::foreign(move |_, _| self.arrive())));
     }
 
     /// On the home's thread. Where its loop does not run, the task has finished or a panic has torn the loop down.
@@ -127,6 +132,26 @@ impl Reference {
         // [task T3]
         meta.word.take_notified();
         at_home(meta, |executor| executor.wake(meta));
+    }
+}
+
+/// A wake-up in a message of a core. A core that leaves drops what it could not send any more; the task waits on.
+struct Wakeup(Option<Reference>);
+
+impl Wakeup {
+    fn arrive(mut self) {
+        if let Some(reference) = self.0.take() {
+            reference.arrive();
+        }
+    }
+}
+
+impl Drop for Wakeup {
+    fn drop(&mut self) {
+        if let Some(reference) = self.0.take() {
+            // [task T4]
+            reference.post();
+        }
     }
 }
 
@@ -159,7 +184,7 @@ impl Kept {
         meta.first.set(allocation.data());
         meta.second.set(core::ptr::from_ref(allocation.vtable()).cast());
         // SAFETY: 1. the pointer is that of the `Arc` which the home's loop holds: the task is finishing there.
-        unsafe { Arc::increment_strong_count(meta.home.as_ptr()) };
+        unsafe { Arc::increment_strong_count(meta.home.get().as_ptr()) };
     }
 
     /// # Safety
@@ -174,7 +199,7 @@ impl Kept {
         // SAFETY: 1. both are those of the waker that `put` forgot.
         let allocation = unsafe { Waker::from_raw(RawWaker::new(meta.first.get(), vtable)) };
         // SAFETY: 1. `put` took this count.
-        let home = unsafe { Arc::from_raw(meta.home.as_ptr()) };
+        let home = unsafe { Arc::from_raw(meta.home.get().as_ptr()) };
         Self { _allocation: allocation, _home: home }
     }
 }
