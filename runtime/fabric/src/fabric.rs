@@ -63,12 +63,10 @@ pub(crate) struct CoreShared {
     pub(crate) counts: Padded<OwnCounters>,
     pub(crate) handlers: handlers::Inbox,
     pub(crate) handler_counts: Padded<handlers::Counts>,
-    /// What it waits for; read by others only when something is wrong.
-    pub(crate) crumb: Padded<CrumbWord>,
     pub(crate) answer: cpusync::Slot,
 }
 
-/// Counted by the core itself.
+/// Written by the core itself.
 #[derive(Default)]
 pub(crate) struct OwnCounters {
     pub(crate) ticks: Counter,
@@ -76,6 +74,8 @@ pub(crate) struct OwnCounters {
     pub(crate) park_refused: Counter,
     pub(crate) foreign_received: Counter,
     pub(crate) max_nesting: Counter,
+    /// What it waits for; read by others only when something is wrong.
+    pub(crate) crumb: CrumbWord,
 }
 
 pub(crate) struct Shared {
@@ -203,7 +203,6 @@ impl Fabric {
             counts: Padded::default(),
             handlers: handlers::Inbox::new(),
             handler_counts: Padded::default(),
-            crumb: Padded::default(),
             answer: Padded(cpusync::Answer::new()),
         };
         let shared = StdArc::new(Shared {

@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use ipiq_fabric::port::{FenceKind, Idle};
+use ipiq_fabric::watch::Watch;
 use ipiq_fabric::{Config, Core, CoreId, Fabric};
 use ipiq_linux::kick::FutexIdle;
 use ipiq_linux::port::{FenceChoice, LinuxPort};
 use ipiq_linux::{cpus, pin};
+
+use crate::faults::FaultyPort;
 
 /// Both variants of the fences.
 pub const FENCES: [FenceChoice; 2] = [FenceChoice::Auto, FenceChoice::Symmetric];
@@ -17,6 +20,8 @@ pub const FENCES: [FenceChoice; 2] = [FenceChoice::Auto, FenceChoice::Symmetric]
 pub struct Seated<'a> {
     /// Its endpoint.
     pub core: Core,
+    /// What it belongs to.
+    pub fabric: Fabric,
     idle: FutexIdle,
     left: &'a AtomicUsize,
     cores: usize,
@@ -29,22 +34,39 @@ pub struct Seated<'a> {
 ///
 /// If the fabric or its threads cannot be had.
 pub fn on_cores(config: Config, fence: FenceChoice, body: impl Fn(&mut Seated<'_>) + Sync) -> Fabric {
+    let port = FaultyPort::new(LinuxPort::new(config.cores, fence));
+    on_faulty_cores(config, &port, Watch::default(), |seated| {
+        let symmetric = seated.fabric.fence_kind() == FenceKind::Symmetric;
+        assert_eq!(symmetric, fence == FenceChoice::Symmetric, "membarrier is refused");
+        body(seated);
+    })
+}
+
+/// As [`on_cores`], on a machine that may be told to have faults, with a watch.
+///
+/// # Panics
+///
+/// As [`on_cores`].
+pub fn on_faulty_cores(
+    config: Config,
+    port: &Arc<FaultyPort>,
+    watch: Watch,
+    body: impl Fn(&mut Seated<'_>) + Sync,
+) -> Fabric {
     let cores = config.cores;
-    let port = Arc::new(LinuxPort::new(cores, fence));
-    let (fabric, seats) = Fabric::new(config, port.clone()).expect("a valid configuration");
-    assert_eq!(fabric.fence_kind() == FenceKind::Symmetric, fence == FenceChoice::Symmetric, "membarrier is refused");
+    let (fabric, seats) = Fabric::with_watch(config, port.clone(), watch).expect("a valid configuration");
     let cpus = cpus::allowed().cpus;
     let left = AtomicUsize::new(0);
     thread::scope(|scope| {
         for seat in seats {
             let idle = FutexIdle::default();
-            port.set_kicker(seat.id(), idle.kicker());
+            port.port().set_kicker(seat.id(), idle.kicker());
             let cpu = cpus[seat.id().index() % cpus.len()];
-            let (body, left) = (&body, &left);
+            let (body, left, fabric) = (&body, &left, fabric.clone());
             scope.spawn(move || {
                 let _guard = AbortOnPanic;
                 pin::pin_current(cpu).expect("an allowed CPU");
-                body(&mut Seated { core: seat.enter(), idle, left, cores });
+                body(&mut Seated { core: seat.enter(), fabric, idle, left, cores });
             });
         }
     });

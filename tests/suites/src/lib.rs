@@ -2,6 +2,7 @@
 
 pub mod alone;
 pub mod cores;
+pub mod faults;
 pub mod kv;
 pub mod must_not_compile;
 pub mod process;

@@ -103,13 +103,19 @@ fn blocked_target(fence: FenceChoice, capacity: usize) {
 #[test]
 fn blocking_sends_from_handlers_between_all_cores_end() {
     alone("blocking_sends_from_handlers_between_all_cores_end", LIMIT, || {
-        each_fence(|fence| [2, 4].into_iter().for_each(|capacity| storm(fence, capacity, scaled(2_000, 50_000))));
+        each_fence(|fence| {
+            for (cores, messages) in [(2, scaled(8_000, 300_000)), (4, scaled(1_500, 50_000)), (16, scaled(60, 1_000))]
+            {
+                [2, 4, 16].into_iter().for_each(|capacity| storm(fence, cores, capacity, messages));
+            }
+        });
     });
 }
 
-/// Every core sends to every other; each message is answered by a blocking send from its function, and each answer by one more.
-fn storm(fence: FenceChoice, capacity: usize, messages: u64) {
-    const CORES: usize = 4;
+/// Every core sends to every other; each message is answered by a blocking send from its function, each answer by one more, and that one by
+/// a third: three deep.
+fn storm(fence: FenceChoice, cores: usize, capacity: usize, messages: u64) {
+    const DEEP: u8 = 3;
     thread_local!(static SEEN: Cell<u64> = const { Cell::new(0) });
     fn see(core: &Core, source: CoreId, answers: u8) {
         SEEN.set(SEEN.get() + 1);
@@ -118,24 +124,24 @@ fn storm(fence: FenceChoice, capacity: usize, messages: u64) {
             core.send(source, answer).map_err(drop).expect("nobody leaves");
         }
     }
-    let fabric = on_cores(config(CORES, capacity), fence, |seated| {
+    let fabric = on_cores(config(cores, capacity), fence, |seated| {
         let own = seated.id();
         for _ in 0..messages {
-            for target in (0..CORES).map(CoreId::new).filter(|&target| target != own) {
-                let ask = move |core: &Core, source: CoreId| see(core, source, 2);
+            for target in (0..cores).map(CoreId::new).filter(|&target| target != own) {
+                let ask = move |core: &Core, source: CoreId| see(core, source, DEEP);
                 seated.core.send(target, ask).map_err(drop).expect("nobody leaves");
             }
         }
-        // Each of the others' messages, the answers to the own ones, and the answers to the answers.
-        let expected = messages * (CORES as u64 - 1) * 3;
+        // Each of the others' messages, the answers to the own ones, the answers to the answers, and those to them.
+        let expected = messages * (cores as u64 - 1) * u64::from(DEEP + 1);
         seated.serve_until(|| SEEN.get() >= expected);
         assert_eq!(SEEN.get(), expected);
         seated.serve_until_all_are_done();
     });
-    for core in (0..CORES).map(CoreId::new) {
-        let nesting = fabric.core_counters(core).max_nesting;
-        assert!(nesting <= 21, "{core}: {nesting} functions on one stack");
-    }
+    let nesting = |core| fabric.core_counters(CoreId::new(core)).max_nesting;
+    let deepest = (0..cores).map(nesting).max().unwrap_or_default();
+    println!("{fence:?}, {cores} cores, {capacity} slots: {deepest} functions on one stack at most");
+    assert!(deepest <= 20, "{deepest} functions on one stack");
 }
 
 #[test]
@@ -183,7 +189,46 @@ fn a_passive_message_reaches_a_sleeper_at_the_end_of_the_senders_tick() {
             });
             let pair = fabric.pair_counters(A, B);
             assert_eq!(pair.passive, 3 * ROUNDS);
-            assert!(pair.kicked <= ROUNDS, "a tick kicks once: {pair:?}");
+            assert!(pair.repeated <= ROUNDS && pair.kicked == 0, "a tick kicks once: {pair:?}");
+        });
+    });
+}
+
+#[test]
+fn a_passive_message_waits_for_a_busy_core_and_no_longer() {
+    alone("a_passive_message_waits_for_a_busy_core_and_no_longer", LIMIT, || {
+        each_fence(|fence| {
+            let (begun, held) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
+            let (seen, tick) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(u64::MAX)));
+            let fabric = on_cores(config(2, 8), fence, |seated| {
+                if seated.id() == A {
+                    // Given a core in the middle of a long function,
+                    let (begun_there, held_there) = (begun.clone(), held.clone());
+                    let busy = move |_: &Core, _: CoreId| hold(&begun_there, &held_there);
+                    seated.core.try_send(B, busy).map_err(drop).expect("space");
+                    while !begun.load(Ordering::Acquire) {
+                        std::thread::yield_now();
+                    }
+                    // when passive messages are sent to it,
+                    for _ in 0..3 {
+                        let seen = seen.clone();
+                        seated.core.try_send_passive(B, move |_, _| bump(&seen)).map_err(drop).expect("space");
+                    }
+                    seated.core.flush();
+                    tick.store(seated.fabric.core_counters(B).ticks, Ordering::Release);
+                    held.store(false, Ordering::Release);
+                } else {
+                    seated.serve_until(|| seen.load(Ordering::Relaxed) > 0);
+                    // then it sees them in the pass it is in, or the next one,
+                    let passes = seated.fabric.core_counters(B).ticks - tick.load(Ordering::Acquire);
+                    assert!(passes <= 1, "{passes} ticks");
+                    assert_eq!(seen.load(Ordering::Relaxed), 3);
+                }
+                seated.serve_until_all_are_done();
+            });
+            // and is not kicked for them.
+            let pair = fabric.pair_counters(A, B);
+            assert_eq!((pair.passive, pair.repeated), (3, 0), "{pair:?}");
         });
     });
 }

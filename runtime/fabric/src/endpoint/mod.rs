@@ -9,6 +9,8 @@ mod inbox;
 mod safe_point;
 mod send;
 mod sleep;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -65,6 +67,8 @@ pub struct Core {
     departures: Cell<u64>,
     closing: Cell<bool>,
     synchronizations: Synchronizations,
+    /// See [watch](crate::watch), by target.
+    awaited: Box<[Awaited]>,
     tick: Cell<u64>,
     nesting: Cell<u32>,
     deferred: safe_point::Deferred,
@@ -93,6 +97,7 @@ impl Core {
             departures: Cell::new(0),
             closing: Cell::new(false),
             synchronizations: Synchronizations::default(),
+            awaited: (0..cores).map(|_| Awaited::default()).collect(),
             tick: Cell::new(0),
             nesting: Cell::new(0),
             deferred: safe_point::Deferred::default(),
@@ -130,14 +135,14 @@ impl Core {
     }
 
     pub(crate) fn crumb_word(&self) -> &CrumbWord {
-        &self.own().crumb
+        &self.own().counts.crumb
     }
 
     /// What [`watch`](Core::watch) looks at; `None`: nothing was ever sent to `target`.
     pub(crate) fn awaited(&self, target: CoreId) -> Option<(&Awaited, u32, &Producer<Message>, &Link)> {
         let out = self.out(target);
         let (producer, link) = out.used()?;
-        Some((&out.awaited, producer.sequence().wrapping_add(out.listed()), producer, link))
+        Some((&self.awaited[target.index()], producer.sequence().wrapping_add(out.listed()), producer, link))
     }
 
     pub(crate) fn synchronizations(&self) -> &Synchronizations {

@@ -7,7 +7,6 @@ use alloc::collections::VecDeque;
 
 use crate::ring::{Producer, Ring};
 use crate::sync::{Arc, AtomicBool, Counter, Ordering, Padded, mutant};
-use crate::watch::Awaited;
 use crate::{CoreId, Message};
 
 /// What two cores share of one direction: the ring, the word of O4 and the counts.
@@ -69,8 +68,6 @@ pub(crate) struct Outgoing {
     next_ticket: Cell<Ticket>,
     /// A passive message was published and the target has not been rung since.
     pub(crate) owes_ring: Cell<bool>,
-    /// See [watch](crate::watch).
-    pub(crate) awaited: Awaited,
 }
 
 /// A waiter's place in the order of arrival.

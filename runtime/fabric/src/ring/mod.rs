@@ -285,6 +285,14 @@ mod tests {
     }
 
     #[test]
+    fn a_sequence_is_told_apart_up_to_two_to_the_thirty_first_messages_later() {
+        let (producer, _consumer) = ring::<u32>(4, 5);
+        for (behind, executed) in [(0, true), (1, true), ((1 << 31) - 1, true), (1 << 31, false), (u32::MAX, false)] {
+            assert_eq!(producer.has_executed(5_u32.wrapping_sub(behind)), executed, "{behind} messages ago");
+        }
+    }
+
+    #[test]
     fn order_and_capacity_hold_across_index_wrap() {
         for first in [0, u32::MAX - 5, u32::MAX, 1 << 31] {
             let (producer, consumer) = ring::<u32>(4, first);

@@ -337,7 +337,7 @@ impl Core {
 impl Shared {
     fn target_state(&self, target: CoreId) -> TargetState {
         let core = self.core(target);
-        if let Some(wait) = core.crumb.get().wait(target, self.port.now_ns()) {
+        if let Some(wait) = core.counts.crumb.get().wait(target, self.port.now_ns()) {
             return TargetState::Waits(wait);
         }
         match core.doorbell.state() {
@@ -350,7 +350,8 @@ impl Shared {
     pub(crate) fn waits(&self) -> Vec<Wait> {
         let now_ns = self.port.now_ns();
         let cores = || (0..self.cores.len()).map(CoreId::new);
-        let mut waits: Vec<Wait> = cores().filter_map(|core| self.core(core).crumb.get().wait(core, now_ns)).collect();
+        let mut waits: Vec<Wait> =
+            cores().filter_map(|core| self.core(core).counts.crumb.get().wait(core, now_ns)).collect();
         for (core, target) in cores().flat_map(|core| cores().map(move |target| (core, target))) {
             let since_ns = self.link(core, target).map_or(0, |link| link.sent.awaited_since.get());
             if since_ns != 0 {
