@@ -17,7 +17,7 @@ use crate::{Placement, Runtime};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IdlePolicy {
     /// Looks on for a while, as long as the gaps it has seen make that pay (50 µs at most), then sleeps. When there are more
-    /// cores than CPUs it sleeps at once.
+    /// cores than CPUs it lets the others run once, and then sleeps.
     #[default]
     Adaptive,
     /// Sleeps at once: least CPU time, and every message to an idle core pays a wake-up.

@@ -82,7 +82,7 @@ impl Runtime {
         let placed = builder.placement.resolve(cores, &allowed.cpus);
         let cpus = placed.map_err(|error| BuildError::new(Cause::Placement(error)))?;
         let spin = match builder.idle {
-            IdlePolicy::Adaptive if cores > allowed.default_cores() => SpinPolicy::Never,
+            IdlePolicy::Adaptive if cores > allowed.default_cores() => SpinPolicy::Yield,
             IdlePolicy::Adaptive => SpinPolicy::default(),
             IdlePolicy::Park => SpinPolicy::Never,
             IdlePolicy::Spin => SpinPolicy::Always,

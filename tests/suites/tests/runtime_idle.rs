@@ -18,7 +18,11 @@ fn cores(runtime: &Runtime) -> impl Iterator<Item = CoreId> + use<> {
 }
 
 fn started(driver: DriverKind, cores_wanted: usize) -> Runtime {
-    let runtime = Runtime::builder().cores(cores_wanted).driver(driver).build().expect("a runtime");
+    started_with(driver, cores_wanted, IdlePolicy::Adaptive)
+}
+
+fn started_with(driver: DriverKind, cores_wanted: usize, idle: IdlePolicy) -> Runtime {
+    let runtime = Runtime::builder().cores(cores_wanted).driver(driver).idle(idle).build().expect("a runtime");
     for core in cores(&runtime) {
         Runtime::wait(runtime.handle().call_on(core, || ())).expect("it runs");
     }
@@ -82,15 +86,16 @@ fn cores_that_only_wait_for_a_far_timer_use_no_cpu() {
 #[test]
 fn many_cores_on_few_cpus_all_answer_each_other() {
     alone("many_cores_on_few_cpus_all_answer_each_other", LIMIT, || {
-        for driver in drivers() {
-            let runtime = started(driver, MANY);
-            let calls = scaled(20, 100);
+        // Cores that sleep at once fence, and find each other in the middle of it, all the time.
+        let both = [(IdlePolicy::Adaptive, scaled(100, 1_000)), (IdlePolicy::Park, scaled(50, 200))];
+        for (driver, (idle, calls)) in drivers().into_iter().flat_map(|driver| both.map(|kind| (driver, kind))) {
+            let runtime = started_with(driver, MANY, idle);
             let start = Instant::now();
             let askers = cores(&runtime).map(|core| runtime.handle().spawn_on(core, move || ask_everybody(calls)));
             let answers: u64 =
                 askers.collect::<Vec<_>>().into_iter().map(|asker| Runtime::wait(asker).expect("no panic")).sum();
             assert_eq!(answers, calls * (MANY * MANY) as u64);
-            println!("{driver:?}: {answers} calls in {:.1?}", start.elapsed());
+            println!("{driver:?}, {idle:?}: {answers} calls in {:.1?}", start.elapsed());
             rests(&runtime, Duration::from_millis(500));
         }
     });

@@ -167,6 +167,12 @@ impl Executor {
 
     /// [loop L6]
     fn sleep(&self, idle: &mut dyn Idle, now: u64) {
+        if self.spin.yields() {
+            self.core().port().relax(u32::MAX);
+            if self.work() > 0 {
+                return;
+            }
+        }
         let timer = self.timers().sleep_ns(now);
         if timer == Some(0) {
             return;

@@ -12,6 +12,9 @@ pub enum SpinPolicy {
     },
     /// Never: sleep as soon as there is nothing to do.
     Never,
+    /// Never, but give the CPU away once and look again before sleeping: for cores that share CPUs. What the others do
+    /// meanwhile comes as one batch, without a sleep and a kick for each message.
+    Yield,
     /// For ever: the core never sleeps.
     Always,
 }
@@ -40,16 +43,21 @@ impl Spin {
     pub(crate) fn is_off(&self) -> bool {
         match self.policy {
             SpinPolicy::Adaptive { .. } => self.score.get() == 0,
-            SpinPolicy::Never => true,
+            SpinPolicy::Never | SpinPolicy::Yield => true,
             SpinPolicy::Always => false,
         }
+    }
+
+    /// Whether an idle core gives the CPU away before it sleeps.
+    pub(crate) fn yields(&self) -> bool {
+        self.policy == SpinPolicy::Yield
     }
 
     /// Whether a spin of `spun_ns` has been long enough.
     pub(crate) fn is_over(&self, spun_ns: u64) -> bool {
         match self.policy {
             SpinPolicy::Adaptive { limit_ns } => spun_ns >= limit_ns / u64::from(MOST) * u64::from(self.score.get()),
-            SpinPolicy::Never => true,
+            SpinPolicy::Never | SpinPolicy::Yield => true,
             SpinPolicy::Always => false,
         }
     }

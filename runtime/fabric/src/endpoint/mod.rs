@@ -70,6 +70,8 @@ pub struct Core {
     /// See [watch](crate::watch), by target.
     awaited: Box<[Awaited]>,
     tick: Cell<u64>,
+    /// Heavy fences refused in a row.
+    refusals: Cell<u32>,
     nesting: Cell<u32>,
     deferred: safe_point::Deferred,
     pub(crate) handlers: Local,
@@ -99,6 +101,7 @@ impl Core {
             synchronizations: Synchronizations::default(),
             awaited: (0..cores).map(|_| Awaited::default()).collect(),
             tick: Cell::new(0),
+            refusals: Cell::new(0),
             nesting: Cell::new(0),
             deferred: safe_point::Deferred::default(),
             handlers: Local::default(),

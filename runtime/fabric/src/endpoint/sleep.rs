@@ -23,7 +23,9 @@ impl Core {
             self.out(target).announce_want();
         }
         let own = self.own();
+        let mut granted = false;
         let armed = own.doorbell.arm(self.port(), self.shared.fence, || {
+            granted = true;
             // [doorbell K3] [overflow O5]
             self.inbox_is_empty()
                 && !own.doorbell.is_asked(u64::MAX)
@@ -32,6 +34,12 @@ impl Core {
                 && !wanting.iter().any(|target| self.out(target).could_flush())
                 && nothing_else()
         });
+        if granted {
+            self.refusals.set(0);
+        } else {
+            // [doorbell K2] who is in the middle of a fence may need this CPU to come to its end.
+            self.port().relax(self.refusals.replace(self.refusals.get().saturating_add(1)));
+        }
         let counter = if armed.is_some() { &own.counts.parked } else { &own.counts.park_refused };
         counter.add(1);
         armed
