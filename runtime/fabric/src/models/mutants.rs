@@ -9,7 +9,7 @@ use std::{eprintln, format, fs};
 /// Each mutant and the model that kills it.
 ///
 /// `a+b` is both at once: what `a` leaves out would make up for `b`. Leaving it out alone does no harm to this model.
-const MUTANTS: [(&str, &str); 45] = [
+const MUTANTS: [(&str, &str); 60] = [
     ("ring-stamp-relaxed", RING),
     ("ring-stamp-first", RING),
     ("ring-publish-relaxed", RING),
@@ -44,6 +44,21 @@ const MUTANTS: [(&str, &str); 45] = [
     ("call-no-wake", "call::a_call_brings_its_value_to_a_caller_that_sleeps"),
     ("call-free-early", DROPPED),
     ("call-abandon-forgotten", DROPPED),
+    ("shootdown-request-relaxed", TWO_TO_ONE),
+    ("shootdown-take-relaxed", TWO_TO_ONE),
+    ("shootdown-generation-zero", ONE),
+    ("shootdown-wait-alone", ONE),
+    ("shootdown-slot-relaxed", ONE),
+    ("shootdown-late-is-early", ONE),
+    ("shootdown-ask-first", ASLEEP),
+    ("shootdown-count-relaxed", ASLEEP),
+    ("shootdown-land-by-slots", ASLEEP),
+    ("shootdown-no-wake", ASLEEP),
+    ("shootdown-wait-for-gone", TARGET_LEAVES),
+    ("shootdown-gone-not-counted", TARGET_LEAVES),
+    ("shootdown-leftover-dropped", "shootdown::an_operation_outlives_an_initiator_that_leaves"),
+    ("replica-in-drains", REPLICA),
+    ("replica-any-version", "shootdown::concurrent_updates_end_with_the_later_value_everywhere"),
     ("call-not-taken-back", "call::a_call_to_a_core_that_leaves_ends_with_its_value_or_with_gone"),
     ("cpusync-no-turn-fence", TURNS),
     ("cpusync-turn-relaxed", TURNS),
@@ -66,6 +81,12 @@ const LEFT: &str = "doorbell::who_sees_that_a_core_has_left_sees_what_its_messag
 const SPACE: &str = "overflow::a_source_that_sleeps_for_space_is_kicked_with_symmetric_fences";
 const TURNS: &str = "cpusync::turns_exclude_each_other_and_none_is_slept_through";
 const PHASES: &str = "cpusync::each_phase_of_a_stop_sees_what_the_one_before_wrote";
+const ONE: &str = "shootdown::a_target_that_sleeps_executes_each_request_once_while_generations_wrap";
+const ASLEEP: &str = "shootdown::an_initiator_that_sleeps_is_woken_by_the_last_acknowledgement";
+const TWO_TO_ONE: &str = "shootdown::a_target_that_was_asked_by_one_initiator_finds_the_request_of_another_whole";
+const TARGET_LEAVES: &str = "shootdown::an_initiator_that_sleeps_does_not_wait_for_a_target_that_leaves";
+const REPLICA: &str =
+    "shootdown::when_an_update_is_done_nobody_reads_the_old_value_not_even_in_a_read_with_a_drain_in_it";
 const DROPPED: &str = "call::a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing";
 
 #[test]

@@ -368,7 +368,7 @@ impl Core {
                     // [shootdown E1] a target may be about to execute it, or in the middle of it.
                     if mutant!("shootdown-leftover-dropped") {
                         // SAFETY: none; the model must fail.
-                        unsafe { op.free() };
+                        unsafe { op.clear() };
                     } else {
                         self.board(lane).keep(self.id(), op);
                     }

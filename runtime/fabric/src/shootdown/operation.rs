@@ -109,6 +109,16 @@ impl Shared {
         crate::contain(|| drop(op));
     }
 
+    /// Drops what the box holds and keeps its memory, for a mutant.
+    ///
+    /// # Safety
+    ///
+    /// 1. Nobody uses it afterwards.
+    pub(crate) unsafe fn clear(self) {
+        // SAFETY: 1. the caller's condition.
+        unsafe { self.0.drop_in_place() };
+    }
+
     /// # Safety
     ///
     /// 1. No target has heard of the request yet.
