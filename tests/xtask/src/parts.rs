@@ -89,7 +89,7 @@ impl Part {
                     .with("CARGO_TARGET_DIR", "target/loom"),
             ],
             Self::Stress => vec![
-                Step::cargo("test --profile stress --package ipiq-suites --test fabric_* --test runtime_*")
+                Step::cargo("test --profile stress --package ipiq-suites --test fabric_* --test runtime_* --test shootdown")
                     .with("IPIQ_STRESS", "full"),
             ],
         }
