@@ -99,7 +99,7 @@ mod machine {
 #[cfg(all(loom, test))]
 pub(crate) mod checker {
     pub(crate) use loom::model::Builder;
-    pub(crate) use loom::sync::Notify;
+    pub(crate) use loom::sync::{Mutex, Notify};
     pub(crate) use loom::thread;
 }
 

@@ -8,7 +8,7 @@ use core::task::{Context, Poll, Waker};
 use super::{A, B, Ended, Machine, Plain, Woken, explore, pair};
 use crate::port::FenceKind;
 use crate::shootdown::{EarlyAck, PendingShootdown, Replica, ShootdownError, Source};
-use crate::sync::checker::thread;
+use crate::sync::checker::{Mutex, thread};
 use crate::sync::Counter;
 use crate::{Core, CoreId, CoreSet, Seat};
 
@@ -314,7 +314,7 @@ impl Drop for Held {
 }
 
 /// A source whose value is a version and a plain word that is written when its last copy has gone.
-struct Master(loom::sync::Mutex<(u64, Arc<Value>)>);
+struct Master(Mutex<(u64, Arc<Value>)>);
 
 struct Value {
     /// A counter: the compiler may take for granted that nothing else changes behind a reference, which is what a mutant does.
@@ -340,7 +340,7 @@ impl Clone for Value {
 impl Master {
     fn new(memory: &Arc<Plain>) -> Arc<Self> {
         let value = Arc::new(Value::new(0, memory));
-        Arc::new(Self(loom::sync::Mutex::new((0, value))))
+        Arc::new(Self(Mutex::new((0, value))))
     }
 
     fn put(&self, number: u64, memory: &Arc<Plain>) {
