@@ -65,8 +65,9 @@ pub mod high {
 
     /// Runs `f` on every core, between two of its polls, and brings the values back: a pair per core, in ascending order.
     ///
-    /// `f` should be short: it holds up everything else on its core. On other cores it starts before messages that this core sends
-    /// later; on this one when the caller gives way.
+    /// `f` should be short: it holds up everything else on its core. It is sent at once to every core whose ring has space, and starts
+    /// there in order with this core's other messages; to the others when the future is polled and there is space. On this core it
+    /// runs when the caller gives way.
     ///
     /// # Errors
     ///

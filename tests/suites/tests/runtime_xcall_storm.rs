@@ -109,7 +109,7 @@ fn nested_calls_from_all_cores_at_once_run_each_function_once() {
             each_kind(|builder| {
                 let runtime = builder.cores(cores).ring_capacity(2).build().expect("a runtime");
                 let started = Instant::now();
-                storm(&runtime, cores, scaled(50, 20_000) / cores);
+                storm(&runtime, cores, scaled(50, 5_000) / cores);
                 let overflowed = (0..cores).map(CoreId::new).flat_map(|source| {
                     let handle = runtime.handle();
                     (0..cores).map(CoreId::new).map(move |target| handle.pair_counters(source, target).overflowed)

@@ -89,8 +89,10 @@ impl Part {
                     .with("CARGO_TARGET_DIR", "target/loom"),
             ],
             Self::Stress => vec![
-                Step::cargo("test --profile stress --package ipiq-suites --test fabric_* --test runtime_* --test shootdown")
-                    .with("IPIQ_STRESS", "full"),
+                Step::cargo(
+                    "test --profile stress --package ipiq-suites --test fabric_* --test runtime_* --test shootdown",
+                )
+                .with("IPIQ_STRESS", "full"),
             ],
         }
     }

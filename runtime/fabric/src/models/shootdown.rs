@@ -8,8 +8,8 @@ use core::task::{Context, Poll, Waker};
 use super::{A, B, Ended, Machine, Plain, Woken, explore, pair};
 use crate::port::FenceKind;
 use crate::shootdown::{EarlyAck, PendingShootdown, Replica, ShootdownError, Source};
-use crate::sync::checker::{Mutex, thread};
 use crate::sync::Counter;
+use crate::sync::checker::{Mutex, thread};
 use crate::{Core, CoreId, CoreSet, Seat};
 
 type Outcome = Result<usize, ShootdownError>;
