@@ -114,6 +114,11 @@ pub trait Peer: Sync {
     fn cpusync(&self, _plan: Plan) -> Outcome {
         Outcome::NotOffered
     }
+
+    /// Makes every core drop something it has cached, and awaits that all have.
+    fn shootdown(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
 }
 
 /// What a figure is divided by.
@@ -240,6 +245,7 @@ pub static WORKS: &[Work] = &[
         budgets: &[at_most("p50", 6.0)],
         run: |peer, plan| peer.cpusync(plan),
     },
+    Work { name: "shootdown", yardstick: Yardstick::Line, budgets: &[], run: |peer, plan| peer.shootdown(plan) },
 ];
 
 const fn at_most(metric: &'static str, at_most: f64) -> Budget {

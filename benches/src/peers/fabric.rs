@@ -89,6 +89,10 @@ impl Peer for Bare {
     fn cpusync(&self, _plan: Plan) -> Outcome {
         Outcome::Elsewhere
     }
+
+    fn shootdown(&self, _plan: Plan) -> Outcome {
+        Outcome::Elsewhere
+    }
 }
 
 /// Calls the target and spins until the answer is there.

@@ -4,7 +4,7 @@ use std::hint;
 use std::sync::Arc;
 
 use ::ipiq::xcall::{self, Class};
-use ::ipiq::{CoreId, IdlePolicy, Placement, Runtime};
+use ::ipiq::{CoreId, IdlePolicy, Pause, Placement, Runtime};
 
 use crate::drive::{self, Lanes};
 use crate::work::{Figure, Outcome, Peer, Plan};
@@ -71,6 +71,14 @@ impl Peer for Ipiq {
     fn broadcast(&self, plan: Plan) -> Outcome {
         self.unless_parking(|| on_cores(plan, IdlePolicy::Adaptive, broadcast))
     }
+
+    fn cpusync(&self, plan: Plan) -> Outcome {
+        self.unless_parking(|| on_cores(plan, IdlePolicy::Adaptive, cpusync))
+    }
+
+    fn shootdown(&self, plan: Plan) -> Outcome {
+        self.unless_parking(|| on_cores(plan, IdlePolicy::Adaptive, shootdown))
+    }
 }
 
 impl Ipiq {
@@ -115,6 +123,37 @@ async fn broadcast(plan: Plan, _target: CoreId) -> Vec<Figure> {
     figures.push(Figure::new("per_call_low", drive::mean_ns(plan.section, low).await));
     let barrier = || xcall::barrier(Class::High);
     figures.push(Figure::new("per_barrier", drive::mean_ns(plan.section, barrier).await));
+    figures
+}
+
+/// All cores held for a body of nothing; and the same without holding them.
+async fn cpusync(plan: Plan, target: CoreId) -> Vec<Figure> {
+    let mut figures = drive::round_trips(plan, || ::ipiq::pause(Pause::all(), |_| hint::black_box(1))).await;
+    let quick = || {
+        ::ipiq::pause_each([CoreId::new(0), target], || {
+            hint::black_box(1);
+        })
+    };
+    figures.push(Figure::new("per_call_quick", drive::mean_ns(plan.section, quick).await));
+    figures
+}
+
+/// By one core; and by both at once.
+async fn shootdown(plan: Plan, target: CoreId) -> Vec<Figure> {
+    let shoot = || {
+        ::ipiq::shootdown(|| {
+            hint::black_box(1);
+        })
+    };
+    let mut figures = drive::round_trips(plan, shoot).await;
+    let other = ::ipiq::spawn_on(target, move || async move {
+        loop {
+            shoot().await.expect("it is carried out");
+        }
+    });
+    figures.push(Figure::new("per_call_of_both", drive::mean_ns(plan.section, shoot).await));
+    other.abort();
+    let _cancelled: Result<(), _> = other.await;
     figures
 }
 

@@ -155,6 +155,11 @@ impl Peer for Tokio {
             Way::Channel { .. } | Way::Workers => measure!(self, plan, barrier(plan)),
         }
     }
+
+    fn shootdown(&self, plan: Plan) -> Outcome {
+        // A broadcast, again.
+        self.broadcast(plan)
+    }
 }
 
 impl Tokio {
