@@ -499,7 +499,7 @@ fn after_a_barrier_no_poll_uses_what_was_seen_before_it() {
                     })
                 })
                 .collect();
-            for round in 1..scaled(300, 20_000) {
+            for round in 1..scaled(100, 10_000) {
                 let (old, new) = ((round - 1) % 64, round % 64);
                 slots.valid[new].store(true, Ordering::Relaxed);
                 slots.current.store(new, Ordering::Relaxed);
@@ -550,7 +550,7 @@ fn a_barrier_is_a_full_fence_on_every_core() {
     alone("a_barrier_is_a_full_fence_on_every_core", LIMIT, || {
         on_three_cores(|| async {
             let crossing = Arc::new(Crossing::default());
-            let rounds = scaled(2_000, 100_000);
+            let rounds = scaled(500, 50_000);
             let shared = crossing.clone();
             let other = spawn_on(B, move || async move {
                 for round in 1..=rounds {
