@@ -33,7 +33,9 @@
 //!
 //! A call that is awaited needs no ticket. [`XCall::ticket`] gives it a name of 64 bits, which any task of any core, or a thread with
 //! a [`Handle`](crate::Handle), may [`wait`] for, also more than one of them and later than the call ended; the call then goes on by itself.
-//! A wait ends when every function of its own call has finished, whatever later calls do.
+//! A wait ends when every function of its own call has finished, whatever later calls do. Only cores draw tickets; the calls of other threads
+//! ([`Handle::broadcast_high`](crate::Handle::broadcast_high), [`broadcast_low`](crate::Handle::broadcast_low)) are futures that may be
+//! awaited anywhere.
 //!
 //! ```
 //! use ipiq::{CoreId, xcall};
