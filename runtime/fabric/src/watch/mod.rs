@@ -353,8 +353,10 @@ impl Shared {
         let mut waits: Vec<Wait> =
             cores().filter_map(|core| self.core(core).counts.crumb.get().wait(core, now_ns)).collect();
         for (core, target) in cores().flat_map(|core| cores().map(move |target| (core, target))) {
-            let since_ns = self.link(core, target).map_or(0, |link| link.sent.awaited_since.get());
-            if since_ns != 0 {
+            let Some(link) = self.link(core, target) else { continue };
+            let since_ns = link.sent.awaited_since.get();
+            // The source may be asleep since before the messages ran.
+            if since_ns != 0 && link.sent.sent.get() != link.received.get() {
                 let elapsed = Duration::from_nanos(now_ns.saturating_sub(since_ns));
                 waits.push(Wait { core, target, kind: WaitKind::Call, elapsed });
             }

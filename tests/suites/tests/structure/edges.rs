@@ -67,6 +67,19 @@ fn lower_layers_build_without_an_operating_system() {
 }
 
 #[test]
+fn trace_events_are_built_only_where_they_are_asked_for() {
+    let metadata = metadata();
+    for name in ["ipiq-fabric", "ipiq"] {
+        let package = metadata.packages.iter().find(|package| package.name == name).expect("a crate of the runtime");
+        assert!(package.features.contains_key("tracing"), "{name}");
+        assert!(!package.features["default"].iter().any(|feature| feature == "tracing"), "{name}");
+    }
+    let fabric = metadata.packages.iter().find(|package| package.name == "ipiq-fabric").expect("the fabric");
+    let tracing = |each: &&Dependency| each.name == "tracing" && in_normal_builds(each);
+    assert!(fabric.dependencies.iter().find(tracing).is_some_and(|each| each.optional));
+}
+
+#[test]
 fn what_users_depend_on_contains_no_unsafe() {
     let metadata = metadata();
     let packages = runtime_packages(&metadata).filter(|package| NO_UNSAFE.contains(&package.name.as_str()));
