@@ -51,7 +51,8 @@ unsafe impl Port for OneByOne {
 fn one_by_one(capacity: usize, scenario: impl FnOnce(&Fabric, &Core, &Core)) {
     let config = Config { cores: 2, ring_capacity: capacity, first_index: u32::MAX - 4 };
     let (fabric, seats) = Fabric::new(config, Arc::new(OneByOne)).expect("a valid configuration");
-    (TURNS.set(0), KICKS.take());
+    TURNS.set(0);
+    KICKS.take();
     reaching(seats.into_iter().map(Seat::enter).collect(), || {
         let (a, b): (Rc<Core>, Rc<Core>) = (reached(0).expect("core 0"), reached(1).expect("core 1"));
         scenario(&fabric, &a, &b);
@@ -222,7 +223,7 @@ fn each_message_is_announced_in_one_of_three_ways() {
             3 => core.send_or_list(id, |_, _| ()),
             4 => drop(PendingCall::new(core, id, || ())),
             // One that drains inside itself.
-            5 => drop(core.try_send(id, |core, _| drop(core.drain_all(64)))),
+            5 => drop(core.try_send(id, |core, _| _ = core.drain_all(64))),
             6 => drop(target.try_send(core.id(), |_, _| ())),
             _ => _ = core.flush(),
         }
@@ -249,13 +250,15 @@ fn each_message_is_announced_in_one_of_three_ways() {
 fn a_passive_message_disturbs_no_busy_target_and_wakes_a_sleeping_one_at_the_flush() {
     one_by_one(8, |fabric, a, b| {
         let kicks = || KICKS.take().len();
-        let passive = || drop(a.try_send_passive(B, |_, _| ()).map_err(drop).expect("space"));
+        let passive = || _ = a.try_send_passive(B, |_, _| ()).map_err(drop).expect("space");
         // Busy: it does not look until it is done, and then sees the message in its first tick.
-        (passive(), a.flush());
+        passive();
+        a.flush();
         assert_eq!((kicks(), b.drain(64)), (0, 1));
         // Asleep when the message is sent, and when the sender ends its tick.
         let armed = b.arm(|| true).expect("nothing waits");
-        (passive(), passive());
+        passive();
+        passive();
         assert_eq!(kicks(), 0);
         a.flush();
         assert_eq!(kicks(), 1, "one for both");
@@ -332,7 +335,9 @@ fn a_full_ring_refuses_each_kind_of_try_and_gives_the_closure_back() {
         let token = token.clone();
         move |_: &Core, _: CoreId| drop(token)
     };
-    (0..2).for_each(|_| drop(cores[0].try_send(B, held()).map_err(drop).expect("space")));
+    for _ in 0..2 {
+        cores[0].try_send(B, held()).map_err(drop).expect("space");
+    }
     let refused = [
         cores[0].try_send(B, held()).map(drop),
         cores[0].try_send_passive(B, held()).map(drop),
