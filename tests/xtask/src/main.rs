@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask help` lists them.
 
+mod conformance;
 mod parts;
 mod report;
 mod setup;
@@ -8,6 +9,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use conformance::conformance;
 use parts::Part;
 use report::{Outcome, Report};
 
@@ -15,6 +17,8 @@ const HELP: &str = "\
 Usage: cargo xtask <COMMAND>
 
   test     install missing tools, then check and test everything; stops at the first failure
+  conformance
+           run the tests that runtime/fabric/CONFORMANCE.md names; every requirement must have a row, every row must pass
   setup    install missing tools only
   help     show this text
 
@@ -22,6 +26,9 @@ Options of test:
   --only PART     run this part only; may be given several times
   --list          list the parts and their commands, and run nothing
   --keep-going    go on after a failure
+Options of conformance:
+  --only PREFIX   rows whose id begins so; may be given several times, and others may be missing
+  --list          list the rows' tests, and run nothing
 Options of test and setup:
   --no-install    name missing tools instead of installing them
 ";
@@ -45,6 +52,7 @@ fn run(mut arguments: lexopt::Parser) -> Result<bool, lexopt::Error> {
             let options = Options::parse(&mut arguments, true)?;
             Ok(options.list_or(test))
         }
+        Value(name) if name == "conformance" => Ok(conformance(&rows(&mut arguments)?)),
         Value(name) if name == "setup" => {
             let options = Options::parse(&mut arguments, false)?;
             Ok(test(&Options { only: vec![Part::Setup], ..options }))
@@ -53,6 +61,19 @@ fn run(mut arguments: lexopt::Parser) -> Result<bool, lexopt::Error> {
         Long("help") | Short('h') => Ok(help()),
         other => Err(other.unexpected()),
     }
+}
+
+fn rows(arguments: &mut lexopt::Parser) -> Result<conformance::Options, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut options = conformance::Options::default();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("only") => options.only.push(arguments.value()?.string()?),
+            Long("list") => options.list = true,
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(options)
 }
 
 fn help() -> bool {

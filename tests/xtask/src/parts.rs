@@ -1,6 +1,7 @@
 //! What `cargo xtask test` runs.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -128,8 +129,7 @@ impl Step {
     pub(crate) fn run(&self) -> Result<(), String> {
         let line = self.line();
         println!("$ {line}");
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo)
+        let status = Command::new(cargo())
             .args(self.arguments.split(' '))
             .envs(self.variables.iter().copied())
             .current_dir(root())
@@ -139,8 +139,13 @@ impl Step {
     }
 }
 
+/// The cargo that runs this, or the one on the path.
+pub(crate) fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 /// The workspace's root.
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
