@@ -10,10 +10,11 @@ use core::task::{Context, Poll};
 
 use super::serve::{MAILBOX, ask, set_pending};
 use crate::call::CallError;
-use crate::doorbell::Rung;
+use crate::doorbell::{Ask, Rung};
 use crate::fabric::Shared;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicWaker, Ordering, Padded, UnsafeCell, mutant, relaxed_if};
 use crate::unwind::{catch, contain};
+use crate::watch::WaitKind;
 use crate::{Core, CoreId, CoreSet, PanicPayload};
 
 /// Descriptors that wait for one core.
@@ -237,16 +238,19 @@ fn assert_all_exist(set: &CoreSet, cores: usize) {
 struct Outstanding<'a> {
     core: &'a Core,
     tally: &'a Tally,
+    others: &'a CoreSet,
     /// Targets that were not sent to.
     unsent: Cell<u32>,
 }
 
 impl Drop for Outstanding<'_> {
     fn drop(&mut self) {
-        let mut turn = 0;
+        let Some(first) = self.others.iter().next() else { return };
+        let late = |&target: &CoreId| self.core.shared().core(target).doorbell.is_asked(Ask::Handlers as u64);
+        let mut waiting = self.core.wait_for(first, WaitKind::Handler);
         // [handlers M6]
         while self.tally.left() > self.unsent.get() {
-            self.core.serve_while_waiting(&mut turn);
+            waiting.turn_for_one_of(self.core.serve_once(), || self.others.iter().find(late));
         }
     }
 }
@@ -296,7 +300,8 @@ impl Core {
             tally: Tally::new(others.len()),
             function: f,
         };
-        let waits = Outstanding { core: self, tally: &message.tally, unsent: Cell::new(others.len() as u32) };
+        let waits =
+            Outstanding { core: self, tally: &message.tally, others: &others, unsent: Cell::new(others.len() as u32) };
         for target in others.iter() {
             self.put_waiting(target, NonNull::from(&message).cast(), &message.tally);
             waits.unsent.set(waits.unsent.get() - 1);
@@ -325,7 +330,7 @@ impl Core {
     }
 
     fn put_waiting(&self, target: CoreId, message: NonNull<Header>, tally: &Tally) {
-        let mut turn = 0;
+        let mut waiting = None;
         loop {
             match put(self.shared(), target, message) {
                 Put::Sent => return,
@@ -334,16 +339,12 @@ impl Core {
                     return;
                 }
                 Put::Full => {
-                    if turn == 0 {
+                    let waiting = waiting.get_or_insert_with(|| {
                         count_full(self.shared(), target);
-                    }
+                        self.wait_for(target, WaitKind::Handler)
+                    });
                     // [handlers M2]
-                    if mutant!("handlers-full-no-serve") {
-                        self.port().relax(turn);
-                    } else {
-                        self.serve_while_waiting(&mut turn);
-                    }
-                    turn += 1;
+                    waiting.turn(!mutant!("handlers-full-no-serve") && self.serve_once());
                 }
             }
         }
@@ -351,11 +352,15 @@ impl Core {
 
     /// One turn of a wait: flushes, drains, and gives the CPU away if there was nothing.
     pub(super) fn serve_while_waiting(&self, turn: &mut u32) {
-        self.flush();
-        if self.drain_all(WAIT_BUDGET) == 0 {
+        if !self.serve_once() {
             self.port().relax(*turn);
             *turn += 1;
         }
+    }
+
+    fn serve_once(&self) -> bool {
+        self.flush();
+        self.drain_all(WAIT_BUDGET) > 0
     }
 
     /// [handlers M4]

@@ -11,6 +11,7 @@ use super::{Board, EarlyAck, Lane, Operation, ShootdownError};
 use crate::doorbell::Rung;
 use crate::sync::mutant;
 use crate::unwind::{catch, contain};
+use crate::watch::WaitKind;
 use crate::{Core, CoreId, CoreSet};
 
 /// On how many cores it was executed, those not counted that left first.
@@ -82,6 +83,11 @@ impl Initiator {
         let ticket = self.tickets.get();
         self.tickets.set(ticket + 1);
         ticket
+    }
+
+    /// A target that has not acknowledged, as far as this core has looked.
+    fn late(&self) -> Option<CoreId> {
+        self.flight.borrow().as_ref().and_then(|flight| flight.waiting.iter().next())
     }
 
     fn outcome(&self, ticket: u64) -> Option<Outcome> {
@@ -404,16 +410,15 @@ impl Landing<'_> {
 
     fn wait(&self, serve: impl Fn(&Core) -> usize) -> Outcome {
         let ticket = self.ticket.expect("a frame lands once");
-        let mut turn = 0;
+        let lane = self.core.lane(Lane::InDrains);
+        let mut waiting = None;
         loop {
             self.core.pump_shootdowns(Lane::InDrains);
-            if let Some(outcome) = self.core.lane(Lane::InDrains).outcome(ticket) {
+            if let Some(outcome) = lane.outcome(ticket) {
                 return outcome;
             }
-            if serve(self.core) == 0 {
-                self.core.port().relax(turn);
-                turn += 1;
-            }
+            let first = || self.core.wait_for(lane.late().unwrap_or(self.core.id()), WaitKind::Shootdown);
+            waiting.get_or_insert_with(first).turn_for_one_of(serve(self.core) > 0, || lane.late());
         }
     }
 }

@@ -158,6 +158,11 @@ impl Crumb {
         Self((position as u64 + 1) | (target.index() as u64) << Self::KIND_BITS)
     }
 
+    fn aimed(self, target: CoreId) -> Self {
+        let mask = ((1 << Self::TARGET_BITS) - 1) << Self::KIND_BITS;
+        Self(self.0 & !mask | (target.index() as u64) << Self::KIND_BITS)
+    }
+
     fn since(self, now_ns: u64) -> Self {
         let shift = Self::KIND_BITS + Self::TARGET_BITS;
         Self(self.0 & ((1 << shift) - 1) | (now_ns >> Self::UNIT_BITS).max(1) << shift)
@@ -214,6 +219,11 @@ impl Core {
 impl Waiting<'_> {
     /// [watch N2]: ends a turn of the loop; relaxes if nothing was `served` in it.
     pub(crate) fn turn(&mut self, served: bool) {
+        self.turn_for_one_of(served, || None);
+    }
+
+    /// As [`turn`](Self::turn), for a loop that waits for several cores: at each look `late` says for one that it still waits for.
+    pub(crate) fn turn_for_one_of(&mut self, served: bool, late: impl FnOnce() -> Option<CoreId>) {
         if !served {
             self.core.port().relax(self.idle_turns);
             self.idle_turns += 1;
@@ -221,6 +231,10 @@ impl Waiting<'_> {
         self.turns = self.turns.wrapping_add(1);
         // [watch N2]
         if self.turns.is_multiple_of(LOOK_TURNS) {
+            if let Some(target) = late() {
+                self.crumb = self.crumb.aimed(target);
+                self.core.crumb_word().set(self.crumb);
+            }
             self.look(self.core.port().now_ns());
         }
     }

@@ -83,6 +83,8 @@ fn a_crumb_keeps_reason_target_and_time() {
             let crumb = Crumb::new(kind, target);
             let wait = crumb.wait(A, 77).expect("it says a wait");
             assert_eq!((wait.kind, wait.target, wait.elapsed), (kind, target, Duration::ZERO));
+            let aimed = Crumb::new(kind, B).since(1 << 40).aimed(target);
+            assert_eq!(aimed, crumb.since(1 << 40));
             let wait = crumb.since(1 << 40).wait(A, (1 << 40) + 5_000_000).expect("it says a wait");
             assert_eq!((wait.kind, wait.target, wait.elapsed), (kind, target, Duration::from_millis(5)));
         }
@@ -122,6 +124,20 @@ fn a_loop_that_takes_too_long_kicks_and_reports_once_per_interval() {
     assert_eq!(scene.kicks(), 2, "the kick does not ask the doorbell");
     drop(waiting);
     assert_eq!(scene.fabric.waits(), []);
+}
+
+#[test]
+fn a_wait_for_several_cores_names_one_that_is_late() {
+    let scene = Scene::new(4, false);
+    let late = CoreId::new(3);
+    let mut waiting = scene.cores[0].wait_for(B, WaitKind::Handler);
+    for _ in 0..12 * LOOK_TURNS {
+        waiting.turn_for_one_of(false, || Some(late));
+    }
+    assert_eq!((scene.fabric.waits()[0].target, scene.fabric.waits()[0].kind), (late, WaitKind::Handler));
+    assert!(scene.told()[0].starts_with("core 0 waits for core 3, 1."));
+    assert_eq!(*scene.machine.kicks.lock().expect("not poisoned"), [late]);
+    drop(waiting);
 }
 
 #[test]
