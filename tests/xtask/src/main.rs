@@ -114,9 +114,9 @@ impl Options {
             return run(self);
         }
         for part in self.parts() {
-            println!("{:<10}{}", part.name(), part.about());
+            println!("{:<12}{}", part.name(), part.about());
             for step in part.steps() {
-                println!("{:<10}  {}", "", step.line());
+                println!("{:<12}  {}", "", step.line());
             }
         }
         true

@@ -17,11 +17,12 @@ pub(crate) enum Part {
     Test,
     Loom,
     Stress,
+    Conformance,
 }
 
 impl Part {
     /// In the order in which they run: what fails fast comes first.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Setup,
         Self::Fmt,
         Self::Structure,
@@ -31,6 +32,7 @@ impl Part {
         Self::Test,
         Self::Loom,
         Self::Stress,
+        Self::Conformance,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Part {
             Self::Test => "test",
             Self::Loom => "loom",
             Self::Stress => "stress",
+            Self::Conformance => "conformance",
         }
     }
 
@@ -58,6 +61,7 @@ impl Part {
             Self::Test => "unit, documentation and end-to-end tests",
             Self::Loom => "the fabric's protocols under the model checker",
             Self::Stress => "the fabric and the runtime on real threads, at full size",
+            Self::Conformance => "every requirement of the kernels has a row, whose tests pass",
         }
     }
 
@@ -99,6 +103,7 @@ impl Part {
                 )
                 .with("IPIQ_STRESS", "full"),
             ],
+            Self::Conformance => vec![Step::cargo("xtask conformance")],
         }
     }
 }

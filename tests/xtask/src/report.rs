@@ -33,13 +33,13 @@ impl fmt::Display for Report {
                 Outcome::Passed { took } => {
                     passed += 1;
                     total += *took;
-                    writeln!(f, "{part:<10} passed   {:>7.1} s", took.as_secs_f64())?;
+                    writeln!(f, "{part:<12} passed   {:>7.1} s", took.as_secs_f64())?;
                 }
                 Outcome::Failed { took, reason } => {
                     total += *took;
-                    writeln!(f, "{part:<10} FAILED   {:>7.1} s   {reason}", took.as_secs_f64())?;
+                    writeln!(f, "{part:<12} FAILED   {:>7.1} s   {reason}", took.as_secs_f64())?;
                 }
-                Outcome::NotRun => writeln!(f, "{part:<10} not run")?,
+                Outcome::NotRun => writeln!(f, "{part:<12} not run")?,
             }
         }
         let verdict = if self.failed() { "FAILED" } else { "passed" };
@@ -59,8 +59,8 @@ mod tests {
         report.add("test", Outcome::NotRun);
         let text = report.to_string();
         assert!(report.failed());
-        assert!(text.contains("clippy     FAILED") && text.contains("cargo clippy: exit 1"), "{text}");
-        assert!(text.contains("test       not run"), "{text}");
+        assert!(text.contains("clippy       FAILED") && text.contains("cargo clippy: exit 1"), "{text}");
+        assert!(text.contains("test         not run"), "{text}");
         assert!(text.ends_with("FAILED: 1 of 3 parts passed in 4 s\n"), "{text}");
     }
 

@@ -95,7 +95,7 @@ impl Core {
     /// [doorbell A1]
     fn ask_to_stop(&self, core: CoreId) {
         if self.shared().core(core).doorbell.ask(Ask::Stop) == Rung::Kick {
-            self.port().kick(core);
+            self.kick(core);
         }
     }
 }

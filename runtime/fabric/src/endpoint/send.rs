@@ -250,7 +250,7 @@ impl Core {
 
     /// Wakes `target`.
     #[cold]
-    pub(super) fn kick(&self, target: CoreId) {
+    pub(crate) fn kick(&self, target: CoreId) {
         trace::cpu_send(self.id, target);
         self.port().kick(target);
     }

@@ -303,7 +303,7 @@ impl Core {
     pub(super) fn ask(&self, lane: Lane, target: CoreId) {
         // [doorbell A1] one that has gone is found in I7.
         if self.shared.core(target).doorbell.ask(lane.ask()) == Rung::Kick {
-            self.port().kick(target);
+            self.kick(target);
         }
     }
 
