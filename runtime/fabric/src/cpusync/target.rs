@@ -86,6 +86,7 @@ impl Core {
 
     pub(super) fn stand_still(&self, turn: &mut u32) {
         let _served = self.serve_shootdowns_alone();
+        let _served = self.serve_shootdowns();
         self.port().relax(*turn);
         *turn += 1;
     }
