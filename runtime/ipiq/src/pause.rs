@@ -26,7 +26,9 @@ use crate::current::on_core;
 /// async fn main() -> Result<(), PauseError> {
 ///     let counted = Arc::new(AtomicUsize::new(0));
 ///     let count = counted.clone();
-///     let plan = Pause::all().each(move || drop(count.fetch_add(ipiq::core_id().index() + 1, Relaxed)));
+///     let plan = Pause::all().each(move || {
+///         count.fetch_add(ipiq::core_id().index() + 1, Relaxed);
+///     });
 ///     let (stopped, times) = ipiq::pause(plan, |paused| paused.cores().len()).await?;
 ///     assert_eq!((stopped, counted.load(Relaxed)), (2, 3));
 ///     assert!(times.total >= times.stopping);
@@ -69,8 +71,9 @@ pub fn pause<R: 'static>(plan: Pause, body: impl FnOnce(&Paused<'_>) -> R + 'sta
 /// #[ipiq::main(cores = 2)]
 /// async fn main() -> Result<(), ipiq::PauseError> {
 ///     let seen = Arc::new(AtomicUsize::new(0));
-///     let f = { let seen = seen.clone(); move || drop(seen.fetch_add(1, Relaxed)) };
-///     ipiq::pause_each([CoreId::new(0), CoreId::new(1)], f).await?;
+///     let count = seen.clone();
+///     let cores = [CoreId::new(0), CoreId::new(1)];
+///     ipiq::pause_each(cores, move || { count.fetch_add(1, Relaxed); }).await?;
 ///     assert_eq!(seen.load(Relaxed), 2);
 ///     Ok(())
 /// }
