@@ -20,7 +20,7 @@ const A: CoreId = CoreId::new(0);
 const B: CoreId = CoreId::new(1);
 const C: CoreId = CoreId::new(2);
 
-pub fn set<const N: usize>(cores: [CoreId; N]) -> CoreSet {
+fn set<const N: usize>(cores: [CoreId; N]) -> CoreSet {
     cores.into_iter().collect()
 }
 
