@@ -52,6 +52,11 @@
 //! }
 //! ```
 //!
+//! # All cores at one moment
+//!
+//! [`pause`](pause()) stops every core, or some, between two of their polls, runs a closure while they stand still, and lets them go on; each may run a
+//! function of its own at that moment, for example copy its shard. With [`Pause::drain`] no request between the cores is half carried out then.
+//!
 //! # Coming from a runtime that steals work
 //!
 //! - A task stays on its core: [`spawn_local`] for this one, [`spawn_on`] for another. Nothing balances the load.

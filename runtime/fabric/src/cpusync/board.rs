@@ -2,7 +2,7 @@
 
 use core::mem;
 
-use crate::sync::{AtomicU64, Ordering, Padded, UnsafeCell, fence, mutant, relaxed_if};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Padded, UnsafeCell, fence, mutant, relaxed_if};
 use crate::{Core, CoreId, CoreSet, MAX_CORES, PanicPayload};
 
 /// What the lead wants of its targets.
@@ -75,6 +75,8 @@ pub(crate) struct Board {
     order: AtomicU64,
     set: [AtomicU64; MAX_CORES / 64],
     job: UnsafeCell<Option<Job>>,
+    /// Whose order it is: only for who asks what a core waits for.
+    lead: AtomicU32,
 }
 
 // SAFETY: 1. the job is written by the lead when no target may read it (M2), and read by targets of an order that is not
@@ -89,6 +91,7 @@ impl Board {
             order: AtomicU64::new(Order::NONE.0),
             set: core::array::from_fn(|_| AtomicU64::new(0)),
             job: UnsafeCell::new(None),
+            lead: AtomicU32::new(0),
         }
     }
 
@@ -98,13 +101,19 @@ impl Board {
         Order(self.order.load(Ordering::Relaxed))
     }
 
-    /// M1. The present order must be neutral.
-    pub(crate) fn write_set(&self, set: &CoreSet) {
+    /// M1, by `lead`. The present order must be neutral.
+    pub(crate) fn write_set(&self, lead: CoreId, set: &CoreSet) {
         // [cpusync M1] who reads a word of the new set and fences (C2) sees that the order before is over.
         fence(Ordering::Release);
         for (word, bits) in self.set.iter().zip(set.words()) {
             word.store(bits, Ordering::Relaxed);
         }
+        self.lead.store(lead.index() as u32, Ordering::Relaxed);
+    }
+
+    /// The core that wrote the set.
+    pub(crate) fn lead(&self) -> CoreId {
+        CoreId::new(self.lead.load(Ordering::Relaxed) as usize)
     }
 
     /// M2. Only the lead, and only when all its targets have answered the order before.
@@ -169,6 +178,11 @@ impl Answer {
         // [cpusync M4] acquire pairs with C6.
         let word = self.word.load(Ordering::Acquire);
         (word & !ANY == order.0).then_some(word & ANY != 0)
+    }
+
+    /// Whether `order` or a later one is answered. Not for reading what the target wrote.
+    pub(crate) fn is_since(&self, order: Order) -> bool {
+        self.word.load(Ordering::Relaxed) & !ANY >= order.0
     }
 
     /// The target's own look.

@@ -21,6 +21,13 @@ impl CpuSyncError {
         Self { cause }
     }
 
+    pub(super) fn map_not_stopped(self, f: impl FnOnce(CoreSet) -> CoreSet) -> Self {
+        match self.cause {
+            Cause::TimedOut(set) => Self::new(Cause::TimedOut(f(set))),
+            _ => self,
+        }
+    }
+
     /// A function of the stop panicked with this payload.
     #[must_use]
     pub fn panicked(payload: PanicPayload) -> Self {

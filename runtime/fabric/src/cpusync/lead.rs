@@ -183,7 +183,7 @@ impl Lead<'_> {
         let mut panics = Panics::default();
         if !targets.is_empty() {
             self.held.set(targets);
-            self.board().write_set(&targets);
+            self.board().write_set(self.core().id(), &targets);
             let running = Running::start(self, Kind::Go, f);
             self.ask(&targets);
             crate::trace::sync_quick(self.core().id(), targets.len());
@@ -207,11 +207,16 @@ impl Lead<'_> {
         } else if plan.drain && !held.is_empty() {
             self.order(kind, None);
         }
+        let first = self.board().last();
         let posted = plan.drain && self.core().drain_posted();
         if self.held.get().is_empty() {
             return Ok(());
         }
-        self.stand_still(plan.drain, posted, plan.deadline())
+        self.stand_still(plan.drain, posted, plan.deadline()).map_err(|error| {
+            // Those that stopped, and were let to serve again, were not late.
+            let never = |core: &CoreId| !self.shared().core(*core).answer.is_since(first);
+            error.map_not_stopped(|late| late.iter().filter(|core| new.contains(*core)).filter(never).collect())
+        })
     }
 
     fn ask(&self, new: &CoreSet) {
@@ -336,7 +341,7 @@ impl Lead<'_> {
             // [cpusync M1]
             self.order(Kind::Change, None);
         }
-        board.write_set(set);
+        board.write_set(self.core().id(), set);
         self.held.set(*set);
     }
 

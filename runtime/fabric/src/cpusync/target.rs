@@ -1,7 +1,9 @@
 //! A target's side.
 
 use crate::cpusync::board::{Kind, Order};
+use crate::doorbell::Ask;
 use crate::sync::mutant;
+use crate::watch::WaitKind;
 use crate::{Core, catch};
 
 impl Core {
@@ -10,30 +12,31 @@ impl Core {
         let board = &self.shared().cpusync.board;
         let answer = &self.own().answer;
         let mut known = answer.last();
-        // Done anything since the last answer?
-        let mut any = false;
-        let mut turn = 0;
         if board.look() == known {
             // A late request of a stop that this core has been through: it left with `GO`.
             return;
         }
+        let mut waiting = self.wait_for(board.lead(), WaitKind::Cpusync);
+        // Done anything since the last answer?
+        let mut any = false;
         loop {
             // [cpusync C1]
             let order = board.look();
-            if order.kind() == Kind::Idle {
-                return;
-            }
-            if order == known {
-                match known.kind() {
-                    // [cpusync C4]
-                    Kind::Serve | Kind::Drain if self.serve_while_stopped() => (any, turn) = (true, 0),
-                    _ => self.stand_still(&mut turn),
+            match order.kind() {
+                Kind::Idle => return,
+                // [cpusync C4]
+                Kind::Serve | Kind::Drain if order == known => {
+                    let served = self.serve_while_stopped();
+                    any |= served;
+                    waiting.turn(served);
+                    continue;
                 }
-                continue;
-            }
-            if order.kind() == Kind::Change {
-                self.stand_still(&mut turn);
-                continue;
+                // [cpusync C3]
+                kind if kind == Kind::Change || order == known => {
+                    waiting.turn(self.serve_shootdowns());
+                    continue;
+                }
+                _ => {}
             }
             // [cpusync C2]
             match board.is_for(order, self.id()) {
@@ -41,19 +44,19 @@ impl Core {
                 Some(false) => return,
                 Some(true) => {}
             }
+            let serves = matches!(order.kind(), Kind::Serve | Kind::Drain);
             match order.kind() {
-                Kind::Serve => any |= self.serve_while_stopped(),
                 Kind::Drain => any |= self.drain_posted() | self.serve_while_stopped(),
+                Kind::Serve => any |= self.serve_while_stopped(),
                 Kind::Run | Kind::Go => self.do_job(order),
                 // [cpusync C3]
                 Kind::Hold | Kind::Idle | Kind::Change => {}
             }
-            let listed = matches!(order.kind(), Kind::Serve | Kind::Drain) && self.has_overflow();
-            answer.give(order, any || listed);
+            answer.give(order, any || serves && self.has_overflow());
             if order.kind() == Kind::Go {
                 return;
             }
-            (known, any, turn) = (order, false, 0);
+            (known, any) = (order, false);
         }
     }
 
@@ -75,7 +78,9 @@ impl Core {
 
     /// Runs messages, not tasks. Returns whether there was anything.
     pub(super) fn serve_while_stopped(&self) -> bool {
-        self.drain_all(WHILE_STOPPED) + self.flush() > 0
+        // What a handler sends must be looked for, as what a message sends.
+        let asked = self.own().doorbell.is_asked(Ask::IN_DRAINS) && !mutant!("cpusync-handlers-uncounted");
+        self.drain_all(WHILE_STOPPED) + self.flush() > 0 || asked
     }
 
     /// What foreign threads have posted by now.

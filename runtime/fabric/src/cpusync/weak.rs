@@ -5,6 +5,7 @@ use alloc::collections::VecDeque;
 use core::cell::{Cell, RefCell};
 
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, mutant, unwinds_in_a_model};
+use crate::watch::WaitKind;
 use crate::{Core, CoreId, CoreSet, MAX_CORES, PanicPayload, catch, contain};
 
 /// Messages of one source per look, while held or waiting.
@@ -24,6 +25,7 @@ pub(super) struct Own {
 
 /// What a lead and its targets share.
 struct Request {
+    lead: CoreId,
     state: AtomicU32,
     /// Who has come to a stop.
     stopped: Acknowledged,
@@ -68,6 +70,7 @@ impl Core {
         body: impl FnOnce() -> R,
     ) -> Result<R, PanicPayload> {
         let request = Arc::new(Request {
+            lead: self.id(),
             state: AtomicU32::new(HELD),
             stopped: core::array::from_fn(|_| AtomicU64::new(0)),
             finished: core::array::from_fn(|_| AtomicU64::new(0)),
@@ -109,32 +112,28 @@ impl Core {
     /// Unless this core leads itself: then its own wait must go on, and looks through the queue (D-13).
     fn stay_while_held(&self) {
         let own = &self.cpusync.weak;
-        let mut turn = 0;
+        let by = own.held_by.borrow().front().map(|request| request.lead);
+        let Some(by) = by else { return };
+        let mut waiting = self.wait_for(by, WaitKind::Cpusync);
         while (own.leads.get() == 0 || mutant!("cpusync-weak-lead-stays")) && !own.held_by.borrow().is_empty() {
-            self.look_through_and_serve(&mut turn);
+            waiting.turn(self.look_through_and_serve());
         }
     }
 
     fn wait_until_acknowledged(&self, acknowledged: &Acknowledged, targets: &CoreSet) {
-        let mut turn = 0;
-        let mut left = *targets;
-        loop {
-            for target in left.iter() {
-                // Acquire pairs with the acknowledgement's release.
-                let word = acknowledged[target.index() / 64].load(Ordering::Acquire);
-                if word & 1 << (target.index() % 64) != 0 || self.is_gone(target) {
-                    left.remove(target);
-                }
+        for target in targets.iter() {
+            let word = &acknowledged[target.index() / 64];
+            let mut waiting = self.wait_for(target, WaitKind::Cpusync);
+            // Acquire pairs with the acknowledgement's release.
+            while word.load(Ordering::Acquire) & 1 << (target.index() % 64) == 0 && !self.is_gone(target) {
+                waiting.turn(self.look_through_and_serve());
             }
-            if left.is_empty() {
-                return;
-            }
-            self.look_through_and_serve(&mut turn);
         }
     }
 
-    /// One pass of [cpusync W4], and of the inbox.
-    fn look_through_and_serve(&self, turn: &mut u32) {
+    /// One pass of [cpusync W4], and of the inbox. Returns whether there was anything.
+    fn look_through_and_serve(&self) -> bool {
+        let mut any = false;
         let held_by = &self.cpusync.weak.held_by;
         let length = held_by.borrow().len();
         for _ in 0..length {
@@ -150,12 +149,9 @@ impl Core {
             }
             // [cpusync W4] the last touch.
             request.acknowledge(&request.finished, self.id());
+            any = true;
         }
-        if self.drain_all(BUDGET) + self.flush() > 0 {
-            *turn = 0;
-        } else {
-            self.stand_still(turn);
-        }
+        any | (self.drain_all(BUDGET) + self.flush() > 0)
     }
 }
 

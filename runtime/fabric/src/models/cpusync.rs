@@ -247,13 +247,13 @@ fn a_latecomer_runs_no_job_that_is_over() {
             }
         });
         let job = |_: &Core| ();
-        board.write_set(&set([A]));
+        board.write_set(A, &set([A]));
         let go = Order::NONE.then(Kind::Go);
         board.order(go, Some(Job::new(&job)));
         // The core of that set has answered.
         let idle = go.then(Kind::Idle);
         board.order(idle, None);
-        board.write_set(&set([B]));
+        board.write_set(A, &set([B]));
         board.order(idle.then(Kind::Hold), None);
         target.join().expect("no panic");
     });
@@ -288,6 +288,41 @@ fn a_stop_that_drains_has_run_what_was_sent_before() {
             let counts = lead.cpusync(&drain, |_| (sent.get(), arrived.get()));
             let ((sent, arrived), _) = counts.expect("no time limit");
             assert_eq!(sent, arrived);
+        });
+        drop(sender.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn a_stop_that_drains_has_run_what_a_handler_sent() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let over = Arc::new(Counter::default());
+        let (triggered, arrived) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
+        let seen = arrived.clone();
+        let forward = move |core: &Core| {
+            let seen = seen.clone();
+            core.send_or_list(B, move |_, _| seen.add(1));
+        };
+        let handler = fabric.register_handler(forward, |_, _| ()).expect("room");
+        let sender = thread::spawn({
+            let (machine, over, triggered) = (machine.clone(), over.clone(), triggered.clone());
+            move || {
+                let core = b.enter();
+                core.trigger(handler, A).expect("registered");
+                triggered.add(1);
+                serve(&machine, &core, || over.get() == 1);
+                Ended(core)
+            }
+        });
+        let core = a.enter();
+        lead_once(&machine, &core, &over, move |lead| {
+            let drain = CpuSync { drain: true, ..plan(set([A, B])) };
+            let counts = lead.cpusync(&drain, |_| (triggered.get(), arrived.get()));
+            let ((triggered, arrived), _) = counts.expect("no time limit");
+            assert_eq!(triggered, arrived);
         });
         drop(sender.join().expect("no panic"));
     });

@@ -19,6 +19,8 @@ use crate::add;
 const A: CoreId = CoreId::new(0);
 const B: CoreId = CoreId::new(1);
 const C: CoreId = CoreId::new(2);
+/// More than a core needs to get a CPU and stop.
+const LONG_NS: u64 = 300_000_000;
 
 fn set<const N: usize>(cores: [CoreId; N]) -> CoreSet {
     cores.into_iter().collect()
@@ -297,7 +299,7 @@ fn a_stop_that_gives_up_names_who_was_late_and_lets_the_others_go() {
                 let held_up = held_up.clone();
                 lead_and_wait(seated, move |lead| {
                     let all = CoreSet::first(3);
-                    let soon = MonotonicClock.now_ns() + 2_000_000;
+                    let soon = MonotonicClock.now_ns() + LONG_NS;
                     let late = CpuSync { deadline_ns: Some(soon), drain, ..plan(all) };
                     let error = lead.cpusync(&late, |_| ()).expect_err("core 2 is busy");
                     assert_eq!(error.not_stopped(), Some(set([C])));
@@ -313,6 +315,44 @@ fn a_stop_that_gives_up_names_who_was_late_and_lets_the_others_go() {
             seated.serve_until_all_are_done();
         });
     }
+}
+
+#[test]
+fn an_inner_stop_that_gives_up_leaves_the_outer_one_standing() {
+    let _watch = watch("an_inner_stop_that_gives_up_leaves_the_outer_one_standing");
+    let (busy, held_up, over) = (AtomicBool::new(false), Arc::new(AtomicBool::new(true)), AtomicBool::new(false));
+    on_cores(config(3, 8), FenceChoice::Auto, |seated| {
+        if seated.id() == C {
+            busy.store(true, Ordering::Release);
+            while held_up.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+        }
+        if seated.id() == A {
+            while !busy.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            let held_up = held_up.clone();
+            lead_and_wait(seated, move |lead| {
+                let ran = AtomicU64::new(0);
+                let each = |core: &Core| add(&ran, 1 << (8 * core.id().index()));
+                value(lead.cpusync(&CpuSync { each: Some(&each), ..plan(set([B])) }, |held| {
+                    let soon = MonotonicClock.now_ns() + LONG_NS;
+                    let late = CpuSync { deadline_ns: Some(soon), ..plan(CoreSet::first(3)) };
+                    let error = held.cpusync(&late, |_| ()).expect_err("core 2 is busy");
+                    assert_eq!(error.not_stopped(), Some(set([C])));
+                    held.on_each(&each).expect("no panic");
+                    assert_eq!(ran.load(Ordering::Relaxed), 1 << 8, "core 1 stands, core 2 is not part of it");
+                    held_up.store(false, Ordering::Release);
+                    assert_eq!(value(held.cpusync(&plan(set([C])), |held| held.cores())), set([C]));
+                }));
+                assert_eq!(ran.into_inner(), 2 << 8);
+            });
+            over.store(true, Ordering::Release);
+        }
+        serve_until(seated, &over);
+        seated.serve_until_all_are_done();
+    });
 }
 
 /// A function that waits for space in a ring to a core that stands still already.

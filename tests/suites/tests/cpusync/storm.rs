@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ipiq_fabric::cpusync::{CpuSync, Lead};
+use ipiq_fabric::cpusync::{CpuSync, Lead, Pause};
 use ipiq_fabric::port::Clock;
 use ipiq_fabric::{Config, Core, CoreSet};
 use ipiq_linux::clock::MonotonicClock;
@@ -25,9 +25,7 @@ struct Ledger {
     inside: AtomicBool,
     ran: Vec<AtomicU64>,
     led: AtomicU64,
-    stopping_ns: AtomicU64,
-    total_ns: AtomicU64,
-    longest_ns: AtomicU64,
+    pauses: Mutex<Vec<Pause>>,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -42,9 +40,7 @@ impl Ledger {
             inside: AtomicBool::new(false),
             ran: (0..cores).map(|_| zero()).collect(),
             led: zero(),
-            stopping_ns: zero(),
-            total_ns: zero(),
-            longest_ns: zero(),
+            pauses: Mutex::default(),
         })
     }
 
@@ -66,9 +62,7 @@ impl Ledger {
             self.inside.store(false, Ordering::Relaxed);
         });
         let ((), pause) = stopped.expect("no limit and no panic");
-        add(&self.stopping_ns, pause.stopping_ns);
-        add(&self.total_ns, pause.total_ns);
-        self.longest_ns.store(self.longest_ns.load(Ordering::Relaxed).max(pause.total_ns), Ordering::Relaxed);
+        self.pauses.lock().expect("not poisoned").push(pause);
     }
 }
 
@@ -104,13 +98,17 @@ fn storm(cores: usize, rounds: u64, fence: FenceChoice) {
     let took_ns = MonotonicClock.now_ns() - started_ns;
     assert_eq!(ledger.rounds.load(Ordering::Relaxed), rounds);
     assert!(ledger.ran.iter().all(|ran| ran.load(Ordering::Relaxed) == rounds));
-    let mean = |sum: &AtomicU64| sum.load(Ordering::Relaxed) / rounds;
+    let pauses = ledger.pauses.lock().expect("not poisoned");
+    let at = |permille: usize, figure: fn(&Pause) -> u64| {
+        let mut figures: Vec<u64> = pauses.iter().map(figure).collect();
+        figures.sort_unstable();
+        figures[(figures.len() - 1) * permille / 1000]
+    };
+    let stopping = [500, 990].map(|permille| at(permille, |pause| pause.stopping_ns));
+    let total = [500, 990, 1000].map(|permille| at(permille, |pause| pause.total_ns));
     println!(
-        "{cores} cores, {rounds} stops: {} ns each; until all stood still {} ns, whole pause {} ns, longest {} µs",
-        took_ns / rounds,
-        mean(&ledger.stopping_ns),
-        mean(&ledger.total_ns),
-        ledger.longest_ns.load(Ordering::Relaxed) / 1000
+        "{cores} cores, {rounds} stops, {} ns each; p50 and p99 until all stand still {stopping:?} ns; p50, p99 and longest pause {total:?} ns",
+        took_ns / rounds
     );
 }
 
