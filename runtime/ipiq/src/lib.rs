@@ -104,8 +104,6 @@ pub use ipiq_executor::{
     Call, CallError, JoinError, JoinHandle, Pause, PauseError, PauseTimes, Paused, Pausing, RemoteCall, Shootdown,
     ShootdownError, Synchronize, YieldNow, yield_now,
 };
-pub use ipiq_executor::{Call, CallError, JoinError, JoinHandle, RemoteCall, Synchronize, YieldNow, yield_now};
-pub use ipiq_executor::{Pause, PauseError, PauseTimes, Paused, Pausing};
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};
 pub use ipiq_fabric::{CoreCounters, CoreId, CoreSet, PairCounters};

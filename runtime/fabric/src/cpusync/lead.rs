@@ -292,7 +292,6 @@ impl Lead<'_> {
                 waiting = Some((late, self.core().wait_for(late, WaitKind::Cpusync)));
             }
             let served = if serves { self.core().serve_while_stopped() } else { self.core().serve_shootdowns_alone() };
-            let served = if serves { self.core().serve_while_stopped() } else { self.core().serve_shootdowns() };
             any |= serves && served;
             if let Some((_, waiting)) = &mut waiting {
                 waiting.turn(served);
@@ -437,7 +436,6 @@ impl Drop for Running<'_> {
             let mut waiting = self.lead.core().wait_for(target, WaitKind::Cpusync);
             while self.lead.shared().core(target).answer.to(order).is_none() && !self.lead.has_left(target) {
                 waiting.turn(self.lead.core().serve_shootdowns_alone());
-                waiting.turn(self.lead.core().serve_shootdowns());
             }
         }
     }

@@ -33,7 +33,7 @@ impl Core {
                 }
                 // [cpusync C3]
                 kind if kind == Kind::Change || order == known => {
-                    waiting.turn(self.serve_shootdowns());
+                    waiting.turn(self.serve_shootdowns_alone());
                     continue;
                 }
                 _ => {}
@@ -87,13 +87,6 @@ impl Core {
     pub(super) fn drain_posted(&self) -> bool {
         let posted = u32::try_from(self.own().injector.len()).unwrap_or(u32::MAX);
         self.drain_foreign(posted) > 0
-    }
-
-    pub(super) fn stand_still(&self, turn: &mut u32) {
-        let _served = self.serve_shootdowns_alone();
-        let _served = self.serve_shootdowns();
-        self.port().relax(*turn);
-        *turn += 1;
     }
 }
 

@@ -20,7 +20,6 @@ impl Core {
 
     /// For a core that must run nothing else. Returns whether there was any.
     pub(crate) fn serve_shootdowns_alone(&self) -> bool {
-    pub(crate) fn serve_shootdowns(&self) -> bool {
         let asked = self.own().doorbell.is_asked(Ask::Shootdown as u64);
         if asked {
             self.serve_taken(Ask::Shootdown as u64);

@@ -55,7 +55,7 @@ struct Incoming {
 /// sends get [`Gone`].
 pub struct Core {
     id: CoreId,
-    shared: StdArc<Shared>,
+    pub(crate) shared: StdArc<Shared>,
     outgoing: Box<[Outgoing]>,
     incoming: Box<[Incoming]>,
     /// Targets that the next flush must look at.
