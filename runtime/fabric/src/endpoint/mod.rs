@@ -30,7 +30,7 @@ use crate::shootdown::Shootdowns;
 use crate::sync::Arc;
 use crate::synchronize::Synchronizations;
 use crate::watch::{Awaited, CrumbWord};
-use crate::{CoreId, MAX_CORES, Message};
+use crate::{CoreId, Fabric, MAX_CORES, Message};
 
 pub use error::{Gone, SendError};
 pub use executed::Sequence;
@@ -123,6 +123,12 @@ impl Core {
     #[must_use]
     pub fn cores(&self) -> usize {
         self.shared.cores.len()
+    }
+
+    /// Its fabric, for any thread.
+    #[must_use]
+    pub fn fabric(&self) -> Fabric {
+        Fabric::of(self.shared.clone())
     }
 
     /// The machine.

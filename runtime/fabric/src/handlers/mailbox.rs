@@ -18,7 +18,7 @@ use crate::watch::WaitKind;
 use crate::{Core, CoreId, CoreSet, PanicPayload};
 
 /// Descriptors that wait for one core.
-const PLACES: usize = if cfg!(loom) { 1 } else { 8 };
+const PLACES: usize = if cfg!(loom) { 2 } else { 8 };
 /// Messages of one source that a waiting core runs before it looks again at what it waits for.
 const WAIT_BUDGET: u32 = 64;
 

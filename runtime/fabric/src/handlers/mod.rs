@@ -4,6 +4,8 @@ mod bell;
 mod mailbox;
 mod serve;
 mod table;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod unregister;
 
 use alloc::boxed::Box;

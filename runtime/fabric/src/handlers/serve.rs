@@ -157,9 +157,12 @@ impl Core {
             return;
         }
         // [handlers S6] release: who sees it sees what the handlers wrote, and the bits that this core has set before.
-        rounds.passed.store(wanted, Ordering::Release);
+        let release = relaxed_if(mutant!("handlers-pass-relaxed"), Ordering::Release);
+        rounds.passed.store(wanted, release);
         // [handlers S6] who leaves a waker fences and looks again: it sees the store, or this sees the waker.
-        fence(Ordering::SeqCst);
+        if !mutant!("handlers-pass-no-fence") {
+            fence(Ordering::SeqCst);
+        }
         while let Some(waker) = rounds.waiting.pop() {
             if !mutant!("handlers-pass-no-wake") {
                 crate::contain(|| waker.wake());

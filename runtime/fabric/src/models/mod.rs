@@ -6,6 +6,7 @@
 mod call;
 mod cpusync;
 mod doorbell;
+mod handlers;
 mod mutants;
 mod overflow;
 mod ring;

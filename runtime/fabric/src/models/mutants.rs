@@ -71,6 +71,33 @@ const MUTANTS: &[(&str, &str)] = &[
     ("cpusync-one-round", "cpusync::a_stop_that_drains_has_run_what_was_sent_before"),
     ("cpusync-handlers-uncounted", "cpusync::a_stop_that_drains_has_run_what_a_handler_sent"),
     ("cpusync-weak-lead-stays", "cpusync::two_weak_leads_hold_each_other_and_both_come_through"),
+    ("handlers-look-first", TRIGGERS),
+    ("handlers-trigger-relaxed", TRIGGERS),
+    ("handlers-no-ask", TRIGGERS),
+    ("handlers-take-relaxed", TRIGGERS),
+    (
+        "handlers-foreign-uncounted",
+        "handlers::a_foreign_trigger_that_races_with_unregistering_is_refused_or_run_before_its_end",
+    ),
+    ("handlers-one-round", UNREGISTER),
+    ("handlers-clear-first", UNREGISTER),
+    ("handlers-pass-early", RUNNING),
+    ("handlers-nested-pass", RUNNING),
+    ("handlers-no-reask", RUNNING),
+    ("handlers-pass-relaxed", "handlers::what_a_handler_wrote_is_seen_by_a_third_thread_that_unregisters_it"),
+    ("handlers-pass-no-fence", AWAITED),
+    ("handlers-pass-no-wake", AWAITED),
+    ("handlers-put-relaxed", MAILBOX),
+    ("handlers-answer-early", MAILBOX),
+    ("handlers-answer-relaxed", MAILBOX),
+    ("handlers-answer-no-wake", "handlers::who_awaits_a_function_of_the_mailbox_is_woken"),
+    ("handlers-full-no-serve", "handlers::two_cores_with_full_mailboxes_that_wait_for_each_other_both_go_on"),
+    ("handlers-no-withdraw", LEAVING_MAILBOX),
+    ("handlers-leave-no-sweep", LEAVING_MAILBOX),
+    ("handlers-ring-look-first", RINGS),
+    ("handlers-ring-relaxed", RINGS),
+    ("handlers-bell-no-wake", RINGS),
+    ("handlers-notified-plain", RINGS),
 ];
 
 const RING: &str = "ring::messages_arrive_in_order_and_once_while_slots_are_reused_and_the_index_wraps";
@@ -88,6 +115,13 @@ const TWO_TO_ONE: &str = "shootdown::a_target_that_was_asked_by_one_initiator_fi
 const TARGET_LEAVES: &str = "shootdown::an_initiator_that_sleeps_does_not_wait_for_a_target_that_leaves";
 const REPLICA: &str =
     "shootdown::when_an_update_is_done_nobody_reads_the_old_value_not_even_in_a_read_with_a_drain_in_it";
+const TRIGGERS: &str = "handlers::every_trigger_is_followed_by_a_run_that_sees_what_it_tells_of";
+const UNREGISTER: &str = "handlers::a_trigger_that_races_with_unregistering_is_refused_or_run_before_its_end";
+const RUNNING: &str = "handlers::unregistering_waits_for_a_handler_that_drains_below_itself";
+const AWAITED: &str = "handlers::who_awaits_an_unregistration_is_woken_at_its_end";
+const MAILBOX: &str = "handlers::a_function_of_the_mailbox_sees_its_senders_writes_and_is_seen";
+const LEAVING_MAILBOX: &str = "handlers::a_message_to_a_core_that_leaves_is_run_or_answered_for";
+const RINGS: &str = "handlers::every_ring_is_followed_by_a_notification_that_sees_what_it_tells_of";
 const DROPPED: &str = "call::a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing";
 
 #[test]
