@@ -11,9 +11,9 @@ use super::{A, B, Ended, Machine, Plain, Woken, explore, pair};
 use crate::call::CallError;
 use crate::handlers::{BellWait, HandlerId};
 use crate::port::FenceKind;
-use crate::sync::checker::thread;
+use crate::sync::checker::{Notify, thread};
 use crate::sync::{AtomicU32, Counter, Ordering};
-use crate::{Core, CoreId, CoreSet, Fabric, PanicPayload};
+use crate::{Core, CoreId, CoreSet, Fabric, PanicPayload, Seat};
 
 const FENCES: [FenceKind; 2] = [FenceKind::Symmetric, FenceKind::Asymmetric];
 
@@ -216,7 +216,7 @@ fn what_a_handler_wrote_is_seen_by_a_third_thread_that_unregisters_it() {
         let machine = Machine::new(FenceKind::Symmetric, 2);
         let (fabric, seats) = machine.fabric();
         let (source, target) = pair(seats);
-        let (written, ended) = (Plain::new(), Arc::new(AtomicU32::new(0)));
+        let (written, ended) = (Plain::new(), Arc::new(Counter::default()));
         let id = register(&fabric, {
             let written = written.clone();
             move |core| {
@@ -224,33 +224,39 @@ fn what_a_handler_wrote_is_seen_by_a_third_thread_that_unregisters_it() {
                 written.write(7);
             }
         });
-        let serve = |core: Core, ended: &AtomicU32| {
-            while ended.load(Ordering::Acquire) == 0 {
-                core.drain(8);
-                thread::yield_now();
-            }
-            Ended(core)
+        let core = |seat: Seat, triggers: bool| {
+            let (machine, ended) = (machine.clone(), ended.clone());
+            thread::spawn(move || {
+                let core = seat.enter();
+                if triggers {
+                    let _ = core.trigger(id, B);
+                }
+                serve_until(&machine, &core, || ended.get() > 0);
+                Ended(core)
+            })
         };
-        let sender = thread::spawn({
-            let ended = ended.clone();
-            move || {
-                let core = source.enter();
-                let _ = core.trigger(id, B);
-                serve(core, &ended)
-            }
-        });
-        let runner = thread::spawn({
-            let ended = ended.clone();
-            move || serve(target.enter(), &ended)
-        });
+        let cores = [core(source, true), core(target, false)];
+        let signal = Arc::new(Signal::default());
+        let waker = Waker::from(signal.clone());
         let mut unregister = pin!(fabric.unregister_handler(id).expect("live"));
-        while unregister.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            thread::yield_now();
+        while unregister.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            signal.0.wait();
         }
         assert!([0, 7].contains(&written.read()));
-        ended.store(1, Ordering::Release);
-        drop((sender.join().expect("no panic"), runner.join().expect("no panic")));
+        ended.add(1);
+        [A, B].into_iter().for_each(|core| fabric.nudge(core));
+        cores.into_iter().for_each(|core| drop(core.join().expect("no panic")));
     });
+}
+
+/// Blocks a thread that runs no core.
+#[derive(Default)]
+struct Signal(Notify);
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.0.notify();
+    }
 }
 
 /// As [`Machine::serve`], for what other threads bring about and then nudge the core.
