@@ -127,17 +127,23 @@ impl Core {
 
     #[inline(always)]
     fn run(&self, message: Message, source: CoreId) {
+        let _nested = self.nest();
+        message.run(self, source);
+    }
+
+    /// Counts a function that the core is about to run, until the guard is dropped.
+    #[inline(always)]
+    pub(crate) fn nest(&self) -> Nested<'_> {
         let depth = self.nesting.get() + 1;
         self.nesting.set(depth);
         if depth > 1 && u64::from(depth) > self.own().counts.max_nesting.get() {
             let counter = &self.own().counts.max_nesting;
             counter.add(u64::from(depth) - counter.get());
         }
-        let _nested = Nested(&self.nesting);
-        message.run(self, source);
+        Nested(&self.nesting)
     }
 
-    /// How many functions of messages are on this thread's stack right now.
+    /// How many functions of messages and handlers are on this thread's stack right now.
     #[must_use]
     pub fn nesting(&self) -> u32 {
         self.nesting.get()
@@ -169,7 +175,8 @@ impl Drop for Pass<'_> {
 }
 
 /// Counts one function off the stack, also when it unwinds.
-struct Nested<'a>(&'a Cell<u32>);
+#[must_use]
+pub(crate) struct Nested<'a>(&'a Cell<u32>);
 
 impl Drop for Nested<'_> {
     #[inline(always)]

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::task::{Context, Poll, Waker};
 
-use super::serve::{BELLS, set_pending};
+use super::serve::{BELLS, set_and_ask};
 use crate::core_set::bits;
 use crate::fabric::Shared;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, Padded, mutant, relaxed_if};
@@ -102,7 +102,7 @@ impl Bell {
         let shared = &self.inner.shared;
         // [handlers B2] release: who takes the bit sees the flag.
         if shared.core(target).handlers.bells.0.0[word].fetch_or(bit, Ordering::Release) & bit == 0 {
-            let _ = set_pending(shared, target, BELLS);
+            let _ = set_and_ask(shared, target, BELLS);
         }
     }
 }

@@ -10,7 +10,7 @@ use core::task::{Context, Poll};
 
 use super::serve::{MAILBOX, ask, set_pending};
 use crate::call::CallError;
-use crate::doorbell::{Ask, Rung};
+use crate::doorbell::Rung;
 use crate::fabric::Shared;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicWaker, Ordering, Padded, UnsafeCell, mutant, relaxed_if};
 use crate::unwind::{catch, contain};
@@ -19,8 +19,8 @@ use crate::{Core, CoreId, CoreSet, PanicPayload};
 
 /// Descriptors that wait for one core.
 const PLACES: usize = if cfg!(loom) { 2 } else { 8 };
-/// Messages of one source that a waiting core runs before it looks again at what it waits for.
-const WAIT_BUDGET: u32 = 64;
+/// Turns of a wait between two looks at who keeps it waiting.
+const NAME_TURNS: u32 = 64;
 
 /// One core's mailbox: one line.
 pub(crate) struct Mailbox {
@@ -41,6 +41,11 @@ impl Mailbox {
             place.load(Ordering::Relaxed).is_null()
                 && place.compare_exchange(null, message.as_ptr(), release, Ordering::Relaxed).is_ok()
         })
+    }
+
+    /// Whether it still lies there; a hint.
+    fn holds(&self, message: NonNull<Header>) -> bool {
+        self.places.iter().any(|place| place.load(Ordering::Relaxed) == message.as_ptr())
     }
 
     /// M3's second half: whether it still lay there.
@@ -209,11 +214,8 @@ fn put(shared: &Shared, target: CoreId, message: NonNull<Header>) -> Put {
         return Put::Full;
     };
     // [handlers M3] asked in any case: the fence of a request is what the look at the target's state needs.
-    let rung = match set_pending(shared, target, MAILBOX) {
-        Rung::Avoided => ask(shared, target),
-        rung => rung,
-    };
-    let gone = rung == Rung::Gone && !mutant!("handlers-no-withdraw");
+    set_pending(shared, target, MAILBOX);
+    let gone = ask(shared, target) == Rung::Gone && !mutant!("handlers-no-withdraw");
     if gone && mailbox.withdraw(place, message) { Put::Gone } else { Put::Sent }
 }
 
@@ -234,24 +236,40 @@ fn assert_all_exist(set: &CoreSet, cores: usize) {
     }
 }
 
+/// Waits for what `late` names the culprits of, one after the other, until it names none; `served` turns between two looks.
+pub(super) fn wait_for_all(core: &Core, mut is_over: impl FnMut() -> bool, late: impl Fn() -> Option<CoreId>) {
+    while !is_over() {
+        let named = late();
+        let mut waiting = core.wait_for(named.unwrap_or(core.id()), WaitKind::Handler);
+        let mut turns = 0;
+        while !is_over() {
+            waiting.turn(core.serve_one_turn() > 0);
+            turns += 1;
+            if turns % NAME_TURNS == 0 && late() != named {
+                break;
+            }
+        }
+    }
+}
+
 /// Waits, when dropped, until nobody has the descriptor any more: also when something unwinds.
 struct Outstanding<'a> {
     core: &'a Core,
+    message: NonNull<Header>,
     tally: &'a Tally,
-    others: &'a CoreSet,
+    targets: CoreSet,
     /// Targets that were not sent to.
     unsent: Cell<u32>,
 }
 
 impl Drop for Outstanding<'_> {
     fn drop(&mut self) {
-        let Some(first) = self.others.iter().next() else { return };
-        let late = |&target: &CoreId| self.core.shared().core(target).doorbell.is_asked(Ask::Handlers as u64);
-        let mut waiting = self.core.wait_for(first, WaitKind::Handler);
+        let shared = self.core.shared();
+        let has_it = |&target: &CoreId| shared.core(target).handlers.mailbox.holds(self.message);
+        // Who has taken it is running it: any of them, then.
+        let late = || self.targets.iter().find(has_it).or_else(|| self.targets.iter().last());
         // [handlers M6]
-        while self.tally.left() > self.unsent.get() {
-            waiting.turn_for_one_of(self.core.serve_once(), || self.others.iter().find(late));
-        }
+        wait_for_all(self.core, || self.tally.left() <= self.unsent.get(), late);
     }
 }
 
@@ -300,13 +318,19 @@ impl Core {
             tally: Tally::new(others.len()),
             function: f,
         };
-        let waits =
-            Outstanding { core: self, tally: &message.tally, others: &others, unsent: Cell::new(others.len() as u32) };
+        let waits = Outstanding {
+            core: self,
+            message: NonNull::from(&message).cast(),
+            tally: &message.tally,
+            targets: others,
+            unsent: Cell::new(others.len() as u32),
+        };
         for target in others.iter() {
-            self.put_waiting(target, NonNull::from(&message).cast(), &message.tally);
+            self.put_waiting(target, waits.message, &message.tally);
             waits.unsent.set(waits.unsent.get() - 1);
         }
         if with_self {
+            let _nested = self.nest();
             message.tally.run(self, &message.function);
         }
         drop(waits);
@@ -344,23 +368,10 @@ impl Core {
                         self.wait_for(target, WaitKind::Handler)
                     });
                     // [handlers M2]
-                    waiting.turn(!mutant!("handlers-full-no-serve") && self.serve_once());
+                    waiting.turn(!mutant!("handlers-full-no-serve") && self.serve_one_turn() > 0);
                 }
             }
         }
-    }
-
-    /// One turn of a wait: flushes, drains, and gives the CPU away if there was nothing.
-    pub(super) fn serve_while_waiting(&self, turn: &mut u32) {
-        if !self.serve_once() {
-            self.port().relax(*turn);
-            *turn += 1;
-        }
-    }
-
-    fn serve_once(&self) -> bool {
-        self.flush();
-        self.drain_all(WAIT_BUDGET) > 0
     }
 
     /// [handlers M4]
@@ -368,6 +379,7 @@ impl Core {
     pub(super) fn serve_mailbox(&self) {
         for place in 0..PLACES {
             if let Some(message) = self.shared().core(self.id()).handlers.mailbox.take(place) {
+                let _nested = self.nest();
                 answer(message, Some(self));
             }
         }
@@ -423,6 +435,7 @@ impl<F: Fn(&Core) + Send + Sync + 'static> Multicast<F> {
         let mut this = Self { shared: shared.clone(), message, unsent, targets: set.len() };
         this.send(true);
         if let Some(core) = own.filter(|_| with_self) {
+            let _nested = core.nest();
             this.message.tally.run(core, &this.message.function);
         }
         this

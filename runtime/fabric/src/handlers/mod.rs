@@ -10,6 +10,7 @@ mod unregister;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc as StdArc;
+use core::cell::RefCell;
 
 use crate::doorbell::Rung;
 use crate::fabric::Shared;
@@ -24,11 +25,11 @@ pub use table::{HandlerId, MAX_HANDLERS, OnPanic, TableFull, TriggerError, Unreg
 pub(crate) use unregister::Retired;
 pub use unregister::Unregister;
 
-use serve::set_pending;
+use serve::set_and_ask;
 
 /// T2 and T3, for a handler that is live.
 fn mark(shared: &Shared, id: HandlerId, target: CoreId) -> Result<(), TriggerError> {
-    match set_pending(shared, target, 1 << id.slot) {
+    match set_and_ask(shared, target, 1 << id.slot) {
         Rung::Gone => Err(TriggerError::Gone),
         Rung::Avoided if shared.is_gone(target) => Err(TriggerError::Gone),
         _ => Ok(()),
@@ -202,11 +203,9 @@ impl Core {
     /// Inside of a handler, which would wait for its own end.
     pub fn unregister_handler(&self, id: HandlerId) -> Result<(), Unregistered> {
         assert!(!self.is_in_handler(), "a handler cannot wait for the end of handlers: unregister by `Fabric`");
-        let mut unregister = unregister(self.shared(), id)?;
-        let mut turn = 0;
-        while !unregister.advance() {
-            self.serve_while_waiting(&mut turn);
-        }
+        let unregister = unregister(self.shared(), id)?;
+        let unregister = RefCell::new(unregister);
+        mailbox::wait_for_all(self, || unregister.borrow_mut().advance(), || unregister.borrow().late());
         Ok(())
     }
 

@@ -63,19 +63,25 @@ pub(crate) struct Counts {
 
 /// T2 and T3: what `bit` stands for will be looked at by `target`.
 #[inline]
-pub(super) fn set_pending(shared: &Shared, target: CoreId, bit: u64) -> Rung {
-    let pending = &shared.core(target).handlers.pending;
-    if mutant!("handlers-look-first") && pending.load(Ordering::Relaxed) & bit != 0 {
-        return Rung::Avoided;
-    }
-    // [handlers T2] always an RMW. Release: S2 sees what came before it, also if the bit was set already, for the words between are RMWs'.
-    // A fence before a plain look would do too, and cost no less.
-    let release = relaxed_if(mutant!("handlers-trigger-relaxed"), Ordering::Release);
-    if pending.fetch_or(bit, release) & bit != 0 || mutant!("handlers-no-ask") {
+pub(super) fn set_and_ask(shared: &Shared, target: CoreId, bit: u64) -> Rung {
+    if !set_pending(shared, target, bit) || mutant!("handlers-no-ask") {
         return Rung::Avoided;
     }
     // [handlers T3]
     ask(shared, target)
+}
+
+/// T2. Returns whether the bit was clear: then the caller asks.
+#[inline]
+pub(super) fn set_pending(shared: &Shared, target: CoreId, bit: u64) -> bool {
+    let pending = &shared.core(target).handlers.pending;
+    if mutant!("handlers-look-first") && pending.load(Ordering::Relaxed) & bit != 0 {
+        return false;
+    }
+    // [handlers T2] always an RMW. Release: S2 sees what came before it, also if the bit was set already, for the words between are RMWs'.
+    // A fence before a plain look would do too, and cost no less.
+    let release = relaxed_if(mutant!("handlers-trigger-relaxed"), Ordering::Release);
+    pending.fetch_or(bit, release) & bit == 0
 }
 
 /// Makes `target` pass, awake or asleep.
@@ -140,6 +146,7 @@ impl Core {
         let counts = &self.shared().core(self.id()).handler_counts;
         let before = self.handlers.in_handlers.replace(slots != 0 || self.is_in_handler());
         for slot in bits(slots) {
+            let _nested = self.nest();
             // [handlers S3]
             // SAFETY: 1. the bit was taken by this pass, an outer one, which has not ended.
             let panicked = unsafe { self.shared().handlers.run(slot, self) };

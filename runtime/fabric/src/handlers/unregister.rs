@@ -141,6 +141,16 @@ impl Unregister {
         self.retired.as_ref().is_none_or(Retired::has_ended)
     }
 
+    /// A core that has not passed.
+    pub(super) fn late(&self) -> Option<CoreId> {
+        match &self.retired.as_ref()?.stage {
+            Stage::Round(_, wants) => {
+                (0..wants.len()).map(CoreId::new).find(|&core| !has_passed(&self.shared, core, wants[core.index()]))
+            }
+            _ => None,
+        }
+    }
+
     /// Goes as far as it can without waiting. Returns whether it has ended.
     pub(super) fn advance(&mut self) -> bool {
         self.retired.as_mut().is_none_or(|retired| retired.advance(&self.shared))

@@ -11,9 +11,9 @@ use super::{A, B, Ended, Machine, Plain, Woken, explore, pair};
 use crate::call::CallError;
 use crate::handlers::{BellWait, HandlerId};
 use crate::port::FenceKind;
-use crate::sync::checker::{Notify, thread};
+use crate::sync::checker::thread;
 use crate::sync::{AtomicU32, Counter, Ordering};
-use crate::{Core, CoreId, CoreSet, Fabric, PanicPayload, Seat};
+use crate::{Core, CoreId, CoreSet, Fabric, PanicPayload};
 
 const FENCES: [FenceKind; 2] = [FenceKind::Symmetric, FenceKind::Asymmetric];
 
@@ -208,55 +208,6 @@ fn who_awaits_an_unregistration_is_woken_at_its_end() {
     unregister_while_it_runs(1, |machine, fabric, core, id| {
         await_on(machine, fabric, core, fabric.unregister_handler(id).expect("live"));
     });
-}
-
-#[test]
-fn what_a_handler_wrote_is_seen_by_a_third_thread_that_unregisters_it() {
-    explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
-        let (written, ended) = (Plain::new(), Arc::new(Counter::default()));
-        let id = register(&fabric, {
-            let written = written.clone();
-            move |core| {
-                assert_eq!(core.id(), B);
-                written.write(7);
-            }
-        });
-        let core = |seat: Seat, triggers: bool| {
-            let (machine, ended) = (machine.clone(), ended.clone());
-            thread::spawn(move || {
-                let core = seat.enter();
-                if triggers {
-                    let _ = core.trigger(id, B);
-                }
-                serve_until(&machine, &core, || ended.get() > 0);
-                Ended(core)
-            })
-        };
-        let cores = [core(source, true), core(target, false)];
-        let signal = Arc::new(Signal::default());
-        let waker = Waker::from(signal.clone());
-        let mut unregister = pin!(fabric.unregister_handler(id).expect("live"));
-        while unregister.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            signal.0.wait();
-        }
-        assert!([0, 7].contains(&written.read()));
-        ended.add(1);
-        [A, B].into_iter().for_each(|core| fabric.nudge(core));
-        cores.into_iter().for_each(|core| drop(core.join().expect("no panic")));
-    });
-}
-
-/// Blocks a thread that runs no core.
-#[derive(Default)]
-struct Signal(Notify);
-
-impl Wake for Signal {
-    fn wake(self: Arc<Self>) {
-        self.0.notify();
-    }
 }
 
 /// As [`Machine::serve`], for what other threads bring about and then nudge the core.
