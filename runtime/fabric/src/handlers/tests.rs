@@ -13,7 +13,9 @@ use std::task::Wake;
 use super::{BellWait, HandlerId, MAX_HANDLERS, TableFull, TriggerError, Unregistered};
 use crate::call::CallError;
 use crate::tests::cores;
-use crate::{Core, CoreId, CoreSet, Fabric, PanicPayload};
+use crate::watch::tests::{INTERVAL_NS, Machine};
+use crate::watch::{Stall, WaitKind, Watch};
+use crate::{Config, Core, CoreId, CoreSet, Fabric, PanicPayload};
 
 const A: CoreId = CoreId::new(0);
 const B: CoreId = CoreId::new(1);
@@ -379,6 +381,48 @@ fn a_message_whose_future_is_dropped_runs_where_it_was_sent_and_leaks_nothing() 
     assert_eq!(Arc::strong_count(&token), 9, "eight were sent");
     cores[1].drain(64);
     assert_eq!(Arc::strong_count(&token), 1);
+}
+
+#[test]
+fn who_waits_for_a_message_or_an_unregistration_names_the_core_that_is_late() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let teller = told.clone();
+    let report = Arc::new(move |stall: &Stall| {
+        teller.lock().expect("not poisoned").push((stall.wait.target, stall.wait.kind));
+    });
+    let watch = Watch { interval_ns: INTERVAL_NS, sleepers: false, report: Some(report) };
+    let config = Config { cores: 3, ring_capacity: 4, ..Config::default() };
+    let (fabric, seats) =
+        Fabric::with_watch(config, Arc::new(Machine::default()), watch).expect("a valid configuration");
+    let mut seats = seats.into_iter();
+    let here = seats.next().expect("three cores").enter();
+    let late = CoreId::new(2);
+    let is_told = |told: &Mutex<Vec<_>>| told.lock().expect("not poisoned").contains(&(late, WaitKind::Handler));
+    let ended = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for seat in seats {
+            let (told, ended) = (&told, &ended);
+            scope.spawn(move || {
+                let core = seat.enter();
+                for done in 1..=2 {
+                    // The last core does nothing until the first one has complained of it.
+                    while core.id() == late && !is_told(told) {
+                        std::thread::yield_now();
+                    }
+                    while ended.load(Ordering::Acquire) < done {
+                        core.drain(64);
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
+        assert!(matches!(here.broadcast(true, |_| ()), Ok(3)));
+        told.lock().expect("not poisoned").clear();
+        bump(&ended);
+        here.unregister_handler(Log::default().handler(&fabric, 1)).expect("live");
+        ended.fetch_add(1, Ordering::Release);
+        assert!(is_told(&told));
+    });
 }
 
 /// One task's wait for a bell.

@@ -1,7 +1,7 @@
 #![doc = include_str!("README.md")]
 
 #[cfg(all(test, not(loom)))]
-mod tests;
+pub(crate) mod tests;
 
 use alloc::sync::Arc as StdArc;
 use alloc::vec::Vec;

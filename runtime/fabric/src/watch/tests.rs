@@ -13,11 +13,11 @@ use crate::{Config, Core, CoreId, Fabric, Seat};
 
 const A: CoreId = CoreId::new(0);
 const B: CoreId = CoreId::new(1);
-const INTERVAL_NS: u64 = 1_000_000_000;
+pub(crate) const INTERVAL_NS: u64 = 1_000_000_000;
 
 /// A machine whose time passes by a tenth of an interval with each look, and that notes its kicks.
 #[derive(Default)]
-struct Machine {
+pub(crate) struct Machine {
     now_ns: AtomicU64,
     kicks: Mutex<Vec<CoreId>>,
 }
