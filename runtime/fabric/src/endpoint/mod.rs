@@ -47,7 +47,7 @@ struct Incoming {
     quiet: Cell<u16>,
 }
 
-/// One core's endpoint in its [`Fabric`](crate::Fabric). It stays on the thread that entered.
+/// One core's endpoint in its [`Fabric`]. It stays on the thread that entered.
 ///
 /// Every method runs on that thread. Methods that *run messages* say so: a message's function may call any method of
 /// its core again. Dropping the endpoint leaves the fabric (flush until [`has_overflow`](Core::has_overflow) says no

@@ -14,6 +14,8 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering, Padded, mutant, relaxed_if};
 use crate::{Core, CoreId, Fabric};
 
 const WORDS: usize = if cfg!(loom) { 1 } else { 8 };
+/// Bits that bells are given in turn.
+const NUMBERS: usize = if cfg!(loom) { 1 } else { WORDS * 64 };
 
 /// Which bells a core has to look at: one line.
 pub(crate) struct Words([AtomicU64; WORDS]);
@@ -60,7 +62,7 @@ pub(crate) struct Waiters {
 
 impl Bell {
     pub(super) fn new(shared: &StdArc<Shared>) -> Self {
-        let number = shared.bells.fetch_add(1, Ordering::Relaxed) as usize % (WORDS * 64);
+        let number = shared.bells.fetch_add(1, Ordering::Relaxed) as usize % NUMBERS;
         let rung = (0..shared.cores.len()).map(|_| Padded(AtomicBool::new(false))).collect();
         Self { inner: StdArc::new(Inner { shared: shared.clone(), number, rung }) }
     }
@@ -100,8 +102,9 @@ impl Bell {
     fn announce(&self, target: CoreId) {
         let (word, bit) = (self.inner.number / 64, 1 << (self.inner.number % 64));
         let shared = &self.inner.shared;
-        // [handlers B2] release: who takes the bit sees the flag.
-        if shared.core(target).handlers.bells.0.0[word].fetch_or(bit, Ordering::Release) & bit == 0 {
+        // [handlers B2] release: who takes the bit sees the flag, also of bells that share it.
+        let release = relaxed_if(mutant!("handlers-bells-relaxed"), Ordering::Release);
+        if shared.core(target).handlers.bells.0.0[word].fetch_or(bit, release) & bit == 0 {
             let _ = set_and_ask(shared, target, BELLS);
         }
     }

@@ -233,8 +233,12 @@ impl Table {
     /// F1; the trigger is under way until what it returns is dropped.
     pub(super) fn enter_foreign(&self, id: HandlerId) -> Option<Foreign<'_>> {
         let slot = self.slot(id);
+        if !slot.word().is_live(id.generation) {
+            // Not counted: threads that go on triggering would hold up who waits for none to be under way.
+            return None;
+        }
         if mutant!("handlers-foreign-uncounted") {
-            return slot.word().is_live(id.generation).then_some(Foreign(slot));
+            return Some(Foreign(slot));
         }
         // [handlers F1] one word, so that there is no order to keep between counting and looking. Acquire as in T1.
         let word = Word(slot.word.fetch_add(FOREIGN, Ordering::Acquire));

@@ -378,3 +378,31 @@ fn every_ring_is_followed_by_a_notification_that_sees_what_it_tells_of() {
         });
     }
 }
+
+#[test]
+fn two_bells_that_share_a_bit_are_both_heard() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 1);
+        let (fabric, seats) = machine.fabric();
+        let bells = [fabric.bell(), fabric.bell()];
+        let ringers = bells.clone().map(|bell| thread::spawn(move || bell.ring(A)));
+        let core = seats.into_iter().next().expect("one core").enter();
+        let tasks = [0, 1].map(|_| (Arc::new(Woken::default()), Counter::default()));
+        let mut waits = [BellWait::default(), BellWait::default()];
+        let unheard = || tasks.iter().filter(|(_, heard)| heard.get() == 0).count();
+        while unheard() > 0 {
+            let seen = [0, 1].map(|bell| tasks[bell].0.0.get());
+            for bell in 0..2 {
+                let (woken, heard) = &tasks[bell];
+                let waker = Waker::from(woken.clone());
+                let polled = heard.get() == 0
+                    && core.poll_bell(&bells[bell], &mut waits[bell], &Context::from_waker(&waker)).is_ready();
+                heard.add(u64::from(polled));
+            }
+            if unheard() > 0 {
+                machine.serve(&core, || (0..2).any(|bell| tasks[bell].0.0.get() != seen[bell]));
+            }
+        }
+        ringers.into_iter().for_each(|ringer| ringer.join().expect("no panic"));
+    });
+}

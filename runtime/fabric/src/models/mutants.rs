@@ -96,6 +96,7 @@ const MUTANTS: &[(&str, &str)] = &[
     ("handlers-leave-no-sweep", LEAVING_MAILBOX),
     ("handlers-ring-look-first", RINGS),
     ("handlers-ring-relaxed", RINGS),
+    ("handlers-bells-relaxed", "handlers::two_bells_that_share_a_bit_are_both_heard"),
     ("handlers-bell-no-wake", RINGS),
     ("handlers-notified-plain", RINGS),
 ];

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`Doorbell`] | wakes a task on a core | however often it was rung before the task looks: once |
 //! | [`Handler`] | runs a function on a core, between two polls | however often it was triggered before it runs: once |
-//! | [`multicast`] | runs a function on several cores and waits for all | once per core |
+//! | [`multicast()`] | runs a function on several cores and waits for all | once per core |
 //!
 //! A queue per core with a doorbell makes a channel into every core:
 //!
