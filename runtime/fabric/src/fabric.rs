@@ -122,11 +122,6 @@ impl Shared {
         !self.cell(source, target).load(Ordering::Acquire).is_null()
     }
 
-    /// The sequence of a ring that nothing was ever put into.
-    pub(crate) fn first_index(&self) -> u32 {
-        self.config.first_index
-    }
-
     /// Makes the link from `source` to `target`. Called once per pair, by the source.
     pub(crate) fn make_link(&self, source: CoreId, target: CoreId) -> Arc<Link> {
         let link = Arc::new(Link::new(self.config.ring_capacity as u32, self.config.first_index));

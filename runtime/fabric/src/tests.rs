@@ -516,7 +516,7 @@ fn a_message_whose_captured_value_panics_holds_up_no_departure() {
     }
     drop(cores.pop());
     cores[0].flush();
-    assert_eq!(dropped.load(Ordering::Relaxed), 10, "all but the two that the ring to A holds");
+    assert_eq!(dropped.load(Ordering::Relaxed), 8, "all but the four on their way to A");
     drop((cores, fabric));
     assert_eq!(dropped.load(Ordering::Relaxed), 12);
 }

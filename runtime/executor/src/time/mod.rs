@@ -41,13 +41,16 @@ impl Timers {
 
     /// Replaces the waker of a timer that has not fired. `false`: it has.
     fn refresh(&self, key: Key, waker: &Waker) -> bool {
+        let same = self.by_deadline.borrow().get(&key).map(|known| known.will_wake(waker));
+        if same != Some(false) {
+            return same.is_some();
+        }
+        // A waker's clone and drop may run foreign code, which may fire the timer: not under the borrow.
+        let mut fresh = waker.clone();
         let mut timers = self.by_deadline.borrow_mut();
-        let Some(known) = timers.get_mut(&key) else { return false };
-        let old = (!known.will_wake(waker)).then(|| core::mem::replace(known, waker.clone()));
-        // A waker's drop may run foreign code: not under the borrow.
+        let known = timers.get_mut(&key).map(|known| core::mem::swap(known, &mut fresh));
         drop(timers);
-        drop(old);
-        true
+        known.is_some()
     }
 
     fn remove(&self, key: Key) {

@@ -6,6 +6,9 @@ use crate::{CoreId, MAX_CORES};
 
 const WORDS: usize = MAX_CORES / 64;
 
+/// Turns for which a core that leaves waits for a heavy fence.
+const LEAVE_TURNS: u32 = 10_000;
+
 /// What a target's `state` word may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -220,7 +223,9 @@ impl Doorbell {
         let order = relaxed_if(mutant!("doorbell-gone-relaxed"), Ordering::Release);
         self.state.store(State::Gone as u32, order);
         let mut turn = 0;
-        while !mutant!("doorbell-leave-no-fence") && !heavy_fence(port, kind) {
+        // A machine that has closed its fence for good, as a sandbox may, must not keep the core here for ever. After so many turns what
+        // was in a store buffer when this began has long left it.
+        while turn < LEAVE_TURNS && !mutant!("doorbell-leave-no-fence") && !heavy_fence(port, kind) {
             port.relax(turn);
             turn += 1;
         }

@@ -1,5 +1,6 @@
 //! The inbox: messages run here.
 
+use alloc::collections::VecDeque;
 use core::cell::Cell;
 
 use super::Core;
@@ -115,6 +116,18 @@ impl Core {
             self.run(message, source);
         }
         pass.ran as usize
+    }
+
+    /// [doorbell G4] What `source`, which has left, had listed comes after what it had sent.
+    pub(super) fn run_legacy(&self, source: CoreId, listed: VecDeque<Message>) {
+        if !mutant!("doorbell-list-before-ring") {
+            self.drain_source(source, u32::MAX);
+        }
+        let count = listed.len() as u64;
+        listed.into_iter().for_each(|message| self.run(message, source));
+        if let Some((_, link)) = self.incoming(source) {
+            link.received.add(count);
+        }
     }
 
     /// [overflow W2]

@@ -50,9 +50,8 @@ struct Incoming {
 /// One core's endpoint in its [`Fabric`]. It stays on the thread that entered.
 ///
 /// Every method runs on that thread. Methods that *run messages* say so: a message's function may call any method of
-/// its core again. Dropping the endpoint leaves the fabric (flush until [`has_overflow`](Core::has_overflow) says no
-/// before, or what is listed is discarded, answers to calls included): what was sent to it is discarded on this thread, and later
-/// sends get [`Gone`].
+/// its core again. Dropping the endpoint leaves the fabric: what was sent to it and has not run goes back to its senders, and later
+/// sends get [`Gone`]. What it has sent itself arrives, answers that wait in an overflow list included.
 pub struct Core {
     id: CoreId,
     pub(crate) shared: StdArc<Shared>,
@@ -148,10 +147,10 @@ impl Core {
     }
 
     /// What [`watch`](Core::watch) looks at; `None`: nothing was ever sent to `target`.
-    pub(crate) fn awaited(&self, target: CoreId) -> Option<(&Awaited, u32, &Producer<Message>, &Link)> {
+    pub(crate) fn awaited(&self, target: CoreId) -> Option<(&Awaited, u64, &Producer<Message>, &Link)> {
         let out = self.out(target);
         let (producer, link) = out.used()?;
-        Some((&self.awaited[target.index()], producer.sequence().wrapping_add(out.listed()), producer, link))
+        Some((&self.awaited[target.index()], producer.sequence() + u64::from(out.listed()), producer, link))
     }
 
     pub(crate) fn synchronizations(&self) -> &Synchronizations {

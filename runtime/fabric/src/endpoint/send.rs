@@ -151,7 +151,7 @@ impl Core {
 
     /// Publishes without ringing.
     #[inline(always)]
-    fn push<D: Deliver>(&self, target: CoreId, content: D, may_try: bool) -> Result<(u32, &Link), SendError<D>> {
+    fn push<D: Deliver>(&self, target: CoreId, content: D, may_try: bool) -> Result<(u64, &Link), SendError<D>> {
         if self.is_gone(target) {
             trace::send_fail(self.id, target);
             return Err(SendError::Gone(content));
@@ -389,7 +389,7 @@ impl Core {
     }
 
     #[cold]
-    fn answer(&self, target: CoreId, link: &Link, rung: Rung) {
+    pub(super) fn answer(&self, target: CoreId, link: &Link, rung: Rung) {
         match rung {
             Rung::Avoided => link.sent.avoided.add(1),
             Rung::Kick => {

@@ -76,3 +76,77 @@ impl Core {
         })
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use alloc::sync::Arc;
+    use alloc::vec::Vec;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::port::{FenceKind, Port};
+    use crate::{Config, Fabric};
+
+    /// A machine whose next heavy fences are refused, as while another thread is in the middle of one.
+    #[derive(Default)]
+    struct Refusing {
+        refusals: AtomicU32,
+        relaxed: Mutex<Vec<u32>>,
+    }
+
+    // SAFETY: 1. the slot is always null, and nobody sets it. 2. all cores of these tests are on one thread.
+    unsafe impl Port for Refusing {
+        fn fence_kind(&self) -> FenceKind {
+            FenceKind::Asymmetric
+        }
+        fn heavy_fence(&self) -> bool {
+            self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+        }
+        fn kick(&self, _target: CoreId) {}
+        fn relax(&self, turn: u32) {
+            self.relaxed.lock().expect("not poisoned").push(turn);
+        }
+        fn current(&self) -> *const () {
+            core::ptr::null()
+        }
+        unsafe fn set_current(&self, _slot: *const ()) {}
+    }
+
+    fn refusing(refusals: u32) -> (Arc<Refusing>, Vec<Core>) {
+        let port = Arc::new(Refusing { refusals: refusals.into(), ..Refusing::default() });
+        let (_, seats) = Fabric::new(Config { cores: 2, ..Config::default() }, port.clone()).expect("two cores");
+        (port, seats.into_iter().map(crate::Seat::enter).collect())
+    }
+
+    #[test]
+    fn a_core_whose_fence_is_refused_relaxes_ever_more_patiently_and_gets_its_messages() {
+        let (port, cores) = refusing(100);
+        for _ in 0..100 {
+            assert!(cores[0].arm(|| true).is_none(), "refused");
+            // A refusal leaves it awake: the sender need not kick.
+            cores[1].try_send(cores[0].id(), |_, _| ()).expect("space");
+            assert_eq!(cores[0].drain(64), 1);
+        }
+        assert!(port.relaxed.lock().expect("not poisoned").iter().copied().eq(0..100));
+        drop(cores[0].arm(|| true).expect("granted at last"));
+        assert!(cores[0].arm(|| false).is_none(), "something waits");
+        assert_eq!(port.relaxed.lock().expect("not poisoned").len(), 100, "who has something to do does not relax");
+        port.refusals.store(1, Ordering::Relaxed);
+        assert!(cores[0].arm(|| true).is_none(), "refused");
+        assert_eq!(port.relaxed.lock().expect("not poisoned").last(), Some(&0), "the patience starts anew");
+    }
+
+    #[test]
+    fn cores_leave_a_machine_that_has_closed_its_fence_for_good() {
+        let (port, mut cores) = refusing(u32::MAX);
+        let token = Arc::new(());
+        let held = token.clone();
+        cores[0].try_send(cores[1].id(), move |_, _| drop(held)).expect("space");
+        drop(cores.pop());
+        cores[0].flush();
+        assert_eq!(Arc::strong_count(&token), 1, "taken back");
+        drop(cores);
+        assert!(port.relaxed.lock().expect("not poisoned").len() > 100, "not before it has tried");
+    }
+}

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::task::{Context, Poll, Waker};
 
-use super::{B, Ended, Machine, Woken, explore, pair};
+use super::{A, B, Ended, Machine, Woken, explore, pair};
 use crate::call::{CallError, PendingCall};
 use crate::port::FenceKind;
 use crate::sync::Counter;
@@ -78,6 +78,26 @@ fn a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing() {
         drop(held);
         drop(callee.join().expect("no panic"));
         assert_eq!(Arc::strong_count(&token), 1);
+    });
+}
+
+#[test]
+fn a_call_ends_although_the_core_that_answers_leaves_with_full_rings() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (home, target) = pair(seats);
+        let leaver = thread::spawn(move || {
+            let core = target.enter();
+            (0..2).for_each(|_| core.send_or_list(A, |_, _| ()));
+            core.drain_all(8);
+            drop(core);
+        });
+        let home = home.enter();
+        let call = PendingCall::new(&home, B, || 7);
+        let outcome = outcome(&machine, &home, call);
+        assert!(outcome.as_ref().map_or_else(CallError::is_gone, |&value| value == 7), "{outcome:?}");
+        leaver.join().expect("no panic");
     });
 }
 

@@ -140,6 +140,25 @@ fn a_message_to_a_core_that_leaves_is_delivered_or_taken_back_once() {
 }
 
 #[test]
+fn what_a_core_that_leaves_had_listed_arrives_in_order_at_one_that_sleeps() {
+    for fence in [FenceKind::Symmetric, FenceKind::Asymmetric] {
+        explore(2, move || {
+            let machine = Machine::new(fence, 2);
+            let (_fabric, seats) = machine.fabric();
+            let (source, target) = pair(seats);
+            let got = Arc::new(Counter::default());
+            let leaver = thread::spawn({
+                let send = send_numbered(source, 3, &got);
+                move || drop(send())
+            });
+            let target = target.enter();
+            machine.serve(&target, || got.get() == 3);
+            leaver.join().expect("no panic");
+        });
+    }
+}
+
+#[test]
 fn who_sees_that_a_core_has_left_sees_what_its_messages_wrote() {
     explore(4, || {
         let machine = Machine::new(FenceKind::Asymmetric, 2);

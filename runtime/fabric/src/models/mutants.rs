@@ -32,6 +32,8 @@ const MUTANTS: &[(&str, &str)] = &[
     ("doorbell-leave-no-fence", "doorbell::a_foreign_message_to_a_core_that_leaves_is_dropped_with_it"),
     ("doorbell-departure-uncounted", LEAVING),
     ("doorbell-departure-no-kick", LEAVING),
+    ("doorbell-lists-given-up", LISTED),
+    ("doorbell-list-before-ring", LISTED),
     ("overflow-no-wanted-fence+doorbell-gone-relaxed", LEFT),
     ("overflow-no-order", "overflow::a_later_send_overtakes_no_listed_message"),
     ("overflow-no-wanted", SPACE),
@@ -105,6 +107,7 @@ const RING: &str = "ring::messages_arrive_in_order_and_once_while_slots_are_reus
 const EXECUTED: &str = "ring::who_sees_a_sequence_executed_sees_what_its_function_wrote";
 const SYMMETRIC: &str = "doorbell::a_target_sleeps_through_no_message_with_symmetric_fences";
 const ASYMMETRIC: &str = "doorbell::a_target_sleeps_through_no_message_with_asymmetric_fences";
+const LISTED: &str = "doorbell::what_a_core_that_leaves_had_listed_arrives_in_order_at_one_that_sleeps";
 const LEAVING: &str = "doorbell::a_message_to_a_core_that_leaves_is_delivered_or_taken_back_once";
 const LEFT: &str = "doorbell::who_sees_that_a_core_has_left_sees_what_its_messages_wrote";
 const SPACE: &str = "overflow::a_source_that_sleeps_for_space_is_kicked_with_symmetric_fences";

@@ -175,25 +175,34 @@ impl Outgoing {
 
     /// Registers or refreshes a waiter. A waiter that was woken and found no space keeps its place.
     pub(crate) fn wait(&self, ticket: &mut Option<Ticket>, waker: &Waker) {
-        let mut waiters = self.waiters.borrow_mut();
         let own = *ticket.get_or_insert_with(|| {
             let next = self.next_ticket.get();
             self.next_ticket.set(next + 1);
             next
         });
-        let place = waiters.partition_point(|(other, _)| *other < own);
-        let old = match waiters.get_mut(place) {
-            Some((other, known)) if *other == own => {
-                (!known.will_wake(waker)).then(|| core::mem::replace(known, waker.clone()))
-            }
-            _ => {
-                waiters.insert(place, (own, waker.clone()));
-                None
-            }
+        if let (_, Some(true)) = self.place_of(own, waker) {
+            return;
+        }
+        // A waker's clone and drop may run foreign code, which may end here again: not under the borrow.
+        let fresh = waker.clone();
+        let (place, found) = self.place_of(own, waker);
+        let mut waiters = self.waiters.borrow_mut();
+        let old = if found.is_some() {
+            Some(core::mem::replace(&mut waiters[place].1, fresh))
+        } else {
+            waiters.insert(place, (own, fresh));
+            None
         };
-        // A waker's drop may run foreign code: not under the borrow.
         drop(waiters);
         drop(old);
+    }
+
+    /// Where a ticket's waiter is, or belongs; and if it is there, whether it would wake the same as `waker`.
+    fn place_of(&self, ticket: Ticket, waker: &Waker) -> (usize, Option<bool>) {
+        let waiters = self.waiters.borrow();
+        let place = waiters.partition_point(|(other, _)| *other < ticket);
+        let found = waiters.get(place).filter(|(other, _)| *other == ticket);
+        (place, found.map(|(_, known)| known.will_wake(waker)))
     }
 
     /// A waiter gives up or has sent. Returns the waiter to wake in its stead if it had been woken already.
@@ -222,4 +231,74 @@ impl Outgoing {
 #[derive(Debug, Default)]
 pub struct SpaceWait {
     pub(crate) ticket: Option<(CoreId, Ticket)>,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use alloc::rc::Rc;
+    use core::cell::Cell;
+    use core::task::{Context, RawWaker, RawWakerVTable};
+    use std::thread_local;
+
+    use super::*;
+    use crate::Core;
+
+    const B: CoreId = CoreId::new(1);
+
+    thread_local! {
+        static CORE: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+        static REENTERED: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// What a waker of somebody else's may do when it is cloned or dropped: flush, wait for space, give up.
+    fn reenter() {
+        if let Some(core) = CORE.with_borrow(Clone::clone) {
+            REENTERED.set(REENTERED.get() + 1);
+            let mut wait = SpaceWait::default();
+            core.flush();
+            let _ = core.poll_space(B, &mut wait, &Context::from_waker(Waker::noop()));
+            core.end_wait(&mut wait);
+        }
+    }
+
+    const REENTERING: RawWakerVTable = RawWakerVTable::new(
+        |data| {
+            reenter();
+            RawWaker::new(data, &REENTERING)
+        },
+        |_| reenter(),
+        |_| reenter(),
+        |_| reenter(),
+    );
+
+    fn reentering(name: &u32) -> Waker {
+        // SAFETY: 1. the table's functions follow no pointer: any data will do.
+        unsafe { Waker::from_raw(RawWaker::new(core::ptr::from_ref(name).cast(), &REENTERING)) }
+    }
+
+    #[test]
+    fn wakers_may_reenter_the_core_when_they_are_cloned_woken_and_dropped() {
+        let (_fabric, mut cores) = crate::tests::cores(2, 2);
+        let target = cores.pop().expect("two cores");
+        let core = Rc::new(cores.pop().expect("two cores"));
+        (0..2).for_each(|_| core.send_or_list(B, |_, _| ()));
+        CORE.set(Some(core.clone()));
+        let (first, second) = (reentering(&1), reentering(&2));
+        let mut wait = SpaceWait::default();
+        // Registered, replaced by another one, refreshed, and woken by a flush.
+        for waker in [&first, &second, &second] {
+            assert!(core.poll_space(B, &mut wait, &Context::from_waker(waker)).is_pending());
+        }
+        let before = REENTERED.get();
+        assert!(before >= 3, "two clones and a drop: {before}");
+        while core.poll_space(B, &mut wait, &Context::from_waker(&second)).is_pending() {
+            CORE.take();
+            target.drain(64);
+            core.flush();
+            CORE.set(Some(core.clone()));
+        }
+        core.end_wait(&mut wait);
+        CORE.take();
+        assert!(REENTERED.get() > before);
+    }
 }

@@ -267,16 +267,16 @@ impl Drop for Waiting<'_> {
 #[derive(Default)]
 pub(crate) struct Awaited {
     /// The last sequence that is known to have executed.
-    executed: Cell<Option<u32>>,
+    executed: Cell<Option<u64>>,
     /// The one that is looked at, and since when.
-    looked_at: Cell<Option<(u32, u64)>>,
+    looked_at: Cell<Option<(u64, u64)>>,
     reported_ns: Cell<u64>,
     reports: Cell<u32>,
 }
 
 impl Awaited {
     /// [watch M1]. How long, in nanoseconds, the oldest message looked at has not run; `None`: nothing is outstanding.
-    fn look(&self, newest: u32, producer: &Producer<Message>, link: &Link, now_ns: u64) -> Option<u64> {
+    fn look(&self, newest: u64, producer: &Producer<Message>, link: &Link, now_ns: u64) -> Option<u64> {
         if self.executed.get() == Some(newest) {
             return None;
         }
