@@ -7,7 +7,11 @@ use core::ptr::NonNull;
 pub struct ApicId(pub u32);
 
 /// Sends interrupts to other cores.
-pub trait LocalApic: Send + Sync {
+///
+/// # Safety
+///
+/// 1. [`own_id`](Self::own_id) returns the same address each time on one core, and no other core's.
+pub unsafe trait LocalApic: Send + Sync {
     /// The calling core's address.
     fn own_id(&self) -> ApicId;
 
@@ -45,7 +49,8 @@ impl X2Apic {
     }
 }
 
-impl LocalApic for X2Apic {
+// SAFETY: 1. each core reads its own register.
+unsafe impl LocalApic for X2Apic {
     fn own_id(&self) -> ApicId {
         let id: u32;
         // SAFETY: 1. the register exists in x2APIC mode (`new`), and reading it has no effect.
@@ -117,7 +122,8 @@ impl XApic {
     }
 }
 
-impl LocalApic for XApic {
+// SAFETY: 1. each core reads its own APIC's register (`new`).
+unsafe impl LocalApic for XApic {
     fn own_id(&self) -> ApicId {
         ApicId(self.read(Self::ID) >> 24)
     }

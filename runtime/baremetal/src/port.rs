@@ -36,7 +36,7 @@ impl<A> fmt::Debug for BareMetalPort<A> {
 }
 
 impl<A: LocalApic> BareMetalPort<A> {
-    /// A port whose core `i` has the address `ids[i]` and is kicked by `vector`.
+    /// A port whose core `i` has the address `ids[i]` and is kicked by `vector`. A CPU that is not among them can run no core.
     #[must_use]
     pub fn new(apic: A, vector: u8, ids: &[ApicId]) -> Self {
         let cores: Vec<_> = ids.iter().map(|&id| Place { id, current: AtomicPtr::new(ptr::null_mut()) }).collect();
@@ -55,7 +55,8 @@ impl<A: LocalApic> BareMetalPort<A> {
     }
 }
 
-// SAFETY: 1. a core writes and reads its own place only, found by its own address; it cannot move to another one. 2. the heavy
+// SAFETY: 1. a core writes and reads its own place only, found by its own address, which no other has (`LocalApic`); a core without
+// a place has never stored anything. 2. the heavy
 // fence is never granted.
 unsafe impl<A: LocalApic + 'static> Port for BareMetalPort<A> {
     fn fence_kind(&self) -> FenceKind {
@@ -83,9 +84,8 @@ unsafe impl<A: LocalApic + 'static> Port for BareMetalPort<A> {
     }
 
     unsafe fn set_current(&self, slot: *const ()) {
-        if let Some(place) = self.own_place() {
-            place.current.store(slot.cast_mut(), Ordering::Relaxed);
-        }
+        let place = self.own_place().expect("cores run on CPUs whose addresses the port was given");
+        place.current.store(slot.cast_mut(), Ordering::Relaxed);
     }
 }
 
@@ -104,7 +104,8 @@ mod tests {
     /// Records what would be sent.
     struct Recorder(Arc<Mutex<Vec<(ApicId, u8)>>>);
 
-    impl LocalApic for Recorder {
+    // SAFETY: 1. the tests run on one core.
+    unsafe impl LocalApic for Recorder {
         fn own_id(&self) -> ApicId {
             ApicId(7)
         }

@@ -46,6 +46,7 @@ impl Executor {
     ///
     /// If there is no core `target`.
     #[inline(always)]
+    #[track_caller]
     pub fn call<F, R>(&self, target: CoreId, f: F) -> Call<F, R>
     where
         F: FnOnce() -> R + Send + 'static,

@@ -8,7 +8,7 @@ use core::task::{Context, Poll};
 
 use futures_channel::oneshot;
 use ipiq_fabric::call::CallError;
-use ipiq_fabric::{CoreId, Fabric, Message, catch, contain};
+use ipiq_fabric::{CoreId, Fabric, Message, assert_core, catch, contain};
 
 use crate::core_loop::Lifecycle;
 use crate::executor::with_current;
@@ -50,10 +50,8 @@ impl Remote {
 
     #[track_caller]
     pub(crate) fn home(&self, core: CoreId) -> &Arc<Home> {
-        match self.homes.get(core.index()) {
-            Some(home) => home,
-            None => panic!("there is no {core}: the runtime has {} cores", self.cores()),
-        }
+        assert_core(core, self.cores());
+        &self.homes[core.index()]
     }
 
     pub(crate) fn lifecycle(&self) -> &Arc<Lifecycle> {
@@ -68,6 +66,7 @@ impl Remote {
     ///
     /// If there is no such core.
     #[inline(always)]
+    #[track_caller]
     pub fn spawn_on<Init, Fut>(&self, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
     where
         Init: FnOnce() -> Fut + Send + 'static,
@@ -81,6 +80,7 @@ impl Remote {
     }
 
     #[cold]
+    #[track_caller]
     fn spawn_while_stopping<Init, Fut>(&self, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
     where
         Init: FnOnce() -> Fut + Send + 'static,
@@ -102,6 +102,7 @@ impl Remote {
     /// # Panics
     ///
     /// If there is no such core.
+    #[track_caller]
     pub fn call_on<F, R>(&self, core: CoreId, f: F) -> RemoteCall<R>
     where
         F: FnOnce() -> R + Send + 'static,

@@ -114,6 +114,7 @@ impl CoreId {
     /// If `index` is not below 256, the most cores that one fabric connects. Whether a fabric has such a core is checked where
     /// the name is used.
     #[must_use]
+    #[track_caller]
     pub const fn new(index: usize) -> Self {
         assert!(index < MAX_CORES, "a core's index must be below 256");
         Self(index as u16)
@@ -125,6 +126,24 @@ impl CoreId {
     pub const fn index(self) -> usize {
         self.0 as usize
     }
+}
+
+/// Panics, at the caller's line, unless a runtime of `cores` cores has `core`.
+#[track_caller]
+#[inline(always)]
+pub fn assert_core(core: CoreId, cores: usize) {
+    if core.index() >= cores {
+        no_such_core(core, cores);
+    }
+}
+
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn no_such_core(core: CoreId, cores: usize) -> ! {
+    panic!(
+        "there is no {core}: the runtime has {cores} cores, numbered from 0; name one of them, or start it with more"
+    )
 }
 
 impl core::fmt::Display for CoreId {

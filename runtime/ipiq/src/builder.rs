@@ -26,6 +26,7 @@ pub enum IdlePolicy {
     Spin,
 }
 
+pub(crate) type ThreadHook = Arc<dyn Fn(CoreId) + Send + Sync>;
 pub(crate) type ThreadName = Arc<dyn Fn(CoreId) -> String + Send + Sync>;
 
 /// Sets up a [`Runtime`].
@@ -38,6 +39,7 @@ pub struct Builder {
     pub(crate) idle: IdlePolicy,
     pub(crate) ring_capacity: usize,
     pub(crate) thread_name: ThreadName,
+    pub(crate) on_thread_start: Option<ThreadHook>,
     pub(crate) fence: FenceChoice,
     pub(crate) watch: Watch,
 }
@@ -65,6 +67,7 @@ impl Builder {
             idle: IdlePolicy::default(),
             ring_capacity: 1024,
             thread_name: Arc::new(|core| format!("ipiq-{}", core.index())),
+            on_thread_start: None,
             fence: FenceChoice::default(),
             watch: Watch { report: Some(Arc::new(warn)), ..Watch::default() },
         }
@@ -104,6 +107,13 @@ impl Builder {
     /// Names the threads. Default: `ipiq-0`, `ipiq-1`, … A name with a NUL character makes [`build`](Self::build) panic.
     pub fn thread_name(mut self, name: impl Fn(CoreId) -> String + Send + Sync + 'static) -> Self {
         self.thread_name = Arc::new(name);
+        self
+    }
+
+    /// Has each core's thread run `hook` once before its core exists, pinned already: for what concerns the thread, such as its priority or
+    /// signal mask. If it panics, [`build`](Self::build) returns an error that names the core and tells the panic's text.
+    pub fn on_thread_start(mut self, hook: impl Fn(CoreId) + Send + Sync + 'static) -> Self {
+        self.on_thread_start = Some(Arc::new(hook));
         self
     }
 
@@ -163,13 +173,11 @@ fn warn(stall: &Stall) {
     tracing::warn!(reports = stall.reports, "{stall}");
 }
 
-/// Why a runtime could not start.
-#[derive(Debug)]
+/// Why a runtime could not start. `Debug` prints the readable text too, as `fn main() -> Result<(), BuildError>` shows it.
 pub struct BuildError {
     cause: Cause,
 }
 
-#[derive(Debug)]
 pub(crate) enum Cause {
     Config(ConfigError),
     Placement(PlacementError),
@@ -193,6 +201,12 @@ impl BuildError {
     #[must_use]
     pub fn is_driver(&self) -> bool {
         matches!(self.cause, Cause::Driver(..))
+    }
+}
+
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

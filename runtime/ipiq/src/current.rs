@@ -3,10 +3,10 @@
 use std::future::Future;
 
 use ipiq_executor::{Call, Executor, JoinHandle, Synchronize, with_current};
-use ipiq_fabric::CoreId;
+use ipiq_fabric::{CoreId, assert_core};
 use ipiq_linux::port::LinuxPort;
 
-use crate::Handle;
+use crate::{Cores, Handle};
 
 /// Runs `f` with the calling thread's executor.
 ///
@@ -28,6 +28,14 @@ fn outside(what: &str) -> ! {
     panic!(
         "`{what}` was called on a thread that runs no core: call it inside a task, for example one started by `Runtime::block_on` or a `Handle`"
     )
+}
+
+/// At the line of the caller, which a closure's caller is not.
+#[cold]
+#[track_caller]
+fn no_such_core(core: CoreId, cores: usize) -> ! {
+    assert_core(core, cores);
+    unreachable!("{core} is not one of {cores}")
 }
 
 /// Spawns a task on the calling core. The future need not be `Send`; it is polled and dropped on this core only.
@@ -62,7 +70,14 @@ where
     Fut: Future + 'static,
     Fut::Output: Send + 'static,
 {
-    on_core("spawn_on", |executor| executor.remote().spawn_on(core, init))
+    let spawned = on_core("spawn_on", |executor| {
+        let remote = executor.remote();
+        if core.index() < remote.cores() { Ok(remote.spawn_on(core, init)) } else { Err(remote.cores()) }
+    });
+    match spawned {
+        Ok(task) => task,
+        Err(cores) => no_such_core(core, cores),
+    }
 }
 
 /// Runs `f` on `core`, between two of its polls, and brings its value back.
@@ -91,7 +106,14 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    on_core("call_on", |executor| executor.call(core, f))
+    let called = on_core("call_on", |executor| {
+        let cores = executor.core().cores();
+        if core.index() < cores { Ok(executor.call(core, f)) } else { Err(cores) }
+    });
+    match called {
+        Ok(call) => call,
+        Err(cores) => no_such_core(core, cores),
+    }
 }
 
 /// Waits until everything that this core has sent so far has been executed on every other core.
@@ -154,6 +176,28 @@ pub fn core_id() -> CoreId {
 #[track_caller]
 pub fn core_count() -> usize {
     on_core("core_count", |executor| executor.core().cores())
+}
+
+/// The cores of the caller's runtime, in ascending order.
+///
+/// ```
+/// #[ipiq::main(cores = 3)]
+/// async fn main() -> Result<(), ipiq::CallError> {
+///     let mut sum = 0;
+///     for core in ipiq::cores() {
+///         sum += ipiq::call_on(core, || ipiq::core_id().index()).await?;
+///     }
+///     assert_eq!(sum, 0 + 1 + 2);
+///     Ok(())
+/// }
+/// ```
+///
+/// # Panics
+///
+/// On a thread that runs no core.
+#[track_caller]
+pub fn cores() -> Cores {
+    on_core("cores", |executor| Cores::first(executor.core().cores()))
 }
 
 /// The handle of the caller's runtime.

@@ -32,5 +32,7 @@ impl Drop for Installed {
 #[track_caller]
 pub(crate) fn current() -> Driver {
     let driver = DRIVER.with(|slot| slot.borrow().clone());
-    driver.expect("I/O was started on a thread that runs no core: start it inside a task, for example one started by `Runtime::block_on`")
+    driver.expect(
+        "I/O was started on a thread that runs no core: start it inside a task, for example one started by `Runtime::block_on`",
+    )
 }

@@ -5,7 +5,9 @@ use std::future::Future;
 use ipiq_executor::xcall::{Class, RemoteBarrier, RemoteHighBroadcast, RemoteLowBroadcast, RemoteWait, Ticket};
 use ipiq_executor::{JoinHandle, Remote, RemoteCall};
 use ipiq_fabric::watch::Wait;
-use ipiq_fabric::{CoreCounters, CoreId, PairCounters};
+use ipiq_fabric::{CoreCounters, CoreId, PairCounters, assert_core};
+
+use crate::Cores;
 
 /// The way into a runtime from any thread, also one that runs no core. Clones are cheap; it does not keep the runtime
 /// alive, though one file descriptor of each core.
@@ -162,6 +164,11 @@ impl Handle {
         self.remote.cores()
     }
 
+    /// The runtime's cores, in ascending order.
+    pub fn cores(&self) -> Cores {
+        Cores::first(self.core_count())
+    }
+
     /// What `core` has counted of itself.
     ///
     /// # Panics
@@ -170,7 +177,7 @@ impl Handle {
     #[must_use]
     #[track_caller]
     pub fn core_counters(&self, core: CoreId) -> CoreCounters {
-        self.assert_has(core);
+        assert_core(core, self.core_count());
         self.remote.fabric().core_counters(core)
     }
 
@@ -182,8 +189,8 @@ impl Handle {
     #[must_use]
     #[track_caller]
     pub fn pair_counters(&self, source: CoreId, target: CoreId) -> PairCounters {
-        self.assert_has(source);
-        self.assert_has(target);
+        assert_core(source, self.core_count());
+        assert_core(target, self.core_count());
         self.remote.fabric().pair_counters(source, target)
     }
 
@@ -208,11 +215,5 @@ impl Handle {
     /// [`Runtime`](crate::Runtime) waits for it.
     pub fn stop(&self) {
         self.remote.stop();
-    }
-
-    #[track_caller]
-    fn assert_has(&self, core: CoreId) {
-        let cores = self.core_count();
-        assert!(core.index() < cores, "there is no {core}: the runtime has {cores} cores");
     }
 }

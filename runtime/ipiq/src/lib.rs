@@ -80,6 +80,7 @@
 
 mod builder;
 mod core_cache;
+mod cores;
 mod current;
 mod driver;
 mod handle;
@@ -97,7 +98,8 @@ pub mod xcall;
 
 pub use builder::{BuildError, Builder, IdlePolicy};
 pub use core_cache::{CoreCache, Fetch, LocalCache};
-pub use current::{call_on, core_count, core_id, handle, spawn_local, spawn_on, synchronize};
+pub use cores::Cores;
+pub use current::{call_on, core_count, core_id, cores, handle, spawn_local, spawn_on, synchronize};
 pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
 pub use ipiq_executor::{

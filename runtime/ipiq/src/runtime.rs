@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -12,7 +11,7 @@ use std::thread::{JoinHandle as ThreadHandle, Thread};
 use ipiq_driver::DriverKind;
 use ipiq_executor::{Remote, SpinPolicy};
 use ipiq_fabric::port::{FenceKind, Port};
-use ipiq_fabric::{Config, CoreId, CoreSet, Fabric, Seat};
+use ipiq_fabric::{Config, CoreId, Fabric, Seat};
 use ipiq_linux::cpus;
 use ipiq_linux::port::LinuxPort;
 
@@ -100,6 +99,7 @@ impl Runtime {
                 pin_or_fail: builder.placement != Placement::Auto,
                 driver: builder.driver,
                 spin,
+                on_start: builder.on_thread_start.clone(),
                 report,
                 go,
             })?;
@@ -108,9 +108,7 @@ impl Runtime {
         let mut info =
             RuntimeInfo { cores, cpus, driver: builder.driver, driver_fallback: None, fence: fabric.fence_kind() };
         let mut first_error = None;
-        let mut silent = CoreSet::first(cores);
         for (core, result) in reports {
-            silent.remove(core);
             match result {
                 Ok(Ready { cpu, notifier, driver, fallback }) => {
                     info.cpus[core.index()] = cpu;
@@ -123,10 +121,6 @@ impl Runtime {
                 }
                 Err(cause) => first_error = first_error.or(Some(cause)),
             }
-        }
-        if let Some(core) = silent.iter().next() {
-            let panicked = io::Error::other("it panicked while it started");
-            first_error = first_error.or(Some(Cause::Thread(core, panicked)));
         }
         if let Some(cause) = first_error {
             return Err(BuildError::new(cause));

@@ -1,15 +1,17 @@
 //! One core's thread, from start to end.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 
 use ipiq_driver::{Config, Driver, DriverKind, Notifier};
+use ipiq_executor::panic_text;
 use ipiq_executor::{Executor, Remote, SpinPolicy};
-use ipiq_fabric::{CoreId, Seat, catch};
+use ipiq_fabric::{CoreId, PanicPayload, Seat, catch, contain};
 use ipiq_linux::clock::MonotonicClock;
 use ipiq_linux::pin;
 
-use crate::builder::Cause;
+use crate::builder::{Cause, ThreadHook};
 use crate::driver;
 use crate::idle::DriverIdle;
 
@@ -22,6 +24,7 @@ pub(crate) struct Start {
     pub(crate) pin_or_fail: bool,
     pub(crate) driver: DriverKind,
     pub(crate) spin: SpinPolicy,
+    pub(crate) on_start: Option<ThreadHook>,
     /// Says how far the core got.
     pub(crate) report: mpsc::Sender<(CoreId, Result<Ready, Cause>)>,
     /// Closed without a word if another core could not start.
@@ -38,18 +41,12 @@ pub(crate) struct Ready {
 
 /// A core's thread.
 pub(crate) fn main(start: Start) {
-    let Start { seat, remote, cpu, pin_or_fail, driver: kind, spin, report, go } = start;
+    let Start { seat, remote, cpu, pin_or_fail, driver, spin, on_start, report, go } = start;
     let id = seat.id();
-    let pinned = match cpu.map(|cpu| pin::pin_current(cpu).map(|()| cpu)).transpose() {
-        Err(error) if !pin_or_fail => {
-            tracing::warn!(%error, "{id} runs unpinned");
-            Ok(None)
-        }
-        pinned => pinned.map_err(|error| Cause::Pin(id, error)),
-    };
-    let prepared = pinned.and_then(|cpu| {
-        let driver = Driver::new(&Config::with_kind(kind)).map_err(|error| Cause::Driver(id, error))?;
-        Ok((cpu, driver))
+    let prepared = catch(|| prepare(id, cpu, pin_or_fail, driver, on_start)).unwrap_or_else(|payload| {
+        let text = format!("it panicked while it started: {}", panic_text(&payload));
+        contain(|| drop(payload));
+        Err(Cause::Thread(id, io::Error::other(text)))
     });
     let (cpu, driver) = match prepared {
         Ok(prepared) => prepared,
@@ -69,13 +66,48 @@ pub(crate) fn main(start: Start) {
     if go.recv().is_err() {
         return;
     }
+    if let Err(payload) = catch(|| run(seat, remote, driver, spin)) {
+        die(id, &payload);
+    }
+}
+
+/// Tasks and message functions contain their panics: one that comes here is a defect of the runtime, and the other cores
+/// would wait for this one for ever.
+fn die(id: CoreId, payload: &PanicPayload) -> ! {
+    eprintln!("ipiq: the loop of {id} panicked: {}", panic_text(payload));
+    std::process::abort();
+}
+
+/// What may be refused.
+fn prepare(
+    id: CoreId,
+    cpu: Option<usize>,
+    pin_or_fail: bool,
+    kind: DriverKind,
+    on_start: Option<ThreadHook>,
+) -> Result<(Option<usize>, Driver), Cause> {
+    let cpu = match cpu.map(|cpu| pin::pin_current(cpu).map(|()| cpu)).transpose() {
+        Err(error) if !pin_or_fail => {
+            tracing::warn!(%error, "{id} runs unpinned");
+            Ok(None)
+        }
+        pinned => pinned.map_err(|error| Cause::Pin(id, error)),
+    }?;
+    if let Some(on_start) = on_start {
+        on_start(id);
+    }
+    let driver = Driver::new(&Config::with_kind(kind)).map_err(|error| Cause::Driver(id, error))?;
+    Ok((cpu, driver))
+}
+
+/// From the word to go to the end.
+fn run(seat: Seat, remote: Remote, driver: Driver, spin: SpinPolicy) {
+    let id = seat.id();
     let executor = Executor::new(seat.enter(), remote, Arc::new(MonotonicClock), spin);
     let installed = driver::install(driver.clone());
-    // Tasks and message functions contain their panics: one that comes here is a defect of the runtime, and the other
-    // cores would wait for this one for ever.
+    // Before anything is dropped that the tasks may use.
     if let Err(payload) = catch(|| executor.run(&mut DriverIdle(driver))) {
-        eprintln!("ipiq: the loop of {id} panicked: {}", ipiq_executor::panic_text(&payload));
-        std::process::abort();
+        die(id, &payload);
     }
     drop(executor);
     drop(installed);

@@ -280,3 +280,48 @@ mod tokio_io {
         });
     }
 }
+
+#[test]
+fn each_core_has_a_listener_of_its_own_on_one_address() {
+    each_driver(|| async {
+        let servers = TcpListener::bind_each_core("127.0.0.1:0", |listener| async move {
+            let (stream, _) = listener.accept().await?;
+            stream.send_all(vec![core_id().index() as u8]).await.0?;
+            Ok(core_id())
+        });
+        let servers = servers.expect("a free port");
+        let address = servers.local_addr();
+        let mut answered = [false; 2];
+        // Which core gets a connection is the kernel's choice; in the end both have got one.
+        while answered != [true; 2] {
+            if let Ok(stream) = TcpStream::connect(address).await
+                && let BufResult(Ok(1), byte) = stream.recv(Vec::with_capacity(1)).await
+            {
+                answered[usize::from(byte[0])] = true;
+            }
+        }
+        for (core, task) in ipiq::cores().zip(servers.into_handles()) {
+            assert_eq!(task.await.expect("no panic").expect("accepted"), core);
+        }
+        TcpStream::connect(address).await.expect_err("the listeners are gone");
+    });
+}
+
+#[test]
+fn an_address_that_is_taken_starts_a_listener_on_no_core() {
+    each_driver(|| async {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = taken.local_addr().expect("an address");
+        let bound = TcpListener::bind_each_core(address, |_| async { std::io::Result::<()>::Ok(()) });
+        assert_eq!(bound.expect_err("it is taken").kind(), std::io::ErrorKind::AddrInUse);
+        let aborted =
+            TcpListener::bind_each_core("127.0.0.1:0", |listener| async move { listener.accept().await.map(drop) });
+        let aborted = aborted.expect("a free port");
+        let address = aborted.local_addr();
+        aborted.abort();
+        for task in aborted.into_handles() {
+            assert!(task.await.expect_err("aborted").is_cancelled());
+        }
+        TcpStream::connect(address).await.expect_err("the listeners are gone");
+    });
+}

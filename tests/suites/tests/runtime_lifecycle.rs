@@ -307,6 +307,30 @@ fn a_start_that_fails_on_one_core_names_it_and_leaves_nothing() {
 }
 
 #[test]
+fn a_core_that_panics_while_it_starts_is_named_and_leaves_nothing() {
+    alone("a_core_that_panics_while_it_starts_is_named_and_leaves_nothing", LIMIT, || {
+        each_kind(|builder| {
+            for round in 0..scaled(30, 300) {
+                let before = holdings();
+                let bad = CoreId::new(round % 3);
+                let started = Arc::new(AtomicU64::new(0));
+                let count = started.clone();
+                let hook = move |core| {
+                    count.fetch_add(1, Ordering::AcqRel);
+                    assert_ne!(core, bad, "no such priority");
+                };
+                let built = builder.clone().cores(3).on_thread_start(hook).build();
+                let text = built.expect_err("one core has panicked").to_string();
+                assert!(text.contains(&format!("{bad}: ")) && text.contains("no such priority"), "{text}");
+                // All were joined: none runs on, and the hook is dropped with them.
+                assert_eq!((started.load(Ordering::Acquire), Arc::strong_count(&started)), (3, 1));
+                wait_for(before);
+            }
+        });
+    });
+}
+
+#[test]
 fn many_runtimes_leave_nothing_behind() {
     alone("many_runtimes_leave_nothing_behind", LIMIT, || {
         let start = holdings();

@@ -12,7 +12,7 @@ use crate::block::BlockPool;
 use crate::message::Deliver;
 use crate::sync::mutant;
 use crate::unwind::{catch, contain};
-use crate::{Core, CoreId, PanicPayload, SendError, SpaceWait};
+use crate::{Core, CoreId, PanicPayload, SendError, SpaceWait, assert_core};
 
 /// Why a call has no value.
 pub struct CallError {
@@ -283,8 +283,9 @@ where
     ///
     /// If the fabric has no core `target`.
     #[inline(always)]
+    #[track_caller]
     pub fn new(core: &Core, target: CoreId, f: F) -> Self {
-        assert!(target.index() < core.cores(), "there is no {target}: the runtime has {} cores", core.cores());
+        assert_core(target, core.cores());
         if target == core.id() {
             let stage = Stage::Answered(catch(f).map_err(CallError::panicked));
             return Self { target, stage, not_send: PhantomData };

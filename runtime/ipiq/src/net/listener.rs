@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use ipiq_driver::{ListenOptions, Socket};
 
-use super::{Address, TcpStream};
+use super::{Address, EachCore, TcpStream, each_core};
 
 /// A TCP socket that accepts connections on the core that made it.
 #[derive(Debug)]
@@ -34,6 +34,48 @@ impl TcpListener {
     #[track_caller]
     pub fn bind(address: impl Address) -> io::Result<Self> {
         Self::builder().bind(address)
+    }
+
+    /// Listens on an address with every core of the caller's runtime, each with a listener of its own (`SO_REUSEPORT`), and runs on
+    /// each core, as a task, what `serve` makes of the listener there. The kernel spreads the connections.
+    ///
+    /// ```
+    /// use ipiq::net::{TcpListener, TcpStream};
+    ///
+    /// #[ipiq::main(cores = 2)]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let servers = TcpListener::bind_each_core("127.0.0.1:0", |listener| async move {
+    ///         loop {
+    ///             let (stream, _peer) = listener.accept().await?;
+    ///             drop(ipiq::spawn_local(serve(stream))); // Not waited for.
+    ///         }
+    ///         # #[allow(unreachable_code)]
+    ///         # std::io::Result::Ok(())
+    ///     })?;
+    ///     TcpStream::connect(servers.local_addr()).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// async fn serve(_stream: TcpStream) {
+    ///     println!("{} has a connection", ipiq::core_id());
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind), before any task is spawned; what the system says when a core registers its listener is its task's outcome.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core.
+    #[track_caller]
+    pub fn bind_each_core<Serve, Fut, T>(address: impl Address, serve: Serve) -> io::Result<EachCore<T>>
+    where
+        Serve: Fn(Self) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = io::Result<T>> + 'static,
+        T: Send + 'static,
+    {
+        Self::builder().bind_each_core(address, serve)
     }
 
     /// Sets options before binding.
@@ -138,5 +180,24 @@ impl ListenerBuilder {
     pub fn bind(self, address: impl Address) -> io::Result<TcpListener> {
         let socket = self.options.listen(&crate::driver::current(), address.to_address()?)?;
         Ok(TcpListener { socket })
+    }
+
+    /// As [`TcpListener::bind_each_core`], with these options.
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpListener::bind_each_core`].
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core.
+    #[track_caller]
+    pub fn bind_each_core<Serve, Fut, T>(self, address: impl Address, serve: Serve) -> io::Result<EachCore<T>>
+    where
+        Serve: Fn(TcpListener) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = io::Result<T>> + 'static,
+        T: Send + 'static,
+    {
+        each_core::bind(&self.options.reuse_port(true), address, &serve)
     }
 }

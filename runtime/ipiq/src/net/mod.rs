@@ -1,7 +1,7 @@
 //! TCP on the calling core.
 //!
 //! A listener or stream belongs to the core on which it was made: it is not `Send`, and its I/O runs on that core's driver,
-//! io_uring or epoll. Give each core a listener of its own on the same address ([`ListenerBuilder::reuse_port`]): the kernel spreads the
+//! io_uring or epoll. Give each core a listener of its own on the same address ([`TcpListener::bind_each_core`]): the kernel spreads the
 //! connections. To move a connection to another core, send its [`std::net::TcpStream`] there
 //! ([`TcpStream::into_std`], [`TcpStream::from_std`]).
 //!
@@ -39,6 +39,7 @@
 //! ```
 
 mod address;
+mod each_core;
 #[cfg(feature = "futures-io")]
 mod futures_io;
 mod listener;
@@ -48,6 +49,7 @@ mod stream;
 mod tokio_io;
 
 pub use address::Address;
+pub use each_core::EachCore;
 pub use ipiq_driver::buf::{self, BufResult};
 pub use listener::{ListenerBuilder, TcpListener};
 pub use split::{ReadHalf, WriteHalf};

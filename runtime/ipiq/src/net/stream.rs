@@ -36,15 +36,16 @@ impl TcpStream {
     ///
     /// # Panics
     ///
-    /// When polled on a thread that runs no core.
+    /// On a thread that runs no core, before anything is awaited.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future closes the half-open connection.
-    pub async fn connect(address: impl Address) -> io::Result<Self> {
-        let address = address.to_address()?;
-        let socket = crate::driver::current().connect(address).await?;
-        Ok(Self::new(socket))
+    #[track_caller]
+    pub fn connect<A: Address>(address: A) -> impl Future<Output = io::Result<Self>> + use<A> {
+        let driver = crate::driver::current();
+        let address = address.to_address();
+        async move { driver.connect(address?).await.map(Self::new) }
     }
 
     /// Takes over a connection made elsewhere, for example on another core.

@@ -1,0 +1,91 @@
+//! What is called in the wrong place, or with a core that is not there, says so at the caller's line and tells what to do.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Mutex;
+
+use ipiq::net::{TcpListener, TcpStream};
+use ipiq::{CoreId, Handle, Runtime};
+
+/// The hook is the process's: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The line and the text of the panic of `misuse`.
+fn panic_of(misuse: impl FnOnce()) -> (String, u32, String) {
+    static SEEN: Mutex<Option<(String, u32)>> = Mutex::new(None);
+    let hook = take_hook();
+    set_hook(Box::new(|info| {
+        let at = info.location().expect("a panic has a location");
+        *SEEN.lock().expect("not poisoned") = Some((at.file().to_owned(), at.line()));
+    }));
+    let panicked = catch_unwind(AssertUnwindSafe(misuse));
+    set_hook(hook);
+    let payload = panicked.expect_err("a misuse");
+    let text =
+        payload.downcast_ref::<String>().cloned().or_else(|| payload.downcast_ref::<&str>().map(|t| (*t).to_owned()));
+    let (file, line) = SEEN.lock().expect("not poisoned").take().expect("the hook saw it");
+    (file, line, text.expect("a text"))
+}
+
+/// Checks that each misuse panics in this file, and not in one of the runtime's.
+fn panic_here(says: &str, misuses: Vec<Box<dyn FnOnce() + '_>>) {
+    for (number, misuse) in misuses.into_iter().enumerate() {
+        let (file, line, text) = panic_of(misuse);
+        assert!(file == file!(), "misuse {number} is reported at {file}:{line}: {text}");
+        assert!(text.contains(says), "misuse {number}: {text}");
+    }
+}
+
+#[test]
+fn a_core_that_is_not_there_is_named_at_the_callers_line() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let runtime = Runtime::builder().cores(2).build().expect("a runtime of two cores");
+    let absent = CoreId::new(2);
+    let says = "there is no core 2: the runtime has 2 cores, numbered from 0; name one of them";
+    let handle: Handle = runtime.handle();
+    let present = CoreId::new(0);
+    panic_here(
+        says,
+        vec![
+            Box::new(|| drop(handle.spawn_on(absent, || async {}))),
+            Box::new(|| drop(handle.call_on(absent, || ()))),
+            Box::new(|| _ = handle.core_counters(absent)),
+            Box::new(|| _ = handle.pair_counters(absent, present)),
+            Box::new(|| _ = handle.pair_counters(present, absent)),
+        ],
+    );
+    runtime.block_on(move || async move {
+        panic_here(
+            says,
+            vec![
+                Box::new(|| drop(ipiq::spawn_on(absent, || async {}))),
+                Box::new(|| drop(ipiq::call_on(absent, || ()))),
+            ],
+        );
+    });
+    assert!(handle.cores().eq([0, 1].map(CoreId::new)) && handle.cores().len() == 2);
+    assert_eq!(handle.cores().rev().next(), Some(CoreId::new(1)));
+}
+
+#[test]
+fn what_needs_a_core_says_so_at_the_callers_line() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    panic_here(
+        "a thread that runs no core",
+        vec![
+            Box::new(|| drop(ipiq::spawn_on(CoreId::new(0), || async {}))),
+            Box::new(|| drop(ipiq::call_on(CoreId::new(0), || ()))),
+            Box::new(|| drop(ipiq::spawn_local(async {}))),
+            Box::new(|| drop(ipiq::cores())),
+            Box::new(|| drop(TcpStream::connect("127.0.0.1:1"))),
+            Box::new(|| drop(TcpListener::bind("127.0.0.1:0"))),
+            Box::new(|| drop(TcpListener::bind_each_core("127.0.0.1:0", |_| async { std::io::Result::Ok(()) }))),
+        ],
+    );
+}
+
+#[test]
+fn an_error_at_the_start_is_readable_where_main_prints_it() {
+    let error = Runtime::builder().cores(0).build().expect_err("no cores");
+    assert_eq!(format!("{error:?}"), error.to_string());
+    assert!(error.to_string().contains("choose 1 to 256"), "{error}");
+}
