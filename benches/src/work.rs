@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::machine::CpuPair;
 
+/// What a message of the work `post` carries: as much as a line of the fabric's rings has room for, and as much for every peer.
+pub type PostPayload = [u64; 6];
+
 /// How much of a work to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -95,7 +98,7 @@ pub trait Peer: Sync {
         Outcome::NotOffered
     }
 
-    /// Sends messages to the other core without an answer.
+    /// Sends messages of a [`PostPayload`] to the other core without an answer. The receiver counts them where nobody else looks.
     fn post(&self, _plan: Plan) -> Outcome {
         Outcome::NotOffered
     }

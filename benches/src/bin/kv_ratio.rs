@@ -1,26 +1,44 @@
-//! Requests per second of the `kv` example over those of `redis-server`, on the same CPU, in the same run.
+//! The `kv` example against `redis-server`, on the same CPU, in the same run: requests per second, and CPU time per request.
 //!
 //! Both servers run with one core on the first CPU, one at a time; `redis-benchmark` loads them from the second CPU. Rounds are
-//! interleaved; the table shows the median ratio and its spread.
+//! interleaved; the table shows the median ratio and its spread. At `-P 1` the load itself takes most of the time, and both servers wait for
+//! it: there the CPU time per request tells more.
 //!
 //! ```text
 //! cargo build --release -p ipiq-examples --bin kv
-//! cargo run --release -p ipiq-benches --bin kv_ratio -- [--rounds N] [--requests N] [--driver epoll|uring]…
+//! cargo run --release -p ipiq-benches --bin kv_ratio -- [--rounds N] [--requests N] [--driver epoll|uring]… [--json FILE]
 //! ```
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const TESTS: &str = "get,set,incr,mset";
+const TESTS: [&str; 4] = ["get", "set", "incr", "mset"];
 
 struct Flags {
     rounds: usize,
     requests: u64,
     drivers: Vec<String>,
+    json: Option<PathBuf>,
+}
+
+/// What a server made of one command.
+#[derive(Clone, Copy)]
+struct Served {
+    per_second: f64,
+    cpu_ns: f64,
+}
+
+/// Ours over theirs, one value per round.
+#[derive(Default)]
+struct Ratios {
+    per_second: Vec<f64>,
+    cpu: Vec<f64>,
 }
 
 /// A server that ends with its scope.
@@ -41,44 +59,61 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 fn main() -> Result<()> {
     let flags = Flags::parse()?;
     let kv = kv_binary()?;
-    // ratios[(driver, depth, command)], one per round.
-    let mut ratios: BTreeMap<(String, u32, String), Vec<f64>> = BTreeMap::new();
+    let mut json = flags.json.as_ref().map(File::create).transpose()?;
+    let mut ratios: BTreeMap<(String, u32, &str), Ratios> = BTreeMap::new();
     for round in 0..flags.rounds {
         for depth in [1, 16] {
             let requests = flags.requests * if depth == 1 { 1 } else { 8 };
             let redis = measure(&redis_command(), depth, requests)?;
             for driver in &flags.drivers {
                 let ours = measure(&kv_command(&kv, driver), depth, requests)?;
-                for (command, rate) in ours {
-                    let Some(base) = redis.get(&command) else { continue };
+                for ((command, ours), redis) in TESTS.into_iter().zip(ours).zip(&redis) {
+                    let (per_second, cpu) = (ours.per_second / redis.per_second, ours.cpu_ns / redis.cpu_ns);
                     eprintln!(
-                        "round {round} {driver} -P {depth} {command}: {rate:.0} / {base:.0} = {:.2}",
-                        rate / base
+                        "round {round} {driver} -P {depth} {command}: {:.0} / {:.0} = {per_second:.2} requests/s, {:.0} / {:.0} = {cpu:.2} ns of CPU",
+                        ours.per_second, redis.per_second, ours.cpu_ns, redis.cpu_ns
                     );
-                    ratios.entry((driver.clone(), depth, command)).or_default().push(rate / base);
+                    if let Some(file) = &mut json {
+                        let line = serde_json::json!({
+                            "driver": driver, "pipeline": depth, "command": command, "round": round,
+                            "kv_per_second": ours.per_second, "redis_per_second": redis.per_second, "per_second_ratio": per_second,
+                            "kv_cpu_ns": ours.cpu_ns, "redis_cpu_ns": redis.cpu_ns, "cpu_ratio": cpu,
+                        });
+                        writeln!(file, "{line}")?;
+                    }
+                    let ratios = ratios.entry((driver.clone(), depth, command)).or_default();
+                    ratios.per_second.push(per_second);
+                    ratios.cpu.push(cpu);
                 }
             }
         }
     }
-    println!("driver  -P  command            kv / redis   spread");
-    for ((driver, depth, command), mut values) in ratios {
-        values.sort_by(f64::total_cmp);
-        let (low, high) = (values[0], values[values.len() - 1]);
-        println!("{driver:<7} {depth:<3} {command:<18} {:<12.2} {low:.2}–{high:.2}", values[values.len() / 2]);
+    println!("kv / redis              requests per second    CPU time per request");
+    println!("driver  -P  command     median  spread         median  spread");
+    for ((driver, depth, command), ratios) in ratios {
+        let (per_second, cpu) = (spread(ratios.per_second), spread(ratios.cpu));
+        println!("{driver:<7} {depth:<3} {command:<11} {per_second:<22} {cpu}");
     }
     Ok(())
+}
+
+/// Median, least and most.
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    format!("{:<7.2} {:.2}–{:.2}", values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
 impl Flags {
     fn parse() -> Result<Self> {
         use lexopt::prelude::*;
-        let mut flags = Self { rounds: 5, requests: 100_000, drivers: Vec::new() };
+        let mut flags = Self { rounds: 5, requests: 100_000, drivers: Vec::new(), json: None };
         let mut arguments = lexopt::Parser::from_env();
         while let Some(argument) = arguments.next()? {
             match argument {
                 Long("rounds") => flags.rounds = arguments.value()?.parse()?,
                 Long("requests") => flags.requests = arguments.value()?.parse()?,
                 Long("driver") => flags.drivers.push(arguments.value()?.string()?),
+                Long("json") => flags.json = Some(arguments.value()?.into()),
                 other => return Err(other.unexpected().into()),
             }
         }
@@ -106,28 +141,44 @@ fn kv_command(kv: &std::path::Path, driver: &str) -> Vec<String> {
     vec![kv.display().to_string(), "--cores".into(), "1".into(), "--driver".into(), driver.into()]
 }
 
-/// Requests per second of each command.
-fn measure(server: &[String], depth: u32, requests: u64) -> Result<BTreeMap<String, f64>> {
+/// What the server makes of each of [`TESTS`].
+fn measure(server: &[String], depth: u32, requests: u64) -> Result<Vec<Served>> {
     let server = start(server)?;
-    let output = Command::new("taskset")
-        .args(["-c", "1", "redis-benchmark", "-p", &server.port.to_string(), "-c", "50", "--csv", "-t", TESTS])
-        .args(["-P", &depth.to_string(), "-n", &requests.to_string()])
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let rates: BTreeMap<_, _> = text.lines().filter_map(rate).collect();
-    if rates.is_empty() {
-        return Err(
-            format!("redis-benchmark printed no figure: {text}{}", String::from_utf8_lossy(&output.stderr)).into()
-        );
-    }
-    Ok(rates)
+    TESTS.into_iter().map(|command| server.load(command, depth, requests)).collect()
 }
 
-/// `"GET","123456.78",…` without its heading.
-fn rate(line: &str) -> Option<(String, f64)> {
-    let mut fields = line.trim_matches('"').split("\",\"");
-    let name = fields.next()?.split(' ').next()?.to_owned();
-    Some((name, fields.next()?.parse().ok()?))
+impl Server {
+    fn load(&self, command: &str, depth: u32, requests: u64) -> Result<Served> {
+        let before = self.cpu_ns()?;
+        let output = Command::new("taskset")
+            .args(["-c", "1", "redis-benchmark", "-p", &self.port.to_string(), "-c", "50", "--csv", "-t", command])
+            .args(["-P", &depth.to_string(), "-n", &requests.to_string()])
+            .output()?;
+        let cpu_ns = (self.cpu_ns()? - before) as f64 / requests as f64;
+        let text = String::from_utf8_lossy(&output.stdout);
+        match text.lines().find_map(rate) {
+            Some(per_second) => Ok(Served { per_second, cpu_ns }),
+            None => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                Err(format!("redis-benchmark printed no figure: {text}{said}").into())
+            }
+        }
+    }
+
+    /// Time on a CPU, in user space and in the kernel, of all threads so far.
+    fn cpu_ns(&self) -> Result<u64> {
+        let mut sum = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let times = fs::read_to_string(task?.path().join("schedstat"))?;
+            sum += times.split(' ').next().unwrap_or_default().parse::<u64>()?;
+        }
+        Ok(sum)
+    }
+}
+
+/// The second field of `"GET","123456.78",…`; none of the heading.
+fn rate(line: &str) -> Option<f64> {
+    line.split("\",\"").nth(1)?.parse().ok()
 }
 
 /// Starts a server on the first CPU and waits until it accepts.

@@ -2,6 +2,7 @@
 //!
 //! What ipiq adds to these figures is what its executor costs.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::hint;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use ipiq_linux::port::{FenceChoice, LinuxPort};
 
 use crate::drive;
 use crate::machine::{CpuPair, pin};
-use crate::work::{Figure, Outcome, Peer, Plan};
+use crate::work::{Figure, Outcome, Peer, Plan, PostPayload};
 
 /// The fabric on two threads that never park.
 pub static FABRIC: Bare = Bare;
@@ -130,31 +131,39 @@ pub fn post(core: &Core, target: CoreId, messages: usize, bell: Bell) -> Duratio
         Bell::Each => send_each,
         Bell::By32 => send_by_32,
     };
-    // A message carries a reference, so that no count of owners is part of the figure.
-    let arrived: &'static AtomicUsize = Box::leak(Box::default());
+    let counted = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
     for number in 1..=messages {
-        send(core, target, arrived, number);
+        send(core, target, number);
     }
+    let count = Arc::clone(&counted);
+    // The last in the ring: it runs when all others have.
+    core.send(target, move |_, _| count.store(ARRIVED.take(), Ordering::Release))
+        .map_err(drop)
+        .expect("the target stays");
     core.flush();
-    while arrived.load(Ordering::Acquire) < messages {
+    while counted.load(Ordering::Acquire) == 0 {
         core.drain(BUDGET);
         hint::spin_loop();
     }
-    started.elapsed()
+    let elapsed = started.elapsed();
+    assert_eq!(counted.load(Ordering::Acquire), messages, "each message arrives once");
+    elapsed
 }
 
-/// What fills a message's line beside the reference: it is sent inline.
-type Payload = [u64; 5];
-
-fn send_each(core: &Core, target: CoreId, arrived: &'static AtomicUsize, number: usize) {
-    let payload: Payload = [number as u64; 5];
-    core.send(target, move |_, _| arrive(arrived, payload)).expect("the target stays");
+thread_local! {
+    /// Messages that have run on this core since somebody asked.
+    static ARRIVED: Cell<usize> = const { Cell::new(0) };
 }
 
-fn send_by_32(core: &Core, target: CoreId, arrived: &'static AtomicUsize, number: usize) {
-    let payload: Payload = [number as u64; 5];
-    while let Err(error) = core.try_send_passive(target, move |_, _| arrive(arrived, payload)) {
+fn send_each(core: &Core, target: CoreId, number: usize) {
+    let payload: PostPayload = [number as u64; 6];
+    core.send(target, move |_, _| arrive(payload)).expect("the target stays");
+}
+
+fn send_by_32(core: &Core, target: CoreId, number: usize) {
+    let payload: PostPayload = [number as u64; 6];
+    while let Err(error) = core.try_send_passive(target, move |_, _| arrive(payload)) {
         assert!(error.is_full(), "the target stays");
         core.flush();
         core.drain(BUDGET);
@@ -165,10 +174,9 @@ fn send_by_32(core: &Core, target: CoreId, arrived: &'static AtomicUsize, number
     }
 }
 
-fn arrive(arrived: &AtomicUsize, payload: Payload) {
+fn arrive(payload: PostPayload) {
     hint::black_box(payload);
-    // Only the target writes it.
-    arrived.store(arrived.load(Ordering::Relaxed) + 1, Ordering::Release);
+    ARRIVED.set(ARRIVED.get() + 1);
 }
 
 /// Runs a measurement on the first of two pinned threads; the second drains its rings until it is over.

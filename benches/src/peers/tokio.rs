@@ -20,7 +20,7 @@ use tokio::task::{self, JoinHandle, LocalSet};
 
 use crate::drive::{self, Lanes};
 use crate::machine::{CpuPair, pin};
-use crate::work::{Figure, Outcome, Peer, Plan};
+use crate::work::{Figure, Outcome, Peer, Plan, PostPayload};
 
 /// Closures through a channel, parking when idle.
 pub(super) static CURRENT_THREAD: Tokio = Tokio {
@@ -200,17 +200,20 @@ async fn yield_now(_reach: impl Reach, plan: Plan) -> Vec<Figure> {
     drive::yields(plan, task::yield_now).await
 }
 
-/// Messages of one cache line through a bounded channel of tokio's.
+/// Messages through a bounded channel of tokio's, counted by the task that receives them.
 async fn post(reach: impl Reach, plan: Plan) -> Vec<Figure> {
-    let (outbox, mut inbox) = mpsc::channel::<[u64; 8]>(CHANNEL_ITEMS);
+    let (outbox, mut inbox) = mpsc::channel::<PostPayload>(CHANNEL_ITEMS);
     let received = reach.spawn(async move {
+        let mut arrived = 0;
         while let Some(message) = inbox.recv().await {
             hint::black_box(message);
+            arrived += 1;
         }
+        assert_eq!(arrived, plan.items, "each message arrives once");
     });
     let started = Instant::now();
     for number in 0..plan.items {
-        outbox.send([number as u64; 8]).await.expect("the receiver stays");
+        outbox.send([number as u64; 6]).await.expect("the receiver stays");
     }
     drop(outbox);
     received.await.expect("the receiver ends");
