@@ -333,6 +333,18 @@ impl Socket {
         Ok(rustix::net::shutdown(self, how)?)
     }
 
+    /// Ends the stream for the peer; fine too if the peer was faster and the connection is gone.
+    ///
+    /// # Errors
+    ///
+    /// What `shutdown` says but for `NotConnected`.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        match self.shutdown(Shutdown::Write) {
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
+            result => result,
+        }
+    }
+
     /// Drops this handle and resolves when the file descriptor is closed, that is when every clone is gone and
     /// the kernel has answered every operation.
     ///

@@ -5,7 +5,7 @@ use std::env;
 use std::ffi::{c_int, c_long};
 use std::process::Command;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter, apply_filter_all_threads};
 
 use crate::watchdog;
 
@@ -45,10 +45,23 @@ pub fn refusing(test: &str, refusals: &[Refusal<'_>], scenario: impl FnOnce()) {
 
 /// Threads that exist already stay free; those started from here on, and programs, do not.
 fn refuse(refusal: &Refusal<'_>) {
+    apply_filter(&filter(refusal)).expect("the kernel takes a filter");
+}
+
+/// Closes a sandbox around every thread of the process, those that exist included. Only for a process of one's own: inside
+/// [`refusing`].
+///
+/// # Panics
+///
+/// If the kernel refuses the filter.
+pub fn refuse_to_all_threads(refusal: &Refusal<'_>) {
+    apply_filter_all_threads(&filter(refusal)).expect("the kernel takes a filter");
+}
+
+fn filter(refusal: &Refusal<'_>) -> BpfProgram {
     let rules: BTreeMap<_, _> = refusal.calls.iter().map(|call| (*call, vec![])).collect();
     let errno = SeccompAction::Errno(refusal.errno.unsigned_abs());
     let arch = env::consts::ARCH.try_into().expect("seccompiler knows this architecture");
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).expect("the rules are sound");
-    let program: BpfProgram = filter.try_into().expect("the filter compiles");
-    apply_filter(&program).expect("the kernel takes a filter");
+    filter.try_into().expect("the filter compiles")
 }

@@ -1,7 +1,6 @@
 //! The I/O traits of `futures`.
 
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -39,11 +38,7 @@ macro_rules! writes {
             }
 
             fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(match self.socket().shutdown(Shutdown::Write) {
-                    // The peer was faster.
-                    Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
-                    result => result,
-                })
+                Poll::Ready(self.socket().shutdown_write())
             }
         }
     )*};

@@ -1,6 +1,5 @@
 //! The two halves of a stream.
 
-use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
@@ -89,7 +88,7 @@ impl AsFd for WriteHalf {
 
 impl Drop for WriteHalf {
     fn drop(&mut self) {
-        // Refused only if the connection is gone already.
-        let _ = self.stream.shutdown(Shutdown::Write);
+        // Nobody is left to be told of an error.
+        let _ = self.socket().shutdown_write();
     }
 }

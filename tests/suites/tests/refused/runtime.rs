@@ -4,7 +4,7 @@ use std::io;
 
 use ipiq::net::{TcpListener, TcpStream};
 use ipiq::{CoreId, DriverKind, FenceKind, IdlePolicy, Placement, Runtime};
-use ipiq_suites::sandbox::refusing;
+use ipiq_suites::sandbox::{refuse_to_all_threads, refusing};
 
 use crate::{IO_URING, MEMBARRIER, forbidden, unknown};
 
@@ -66,6 +66,23 @@ fn membarrier_forbidden() {
         let runtime = two_sleepy_cores();
         assert_eq!(runtime.info().fence, FenceKind::Symmetric);
         cores_call_spawn_and_echo(&runtime);
+    });
+}
+
+#[test]
+fn membarrier_forbidden_after_the_start() {
+    refusing("runtime::membarrier_forbidden_after_the_start", &[], || {
+        let runtime = two_sleepy_cores();
+        assert_eq!(runtime.info().fence, FenceKind::Asymmetric);
+        cores_call_spawn_and_echo(&runtime);
+        refuse_to_all_threads(&forbidden(MEMBARRIER));
+        // Its cores cannot sleep any more, but serve; and end, although a departure wants a fence.
+        cores_call_spawn_and_echo(&runtime);
+        let asleep = || [FIRST, SECOND].map(|core| runtime.handle().core_counters(core).parked);
+        let before = asleep();
+        cores_call_spawn_and_echo(&runtime);
+        assert_eq!(asleep(), before);
+        drop(runtime);
     });
 }
 
