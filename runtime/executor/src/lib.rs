@@ -23,11 +23,15 @@ mod pause;
 mod prefetch;
 mod remote;
 mod shootdown;
+pub(crate) mod sync;
 mod synchronize;
 pub mod task;
 pub mod time;
 pub mod xcall;
 mod yield_now;
+
+#[cfg(all(test, loom))]
+mod models;
 
 pub use call::Call;
 pub use core_loop::{Lifecycle, SpinPolicy};

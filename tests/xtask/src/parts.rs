@@ -59,7 +59,7 @@ impl Part {
             Self::Features => "what builds with a feature builds without it",
             Self::Doc => "the documentation builds without warnings",
             Self::Test => "unit, documentation and end-to-end tests",
-            Self::Loom => "the fabric's protocols under the model checker",
+            Self::Loom => "the fabric's protocols and the word of a task under the model checker",
             Self::Stress => "the fabric and the runtime on real threads, at full size",
             Self::Conformance => "every requirement of the kernels has a row, whose tests pass",
         }
@@ -92,7 +92,7 @@ impl Part {
                 Step::cargo("test --package ipiq-fabric --features tracing --test trace"),
             ],
             Self::Loom => vec![
-                Step::cargo("test --profile stress --package ipiq-fabric --lib")
+                Step::cargo("test --profile stress --package ipiq-fabric --package ipiq-executor --lib")
                     .with("RUSTFLAGS", "--cfg loom")
                     // Other flags build everything anew: in a place of their own both stay built.
                     .with("CARGO_TARGET_DIR", "target/loom"),

@@ -5,7 +5,7 @@ mod future;
 mod join;
 mod list;
 mod waker;
-mod word;
+pub(crate) mod word;
 
 use core::cell::Cell;
 use core::future::Future;

@@ -1,6 +1,6 @@
 //! The one word of a task that other threads write.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, acq_rel_unless, mutant, relaxed_if};
 
 /// The home has finished the task: references are counted here alone.
 const FINISHED: usize = 1 << 0;
@@ -15,11 +15,11 @@ const ABORTED: usize = 1 << 3;
 const ONE: usize = 1 << 4;
 
 /// Flags and a count; see the [state](super#state-and-who-writes-it).
-pub(super) struct Word(AtomicUsize);
+pub(crate) struct Word(AtomicUsize);
 
 /// What an abort has left to do.
 #[must_use]
-pub(super) enum Abort {
+pub(crate) enum Abort {
     /// Nothing: the task will look before it waits, or has finished.
     Seen,
     /// To wake the task, with the reference that was counted for it.
@@ -29,14 +29,14 @@ pub(super) enum Abort {
 /// Whether a reference was the last one, after the finish.
 #[must_use]
 #[derive(PartialEq, Eq)]
-pub(super) enum Released {
+pub(crate) enum Released {
     Others,
     Last,
 }
 
 /// What finishing found.
 #[must_use]
-pub(super) enum Finish {
+pub(crate) enum Finish {
     /// Nobody refers to the task, or will.
     Alone,
     /// Who drops the last reference gives up what was kept.
@@ -46,37 +46,53 @@ pub(super) enum Finish {
 }
 
 impl Word {
-    pub(super) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(AtomicUsize::new(0))
     }
 
     #[inline(always)]
-    pub(super) fn is_aborted(&self) -> bool {
+    pub(crate) fn is_aborted(&self) -> bool {
         // [task T7] acquire: who sees the flag sees what led to it.
-        self.0.load(Ordering::Acquire) & ABORTED != 0
+        self.0.load(relaxed_if(mutant!("aborted-no-acquire"), Ordering::Acquire)) & ABORTED != 0
     }
 
     /// T6, at home. Returns whether the task has been aborted.
-    pub(super) fn wait(&self) -> bool {
-        // [task T6] one RMW orders the flag against an abort's: either this sees `ABORTED`, or the abort sees `WAITED` and wakes.
-        self.0.fetch_or(WAITED, Ordering::AcqRel) & ABORTED != 0
+    pub(crate) fn wait(&self) -> bool {
+        // [task T6] one RMW orders the flag against an abort's: either this sees `ABORTED` and what led to it, or the abort sees `WAITED`,
+        // and with it the home, and wakes.
+        let order = acq_rel_unless(mutant!("wait-no-acquire"), mutant!("wait-no-release"));
+        if mutant!("wait-in-two-steps") {
+            let is_aborted = self.is_aborted();
+            self.0.fetch_or(WAITED, order);
+            return is_aborted;
+        }
+        self.0.fetch_or(WAITED, order) & ABORTED != 0
     }
 
     /// By who holds the runnable, or at home: nobody has to be woken.
-    pub(super) fn cancel(&self) {
-        self.0.fetch_or(ABORTED, Ordering::Release);
+    pub(crate) fn cancel(&self) {
+        // Relaxed: read by the thread that wrote it.
+        self.0.fetch_or(ABORTED, Ordering::Relaxed);
     }
 
     /// By who holds the handle.
-    pub(super) fn abort(&self) -> Abort {
+    pub(crate) fn abort(&self) -> Abort {
         let mut bits = self.0.load(Ordering::Relaxed);
         loop {
-            let waits = bits & (WAITED | FINISHED) == WAITED;
-            let new = (bits | ABORTED).wrapping_add(if waits { ONE } else { 0 });
+            let ended = if mutant!("abort-counts-after-the-finish") { 0 } else { FINISHED };
+            let waits = bits & (WAITED | ended) == WAITED;
+            let counts_later = mutant!("abort-counts-later");
+            let new = (bits | ABORTED).wrapping_add(if waits && !counts_later { ONE } else { 0 });
+            let order = acq_rel_unless(mutant!("abort-no-acquire"), mutant!("abort-no-release"));
             // [task T6] acquire and release: see `wait`. The reference is counted in the same step: counted later, the task might finish, and its
             // home end, in between.
-            match self.0.compare_exchange_weak(bits, new, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) if waits => return Abort::Wake,
+            match self.0.compare_exchange_weak(bits, new, order, Ordering::Relaxed) {
+                Ok(_) if waits => {
+                    if counts_later {
+                        self.add();
+                    }
+                    return Abort::Wake;
+                }
                 Ok(_) => return Abort::Seen,
                 Err(now) => bits = now,
             }
@@ -84,50 +100,67 @@ impl Word {
     }
 
     /// [task R2], by who has a reference.
-    pub(super) fn add(&self) {
+    pub(crate) fn add(&self) {
         // Relaxed, as in `Arc`: the new reference comes from one that keeps the task.
         self.0.fetch_add(ONE, Ordering::Relaxed);
     }
 
     /// [task R2]
-    pub(super) fn release(&self) -> Released {
+    pub(crate) fn release(&self) -> Released {
         // [task R2] acquire and release, as in `Arc`: what others did with their references comes before the end.
-        let before = self.0.fetch_sub(ONE, Ordering::AcqRel);
+        let order = acq_rel_unless(mutant!("release-no-acquire"), mutant!("release-no-release"));
+        let before = self.0.fetch_sub(ONE, order);
         if before & FINISHED != 0 && before / ONE == 1 { Released::Last } else { Released::Others }
     }
 
     /// T3 and T4: whether the caller has to bring the wake-up home.
-    pub(super) fn notify(&self) -> bool {
+    pub(crate) fn notify(&self) -> bool {
         // [task T3] release, also when the flag was set already: the home's RMW that takes the flag reads this one or a later RMW, so it sees
         // what the wake-up is for. A load first, to save the RMW, could read a flag that the home has just taken.
-        self.0.fetch_or(NOTIFIED, Ordering::AcqRel) & (NOTIFIED | FINISHED) == 0
+        if mutant!("notify-looks-first") && self.0.load(Ordering::Relaxed) & NOTIFIED != 0 {
+            return false;
+        }
+        let order = relaxed_if(mutant!("notify-no-release"), Ordering::Release);
+        self.0.fetch_or(NOTIFIED, order) & (NOTIFIED | FINISHED) == 0
     }
 
     /// The wake-up has come home.
-    pub(super) fn take_notified(&self) {
+    pub(crate) fn take_notified(&self) {
         // [task T3] acquire: pairs with every `notify` before.
-        self.0.fetch_and(!NOTIFIED, Ordering::AcqRel);
+        self.0.fetch_and(!NOTIFIED, relaxed_if(mutant!("take-notified-no-acquire"), Ordering::Acquire));
     }
 
     /// T8, at home. `own` is how many references the home has counted; `keep` is run before the finish, once, if anybody refers to the task.
-    pub(super) fn finish(&self, own: usize, mut keep: impl FnMut()) -> Finish {
-        let mut bits = self.0.load(Ordering::Acquire);
+    pub(crate) fn finish(&self, own: usize, mut keep: impl FnMut()) -> Finish {
+        // [task T8] acquire: what others did with their references comes before the end.
+        let seen = relaxed_if(mutant!("finish-load-no-acquire"), Ordering::Acquire);
+        let order = acq_rel_unless(mutant!("finish-no-acquire"), mutant!("finish-no-release"));
+        let mut bits = self.0.load(seen);
         if own == 0 && bits & !ABORTED == 0 {
             // It never waited, so an abort takes no reference; and a reference can only be made from another.
             return Finish::Alone;
+        }
+        if mutant!("finish-before-own") {
+            self.0.fetch_or(FINISHED, order);
+            bits |= FINISHED;
         }
         let mut kept = false;
         loop {
             let finished = (bits | FINISHED).wrapping_add(own.wrapping_mul(ONE));
             let alone = finished / ONE == 0;
-            if !alone && !kept {
+            let late = mutant!("finish-keeps-late");
+            if !alone && !kept && !late {
                 keep();
                 kept = true;
             }
             // [task T8] release: who drops the last reference sees what was kept.
-            match self.0.compare_exchange_weak(bits, finished, Ordering::AcqRel, Ordering::Acquire) {
+            match self.0.compare_exchange_weak(bits, finished, order, Ordering::Relaxed) {
+                Ok(_) if late && !alone => {
+                    keep();
+                    return Finish::Kept;
+                }
                 Ok(_) if !kept => return Finish::Alone,
-                Ok(_) if alone => return Finish::KeptForNobody,
+                Ok(_) if alone && !mutant!("finish-forgets-nobody") => return Finish::KeptForNobody,
                 Ok(_) => return Finish::Kept,
                 Err(now) => bits = now,
             }
