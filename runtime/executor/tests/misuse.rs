@@ -1,56 +1,19 @@
 //! Executors used in ways that no runtime uses them, but which the compiler allows: odd, never unsound.
 
+mod machine;
+
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
 use ipiq_executor::{Executor, JoinError, JoinHandle, Remote, SpinPolicy, yield_now};
-use ipiq_fabric::port::{Clock, FenceKind, Idle, Port};
-use ipiq_fabric::{Armed, Config, CoreId, Fabric, Message, Seat};
-
-thread_local! {
-    static CURRENT: Cell<*const ()> = const { Cell::new(ptr::null()) };
-}
-
-/// One thread, which never sleeps.
-struct Machine;
-
-// SAFETY: 1. the slot is a cell of the thread. 2. the fence kind is symmetric.
-unsafe impl Port for Machine {
-    fn fence_kind(&self) -> FenceKind {
-        FenceKind::Symmetric
-    }
-    fn heavy_fence(&self) -> bool {
-        unreachable!("symmetric")
-    }
-    fn kick(&self, _target: CoreId) {}
-    fn relax(&self, _turn: u32) {}
-    fn current(&self) -> *const () {
-        CURRENT.get()
-    }
-    unsafe fn set_current(&self, slot: *const ()) {
-        CURRENT.set(slot);
-    }
-}
-
-impl Idle for Machine {
-    fn poll(&mut self) -> usize {
-        0
-    }
-    fn park(&mut self, _armed: &Armed<'_>, _timeout_ns: Option<u64>) {}
-}
-
-impl Clock for Machine {
-    fn now_ns(&self) -> u64 {
-        0
-    }
-}
+use ipiq_fabric::{Config, CoreId, Fabric, Message, Seat};
+use machine::Machine;
 
 fn executor() -> Executor {
     let (fabric, mut seats) = Fabric::new(Config::default(), Arc::new(Machine)).expect("a valid configuration");
