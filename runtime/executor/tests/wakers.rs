@@ -2,7 +2,7 @@
 
 mod machine;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -90,16 +90,16 @@ fn wakers_are_cloned_used_and_dropped_everywhere_while_tasks_finish_are_aborted_
         loop {
             if let Some(waker) = take(&seen) {
                 waker.wake_by_ref();
-                let there = peer.spawn_on(B, move || poll_fn(move |_| Poll::Ready(waker.wake_by_ref())));
-                there.await.ok();
+                drop(peer.spawn_on(B, move || async move { waker.wake() }).await);
             }
             yield_now().await;
         }
     }));
     while !finish.iter().all(JoinHandle::is_finished) {
         if let Some(waker) = take(&wakers) {
-            waker.clone().wake();
-            drop(waker);
+            let second = waker.clone();
+            waker.wake();
+            drop(second);
         }
         thread::yield_now();
     }
