@@ -101,18 +101,42 @@ pub fn panic_text(payload: &PanicPayload) -> &str {
 /// What comes back from a call.
 pub type Outcome<R> = Result<R, CallError>;
 
-enum State<R> {
-    Waiting(Option<Waker>),
-    Done(Outcome<R>),
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Done,
     Abandoned,
-    /// Only while a step is in the middle of changing the state.
-    Moving,
 }
 
 /// The caller's record of one call.
 struct Block<R> {
     pool: Rc<BlockPool>,
-    state: Cell<State<R>>,
+    state: Cell<State>,
+    /// Of who polled while `Waiting`.
+    waker: Cell<Option<Waker>>,
+    /// From `Done` until it is taken.
+    outcome: Cell<Option<Outcome<R>>>,
+}
+
+impl<R> Block<R> {
+    /// Whether the reply is still to come; then `waker` is kept.
+    #[inline(always)]
+    fn waits(&self, waker: &Waker) -> bool {
+        if self.state.get() == State::Done {
+            return false;
+        }
+        // [call H2]
+        let keep = match self.waker.take() {
+            Some(known) if known.will_wake(waker) => known,
+            old => {
+                // Both run foreign code, in which the reply may arrive.
+                drop(old);
+                waker.clone()
+            }
+        };
+        self.waker.set(Some(keep));
+        self.state.get() == State::Waiting
+    }
 }
 
 /// The name of a block: followed only at home.
@@ -133,7 +157,12 @@ impl<R> Name<R> {
     #[inline(always)]
     fn new(core: &Core) -> Self {
         let block = core.blocks().take(Layout::new::<Block<R>>()).cast::<Block<R>>();
-        let content = Block { pool: core.blocks().clone(), state: Cell::new(State::Waiting(None)) };
+        let content = Block {
+            pool: core.blocks().clone(),
+            state: Cell::new(State::Waiting),
+            waker: Cell::new(None),
+            outcome: Cell::new(None),
+        };
         // SAFETY: 1. the pool gave memory for this layout.
         unsafe { block.write(content) };
         Self(block)
@@ -154,9 +183,7 @@ impl<R> Name<R> {
     #[inline(always)]
     unsafe fn free(self) {
         // SAFETY: 1. the last owner may move the content out.
-        let block = unsafe { self.0.read() };
-        let pool = block.pool.clone();
-        drop(block);
+        let Block { pool, .. } = unsafe { self.0.read() };
         // SAFETY: 1. the block came from a pool's `take` with this layout and has no owner left.
         unsafe { pool.give(self.0.cast(), Layout::new::<Block<R>>()) };
     }
@@ -171,21 +198,19 @@ impl<R> Name<R> {
         // SAFETY: 1., 2. as required here.
         let block = unsafe { self.block() };
         // [call H3]
-        match block.state.replace(State::Moving) {
-            State::Waiting(waker) => {
-                block.state.set(State::Done(outcome));
-                if let Some(waker) = waker
-                    && !mutant!("call-no-wake")
-                {
-                    waker.wake();
-                }
+        if block.state.get() == State::Waiting {
+            block.outcome.set(Some(outcome));
+            block.state.set(State::Done);
+            if let Some(waker) = block.waker.take()
+                && !mutant!("call-no-wake")
+            {
+                waker.wake();
             }
-            _ => {
-                // SAFETY: 1. as required. 2. the future has abandoned it.
-                unsafe { self.free() };
-                // A destructor's panic must not reach the core's loop.
-                contain(move || drop(outcome));
-            }
+        } else {
+            // SAFETY: 1. as required. 2. the future has abandoned it.
+            unsafe { self.free() };
+            // A destructor's panic must not reach the core's loop.
+            contain(move || drop(outcome));
         }
     }
 }
@@ -286,42 +311,41 @@ where
     #[track_caller]
     pub fn new(core: &Core, target: CoreId, f: F) -> Self {
         assert_core(target, core.cores());
-        if target == core.id() {
-            let stage = Stage::Answered(catch(f).map_err(CallError::panicked));
-            return Self { target, stage, not_send: PhantomData };
-        }
-        let stage = Stage::Unsent(f, SpaceWait::default());
-        let mut call = Self { target, stage, not_send: PhantomData };
-        call.try_send(core);
-        call
+        let stage = if target == core.id() {
+            Stage::Answered(catch(f).map_err(CallError::panicked))
+        } else {
+            Self::send(core, target, f, SpaceWait::default())
+        };
+        Self { target, stage, not_send: PhantomData }
     }
 
     #[inline(always)]
-    fn try_send(&mut self, core: &Core) {
-        let Stage::Unsent(f, wait) = core::mem::replace(&mut self.stage, Stage::Finished) else {
-            return;
-        };
+    fn send(core: &Core, target: CoreId, f: F, mut wait: SpaceWait) -> Stage<F, R> {
         let name = Name::new(core);
         // [call H1]
-        self.stage = match core.try_deliver(self.target, Request { name, f }, &wait) {
+        match core.try_deliver(target, Request { name, f }, &wait) {
             Ok(()) => {
-                let mut wait = wait;
-                core.end_wait(&mut wait);
+                if wait.ticket.is_some() {
+                    core.end_wait(&mut wait);
+                }
                 Stage::Sent(name)
             }
-            Err(refused) => {
-                // SAFETY: 1. this is home. 2. no request was sent: nobody else owns the block.
-                unsafe { name.free() };
-                match refused {
-                    SendError::Full(request) => Stage::Unsent(request.f, wait),
-                    SendError::Gone(request) => {
-                        let f = request.f;
-                        contain(move || drop(f));
-                        Stage::Answered(Err(CallError::gone()))
-                    }
-                }
+            Err(refused) => Self::refused(name, refused, wait),
+        }
+    }
+
+    #[cold]
+    fn refused(name: Name<R>, refused: SendError<Request<F, R>>, wait: SpaceWait) -> Stage<F, R> {
+        // SAFETY: 1. this is home. 2. no request was sent: nobody else owns the block.
+        unsafe { name.free() };
+        match refused {
+            SendError::Full(request) => Stage::Unsent(request.f, wait),
+            SendError::Gone(request) => {
+                let f = request.f;
+                contain(move || drop(f));
+                Stage::Answered(Err(CallError::gone()))
             }
-        };
+        }
     }
 
     /// The outcome, once it is there. `core` is the endpoint that made the call.
@@ -335,7 +359,9 @@ where
             if core.poll_space(self.target, wait, cx).is_pending() {
                 return Poll::Pending;
             }
-            self.try_send(core);
+            if let Stage::Unsent(f, wait) = core::mem::replace(&mut self.stage, Stage::Finished) {
+                self.stage = Self::send(core, self.target, f, wait);
+            }
         }
         if self.is_unsent() {
             // Space was there, and another send took it between the look and the push: look again.
@@ -356,40 +382,15 @@ where
             Stage::Sent(name) => {
                 // SAFETY: 1. a pending call is not `Send`: it is at home. 2. the future owns it until `Finished`.
                 let block = unsafe { name.block() };
-                match block.state.replace(State::Moving) {
-                    State::Done(outcome) => {
-                        // [call H4]
-                        // SAFETY: 1. as above. 2. `Done`: the reply is through.
-                        unsafe { name.free() };
-                        self.stage = Stage::Finished;
-                        Poll::Ready(outcome)
-                    }
-                    State::Waiting(Some(known)) if known.will_wake(cx.waker()) => {
-                        // [call H2]
-                        block.state.set(State::Waiting(Some(known)));
-                        Poll::Pending
-                    }
-                    State::Waiting(old) => {
-                        block.state.set(State::Waiting(None));
-                        // Both run foreign code, in which the reply may arrive.
-                        drop(old);
-                        let waker = cx.waker().clone();
-                        match block.state.replace(State::Moving) {
-                            State::Waiting(_) => {
-                                // [call H2]
-                                block.state.set(State::Waiting(Some(waker)));
-                                Poll::Pending
-                            }
-                            answered => {
-                                block.state.set(answered);
-                                self.poll_sent(cx)
-                            }
-                        }
-                    }
-                    State::Abandoned | State::Moving => {
-                        unreachable!("a call's future is alive and polled from one place")
-                    }
+                if block.waits(cx.waker()) {
+                    return Poll::Pending;
                 }
+                // [call H4]
+                let (name, outcome) = (*name, block.outcome.take());
+                self.stage = Stage::Finished;
+                // SAFETY: 1. as above. 2. `Done`: the reply is through.
+                unsafe { name.free() };
+                Poll::Ready(outcome.expect("`Done` means that the outcome is there"))
             }
             Stage::Answered(_) => match core::mem::replace(&mut self.stage, Stage::Finished) {
                 Stage::Answered(outcome) => Poll::Ready(outcome),
@@ -426,23 +427,25 @@ impl<F, R> Drop for PendingCall<F, R> {
         // SAFETY: 1. a pending call is not `Send`: it is at home. 2. the future owns it.
         let block = unsafe { name.block() };
         // [call H5]
-        match block.state.replace(State::Abandoned) {
-            State::Waiting(waker) => {
+        match block.state.get() {
+            State::Waiting => {
+                let waker = block.waker.take();
+                if !mutant!("call-abandon-forgotten") {
+                    block.state.set(State::Abandoned);
+                }
                 if mutant!("call-free-early") {
                     // SAFETY: none; the model must fail.
                     unsafe { name.free() };
                 }
-                if mutant!("call-abandon-forgotten") {
-                    block.state.set(State::Waiting(None));
-                }
                 drop(waker);
             }
-            State::Done(outcome) => {
+            State::Done => {
+                let outcome = block.outcome.take();
                 // SAFETY: 1. as above. 2. `Done`: the reply is through.
                 unsafe { name.free() };
                 drop(outcome);
             }
-            State::Abandoned | State::Moving => unreachable!("a call's future is dropped once"),
+            State::Abandoned => unreachable!("a call's future is dropped once"),
         }
     }
 }
