@@ -129,6 +129,20 @@ impl Message {
         self.consume(Fate::Deliver { core, source });
     }
 
+    /// Runs the message that lies at `place`, on `core`, without moving it first.
+    ///
+    /// # Safety
+    ///
+    /// 1. A message is there. 2. It is not used afterwards.
+    #[inline(always)]
+    pub(crate) unsafe fn run_in_place(place: &mut MaybeUninit<Self>, core: &Core, source: CoreId) {
+        // SAFETY: 1. condition 1.
+        let message = unsafe { place.assume_init_mut() };
+        let entry = message.entry;
+        // SAFETY: 1. conditions 1 and 2: it is consumed here only, and `MaybeUninit` drops nothing.
+        unsafe { entry(&raw mut message.payload, Fate::Deliver { core, source }) }
+    }
+
     /// Gives it back, on its source. Contains panics.
     pub(crate) fn take_back(self) {
         contain(|| self.consume(Fate::TakeBack));

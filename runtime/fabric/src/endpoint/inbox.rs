@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 use core::cell::Cell;
+use core::mem::MaybeUninit;
 
 use super::Core;
 use crate::core_set::bits;
@@ -108,12 +109,15 @@ impl Core {
         }
         quiet.set(0);
         let mut pass = Pass { core: self, source, consumer, link, ran: 0 };
+        let mut place = MaybeUninit::uninit();
         while pass.ran < budget
-            && let Some((message, _running)) = consumer.pop()
+            && let Some(_running) = consumer.pop_into(&mut place)
         {
             pass.ran += 1;
             trace::receive(source, self.id);
-            self.run(message, source);
+            let _nested = self.nest();
+            // SAFETY: 1. `pop_into` has filled it. 2. the next one overwrites it.
+            unsafe { Message::run_in_place(&mut place, self, source) };
         }
         pass.ran as usize
     }

@@ -196,8 +196,16 @@ impl<T> Consumer<T> {
     }
 
     /// Takes the next message, and a guard to hold while it runs.
-    #[inline(always)]
     pub(crate) fn pop(&self) -> Option<(T, Running<'_, T>)> {
+        let mut place = MaybeUninit::uninit();
+        let running = self.pop_into(&mut place)?;
+        // SAFETY: 1. `pop_into` has filled it.
+        Some((unsafe { place.assume_init() }, running))
+    }
+
+    /// As [`pop`](Self::pop), with the message in `place`, to be moved or run from there: it is copied once on its way from the slot.
+    #[inline(always)]
+    pub(crate) fn pop_into(&self, place: &mut MaybeUninit<T>) -> Option<Running<'_, T>> {
         let index = self.next.get();
         if !self.ring.holds(index) {
             return None;
@@ -206,10 +214,10 @@ impl<T> Consumer<T> {
             self.ring.progress.read.store(index.wrapping_add(1), Ordering::Release);
         }
         // [ring C2]
-        let value = self.ring.slot(index).value.with_mut(|place| {
+        self.ring.slot(index).value.with_mut(|slot| {
             // SAFETY: 1. the stamp says that P2 has initialised the slot, and acquiring it makes that visible. 2. `next`
             // moves on at once, so it is moved out only here.
-            unsafe { place.cast::<T>().read() }
+            place.write(unsafe { slot.cast::<T>().read() });
         });
         self.next.set(index.wrapping_add(1));
         // [ring C3]
@@ -220,7 +228,7 @@ impl<T> Consumer<T> {
             self.oldest.set(index);
         }
         self.running.set(self.running.get() + 1);
-        Some((value, Running { consumer: self }))
+        Some(Running { consumer: self })
     }
 
     /// How many messages of this source are in the middle of their function.
