@@ -63,7 +63,7 @@ fn a_core_that_is_not_there_is_named_at_the_callers_line() {
         );
     });
     assert!(handle.cores().eq([0, 1].map(CoreId::new)) && handle.cores().len() == 2);
-    assert_eq!(handle.cores().rev().next(), Some(CoreId::new(1)));
+    assert_eq!(handle.cores().next_back(), Some(CoreId::new(1)));
 }
 
 #[test]
