@@ -58,6 +58,14 @@ impl Executor {
     }
 }
 
+impl<F, R> Call<F, R> {
+    /// Whether the request is sent. One that found no space is sent by a poll.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        !self.pending.is_unsent()
+    }
+}
+
 impl<F, R> Future for Call<F, R>
 where
     F: FnOnce() -> R + Send + 'static,
