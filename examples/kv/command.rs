@@ -1,7 +1,9 @@
 //! From an argument vector to a typed command, or to redis's error text.
 
+use crate::pubsub::Topic;
 use crate::reply::{NOT_AN_INTEGER, SYNTAX};
 use crate::resp::{Args, parse_integer};
+use crate::settings::Changes;
 
 /// A request that is refused before any shard sees it: the reply's text without its leading `-`.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,6 +96,16 @@ pub(crate) enum ShardsOp<B> {
     Flush,
     /// Figures for INFO.
     Info(Sections),
+    /// The channels that somebody listens to.
+    Channels {
+        pattern: Option<B>,
+    },
+    /// How many listen to a channel.
+    Subscribers {
+        channel: B,
+    },
+    /// The patterns that somebody listens to.
+    Patterns,
 }
 
 impl<B> ShardsOp<B> {
@@ -104,6 +116,9 @@ impl<B> ShardsOp<B> {
             Self::Size => ShardsOp::Size,
             Self::Flush => ShardsOp::Flush,
             Self::Info(sections) => ShardsOp::Info(sections),
+            Self::Channels { pattern } => ShardsOp::Channels { pattern: pattern.map(hold) },
+            Self::Subscribers { channel } => ShardsOp::Subscribers { channel: hold(channel) },
+            Self::Patterns => ShardsOp::Patterns,
         }
     }
 }
@@ -114,7 +129,7 @@ pub(crate) struct Sections(u8);
 
 impl Sections {
     /// The sections' names in the order they are told.
-    pub(crate) const NAMES: [&str; 5] = ["server", "clients", "memory", "stats", "keyspace"];
+    pub(crate) const NAMES: [&str; 6] = ["server", "clients", "memory", "persistence", "stats", "keyspace"];
 
     /// Those named in `args`, all where none is named.
     fn of(args: Args<'_>) -> Self {
@@ -157,7 +172,7 @@ impl<B> Scan<B> {
 }
 
 /// What a connection answers by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionOp<'a> {
     Ping(Option<&'a [u8]>),
     Echo(&'a [u8]),
@@ -168,10 +183,48 @@ pub(crate) enum ConnectionOp<'a> {
     CatalogueCount,
     CatalogueInfo(Args<'a>),
     CatalogueDocs,
+    LastSave,
+    Subscribe {
+        topic: Topic,
+        names: Args<'a>,
+    },
+    /// From all where none is named.
+    Unsubscribe {
+        topic: Topic,
+        names: Args<'a>,
+    },
+    Publish {
+        channel: &'a [u8],
+        message: &'a [u8],
+    },
+    /// PUBSUB NUMSUB.
+    CountSubscribers(Args<'a>),
+    Reset,
     Quit,
-    Shutdown,
+    /// What takes longer than a poll.
+    Errand(Errand),
     /// An HTTP request, answered by closing.
     CrossProtocol,
+}
+
+/// What a connection does between two batches, since it has to wait for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    Save,
+    /// BGSAVE: answered once the moment is taken.
+    BackgroundSave,
+    /// CONFIG SET.
+    Configure(Changes),
+    Shutdown(Shutdown),
+}
+
+/// The options of SHUTDOWN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shutdown {
+    /// Whether to save first; where nothing is said, if there are save points.
+    pub(crate) save: Option<bool>,
+    /// End also where that fails.
+    pub(crate) force: bool,
 }
 
 /// When a key is written.
@@ -241,6 +294,7 @@ impl std::fmt::Debug for Args<'_> {
 /// Behind it the positions of the keys: first, last and step.
 pub(crate) const CATALOGUE: &[(&str, i64, bool, [i64; 3])] = &[
     ("append", 3, true, [1, 1, 1]),
+    ("bgsave", -1, false, [0, 0, 0]),
     ("client", -2, false, [0, 0, 0]),
     ("command", -1, false, [0, 0, 0]),
     ("config", -2, false, [0, 0, 0]),
@@ -262,6 +316,7 @@ pub(crate) const CATALOGUE: &[(&str, i64, bool, [i64; 3])] = &[
     ("incrby", 3, true, [1, 1, 1]),
     ("info", -1, false, [0, 0, 0]),
     ("keys", 2, false, [0, 0, 0]),
+    ("lastsave", 1, false, [0, 0, 0]),
     ("mget", -2, false, [1, -1, 1]),
     ("mset", -3, true, [1, -1, 2]),
     ("persist", 2, true, [1, 1, 1]),
@@ -270,8 +325,14 @@ pub(crate) const CATALOGUE: &[(&str, i64, bool, [i64; 3])] = &[
     ("pexpiretime", 2, false, [1, 1, 1]),
     ("ping", -1, false, [0, 0, 0]),
     ("psetex", 4, true, [1, 1, 1]),
+    ("psubscribe", -2, false, [0, 0, 0]),
     ("pttl", 2, false, [1, 1, 1]),
+    ("publish", 3, false, [0, 0, 0]),
+    ("pubsub", -2, false, [0, 0, 0]),
+    ("punsubscribe", -1, false, [0, 0, 0]),
     ("quit", -1, false, [0, 0, 0]),
+    ("reset", 1, false, [0, 0, 0]),
+    ("save", 1, false, [0, 0, 0]),
     ("scan", -2, false, [0, 0, 0]),
     ("select", 2, false, [0, 0, 0]),
     ("set", -3, true, [1, 1, 1]),
@@ -279,9 +340,11 @@ pub(crate) const CATALOGUE: &[(&str, i64, bool, [i64; 3])] = &[
     ("setnx", 3, true, [1, 1, 1]),
     ("shutdown", -1, false, [0, 0, 0]),
     ("strlen", 2, false, [1, 1, 1]),
+    ("subscribe", -2, false, [0, 0, 0]),
     ("ttl", 2, false, [1, 1, 1]),
     ("type", 2, false, [1, 1, 1]),
     ("unlink", -2, true, [1, -1, 1]),
+    ("unsubscribe", -1, false, [0, 0, 0]),
 ];
 
 /// A command's name in one word, letters in lower case; longer names become the one that no command has.
@@ -312,6 +375,9 @@ names! {
     GETDEL = b"getdel"; GETSET = b"getset"; HOST = b"host:"; INCR = b"incr"; INCRBY = b"incrby"; INFO = b"info";
     KEYS = b"keys"; MGET = b"mget"; MSET = b"mset"; PERSIST = b"persist"; PEXPIRE = b"pexpire";
     PEXPIREAT = b"pexpireat"; PEXPIRETIME = b"pexpiretime"; PING = b"ping"; POST = b"post"; PSETEX = b"psetex";
+    BGSAVE = b"bgsave"; LASTSAVE = b"lastsave"; PSUBSCRIBE = b"psubscribe"; PUBLISH = b"publish"; PUBSUB = b"pubsub";
+    PUNSUBSCRIBE = b"punsubscribe"; RESET = b"reset"; SAVE = b"save"; SUBSCRIBE = b"subscribe";
+    UNSUBSCRIBE = b"unsubscribe";
     PTTL = b"pttl"; QUIT = b"quit"; SCAN = b"scan"; SELECT = b"select"; SET = b"set"; SETEX = b"setex";
     SETNX = b"setnx"; SHUTDOWN = b"shutdown"; STRLEN = b"strlen"; TTL = b"ttl"; TYPE = b"type"; UNLINK = b"unlink";
 }
@@ -364,6 +430,16 @@ pub(crate) fn parse<'a>(args: Args<'a>, now_ms: i64) -> Result<Command<'a>, Refu
         (CLIENT, 2..) => client(args),
         (CONFIG, 2..) => config(args),
         (COMMAND, _) => catalogue(args),
+        (SAVE, 1) => connection(ConnectionOp::Errand(Errand::Save)),
+        (BGSAVE, _) => bgsave(args.from(1)),
+        (LASTSAVE, 1) => connection(ConnectionOp::LastSave),
+        (PUBLISH, 3) => connection(ConnectionOp::Publish { channel: arg(1), message: arg(2) }),
+        (SUBSCRIBE, 2..) => connection(ConnectionOp::Subscribe { topic: Topic::Channel, names: args.from(1) }),
+        (PSUBSCRIBE, 2..) => connection(ConnectionOp::Subscribe { topic: Topic::Pattern, names: args.from(1) }),
+        (UNSUBSCRIBE, _) => connection(ConnectionOp::Unsubscribe { topic: Topic::Channel, names: args.from(1) }),
+        (PUNSUBSCRIBE, _) => connection(ConnectionOp::Unsubscribe { topic: Topic::Pattern, names: args.from(1) }),
+        (PUBSUB, 2..) => pubsub(args),
+        (RESET, 1) => connection(ConnectionOp::Reset),
         (QUIT, _) => connection(ConnectionOp::Quit),
         (SHUTDOWN, _) => shutdown(args.from(1)),
         (POST | HOST, _) => connection(ConnectionOp::CrossProtocol),
@@ -590,13 +666,19 @@ fn client(args: Args<'_>) -> Result<Command<'_>, Refusal> {
 
 fn config(args: Args<'_>) -> Result<Command<'_>, Refusal> {
     let subcommand = args.get(1).unwrap_or_default();
-    if !subcommand.eq_ignore_ascii_case(b"get") {
-        return Err(unknown_subcommand(subcommand, "CONFIG"));
+    match &subcommand.to_ascii_lowercase()[..] {
+        b"get" if args.len() < 3 => Err(wrong_arity("config|get")),
+        b"get" => Ok(Command::Connection(ConnectionOp::ConfigGet(args.from(2)))),
+        b"set" if args.len() < 4 => Err(wrong_arity("config|set")),
+        b"set" if args.len() % 2 == 1 => Err(SYNTAX.into()),
+        b"set" => {
+            let words: Vec<String> =
+                args.from(2).iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+            let changes = words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+            Ok(Command::Connection(ConnectionOp::Errand(Errand::Configure(changes))))
+        }
+        _ => Err(unknown_subcommand(subcommand, "CONFIG")),
     }
-    if args.len() < 3 {
-        return Err(wrong_arity("config|get"));
-    }
-    Ok(Command::Connection(ConnectionOp::ConfigGet(args.from(2))))
 }
 
 fn catalogue(args: Args<'_>) -> Result<Command<'_>, Refusal> {
@@ -613,15 +695,96 @@ fn catalogue(args: Args<'_>) -> Result<Command<'_>, Refusal> {
     Ok(Command::Connection(op))
 }
 
-fn shutdown(options: Args<'_>) -> Result<Command<'_>, Refusal> {
-    let known = |option: &[u8]| {
-        [&b"nosave"[..], b"save", b"now", b"force"].iter().any(|name| option.eq_ignore_ascii_case(name))
-    };
-    if !options.iter().all(known) {
-        return Err(SYNTAX.into());
+fn bgsave(options: Args<'_>) -> Result<Command<'_>, Refusal> {
+    match options.get(0) {
+        None => {}
+        // Nothing but another snapshot holds one up here, so there is nothing to be scheduled behind.
+        Some(option) if options.len() == 1 && option.eq_ignore_ascii_case(b"schedule") => {}
+        Some(_) => return Err(SYNTAX.into()),
     }
-    Ok(Command::Connection(ConnectionOp::Shutdown))
+    Ok(Command::Connection(ConnectionOp::Errand(Errand::BackgroundSave)))
 }
+
+fn pubsub(args: Args<'_>) -> Result<Command<'_>, Refusal> {
+    let subcommand = args.get(1).unwrap_or_default();
+    match &subcommand.to_ascii_lowercase()[..] {
+        b"channels" if args.len() <= 3 => Ok(Command::Shards(ShardsOp::Channels { pattern: args.get(2) })),
+        b"channels" => {
+            let shown = clip(c_string(subcommand), 128);
+            Err(quoted(&[b"ERR unknown subcommand or wrong number of arguments for '", shown, b"'. Try PUBSUB HELP."]))
+        }
+        b"numsub" => Ok(Command::Connection(ConnectionOp::CountSubscribers(args.from(2)))),
+        b"numpat" if args.len() == 2 => Ok(Command::Shards(ShardsOp::Patterns)),
+        b"numpat" => Err(wrong_arity("pubsub|numpat")),
+        _ => Err(unknown_subcommand(subcommand, "PUBSUB")),
+    }
+}
+
+fn shutdown(options: Args<'_>) -> Result<Command<'_>, Refusal> {
+    let mut parsed = Shutdown::default();
+    for option in options.iter() {
+        match &option.to_ascii_lowercase()[..] {
+            b"save" if parsed.save != Some(false) => parsed.save = Some(true),
+            b"nosave" if parsed.save != Some(true) => parsed.save = Some(false),
+            b"force" => parsed.force = true,
+            // There is no replica to wait for.
+            b"now" => {}
+            _ => return Err(SYNTAX.into()),
+        }
+    }
+    Ok(Command::Connection(ConnectionOp::Errand(Errand::Shutdown(parsed))))
+}
+
+/// The refusal of a command while the connection listens to channels or patterns; `None` for those that are allowed.
+pub(crate) fn refuse_while_listening(args: Args<'_>) -> Option<Refusal> {
+    let name = args.get(0).unwrap_or_default();
+    if matches!(name_word(name), SUBSCRIBE | PSUBSCRIBE | UNSUBSCRIBE | PUNSUBSCRIBE | PING | QUIT | RESET) {
+        return None;
+    }
+    let lower = name.to_ascii_lowercase();
+    let Some((known, arity, ..)) = CATALOGUE.iter().find(|(known, ..)| known.as_bytes() == lower) else {
+        return Some(unknown_command(name, args));
+    };
+    let count = args.len() as i64;
+    if !fits(*arity, count) {
+        return Some(wrong_arity(known));
+    }
+    let mut full = (*known).to_owned();
+    if let ("client" | "command" | "config" | "pubsub", Some(subcommand)) = (*known, args.get(1)) {
+        let lower = String::from_utf8_lossy(subcommand).to_ascii_lowercase();
+        full = format!("{known}|{lower}");
+        match SUBCOMMANDS.iter().find(|(name, _)| *name == full) {
+            None => return Some(unknown_subcommand(subcommand, &known.to_ascii_uppercase())),
+            Some((_, arity)) if !fits(*arity, count) => return Some(wrong_arity(&full)),
+            Some(_) => {}
+        }
+    }
+    Some(
+        format!(
+            "ERR Can't execute '{full}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+             this context"
+        )
+        .into(),
+    )
+}
+
+/// Whether a command with so many words has an arity as [`CATALOGUE`] counts it.
+fn fits(arity: i64, count: i64) -> bool {
+    if arity < 0 { count >= -arity } else { count == arity }
+}
+
+/// The subcommands there are, with their arity.
+const SUBCOMMANDS: &[(&str, i64)] = &[
+    ("client|setinfo", 4),
+    ("command|count", 2),
+    ("command|docs", -2),
+    ("command|info", -2),
+    ("config|get", -3),
+    ("config|set", -4),
+    ("pubsub|channels", -2),
+    ("pubsub|numpat", 2),
+    ("pubsub|numsub", -2),
+];
 
 /// The refusal of a command that [`parse`] did not take: of its argument count, or of its name.
 #[cold]

@@ -6,17 +6,28 @@ use std::thread;
 use ipiq::DriverKind;
 use lexopt::prelude::*;
 
+use crate::settings::{Refused, Settings};
+
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
 kv: a RESP2 key-value server, one shard of the keys per core
 
-  --port N          TCP port, 0 for a free one (default 6379)
-  --bind ADDRESS    IP address to listen on (default 127.0.0.1)
-  --cores N         cores, and shards of the keys (default: the CPUs of this process)
-  --pin             demand a CPU of its own for each core, or end
-  --driver NAME     auto, uring or epoll (default auto)
-  --max-clients N   connections at a time (default 10000)
-  --max-memory SIZE memory of all keys and values: bytes, or with k, kb, m, mb, g, gb (default: no limit)
+  --port N             TCP port, 0 for a free one (default 6379)
+  --bind ADDRESS       IP address to listen on (default 127.0.0.1)
+  --cores N            cores, and shards of the keys (default: the CPUs of this process)
+  --pin                demand a CPU of its own for each core, or end
+  --ring-capacity N    messages that fit on the way from one core to another, a power of two (default 1024)
+  --driver NAME        auto, uring or epoll (default auto)
+  --max-clients N      connections at a time (default 10000)
+  --max-memory SIZE    memory of all keys and values: bytes, or with k, kb, m, mb, g, gb (default: no limit)
+  --timeout SECONDS    close clients that are idle for so long, 0 for never (default 0)
+  --dir PATH           where snapshots are written, and loaded from at the start (default: the working directory)
+  --dbfilename NAME    the snapshot's file there (default dump.kv)
+  --save 'S C ...'     take a snapshot once C changes are S seconds old, and at the end (default: never)
+  --enable-protected-configs
+                       let CONFIG SET change dir and dbfilename
+  -h, --help           print this
+  -V, --version        print the version
 ";
 
 /// What was asked for on the command line.
@@ -26,107 +37,141 @@ pub(crate) struct Flags {
     pub(crate) cores: usize,
     pub(crate) pin: bool,
     pub(crate) driver: DriverKind,
-    pub(crate) max_clients: usize,
-    pub(crate) max_memory_bytes: Option<usize>,
+    pub(crate) ring_capacity: usize,
+    pub(crate) protected_configs: bool,
+    pub(crate) settings: Settings,
+}
+
+/// What a command line asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    Serve(Flags),
+    Help,
+    Version,
 }
 
 impl Flags {
-    /// Reads the arguments of this process; `None` where help is asked for.
-    pub(crate) fn from_env() -> Result<Option<Self>, lexopt::Error> {
+    /// Reads the arguments of this process.
+    ///
+    /// # Errors
+    ///
+    /// Names the flag that is wrong, and how.
+    pub(crate) fn from_env() -> Result<Asked, String> {
         Self::read(lexopt::Parser::from_env())
     }
 
-    fn read(mut parser: lexopt::Parser) -> Result<Option<Self>, lexopt::Error> {
+    fn read(mut parser: lexopt::Parser) -> Result<Asked, String> {
         let mut flags = Self {
             address: (Ipv4Addr::LOCALHOST, 6379).into(),
             cores: thread::available_parallelism().map_or(1, usize::from),
             pin: false,
             driver: DriverKind::Auto,
-            max_clients: 10_000,
-            max_memory_bytes: None,
+            ring_capacity: 1024,
+            protected_configs: false,
+            settings: Settings::default(),
         };
-        while let Some(argument) = parser.next()? {
-            match argument {
-                Long("port") => flags.address.set_port(parser.value()?.parse()?),
-                Long("bind") => flags.address.set_ip(parser.value()?.parse::<IpAddr>()?),
-                Long("cores") => flags.cores = parser.value()?.parse_with(positive)?,
-                Long("pin") => flags.pin = true,
-                Long("driver") => flags.driver = parser.value()?.parse_with(driver)?,
-                Long("max-clients") => flags.max_clients = parser.value()?.parse_with(positive)?,
-                Long("max-memory") => flags.max_memory_bytes = parser.value()?.parse_with(size)?,
-                Short('h') | Long("help") => return Ok(None),
-                _ => return Err(argument.unexpected()),
+        while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
+            let name = match argument {
+                Short('h') => "help".to_owned(),
+                Short('V') => "version".to_owned(),
+                Long(name) => name.to_owned(),
+                _ => return Err(argument.unexpected().to_string()),
+            };
+            match &name[..] {
+                "help" => return Ok(Asked::Help),
+                "version" => return Ok(Asked::Version),
+                "pin" => flags.pin = true,
+                "enable-protected-configs" => flags.protected_configs = true,
+                _ => flags.take(&name, &mut parser)?,
             }
         }
-        Ok(Some(flags))
+        Ok(Asked::Serve(flags))
+    }
+
+    /// Reads the value of the flag `name`.
+    fn take(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<(), String> {
+        let setting = match name {
+            "max-clients" => "maxclients",
+            "max-memory" => "maxmemory",
+            "timeout" | "dir" | "dbfilename" | "save" => name,
+            "port" | "bind" | "cores" | "driver" | "ring-capacity" => "",
+            _ => return Err(format!("there is no flag --{name}")),
+        };
+        let value = parser.value().and_then(|value| value.string()).map_err(|error| format!("--{name}: {error}"))?;
+        let outcome = match name {
+            "port" => value.parse().map(|port| self.address.set_port(port)).map_err(|_| "not a port".to_owned()),
+            "bind" => {
+                let ip: Result<IpAddr, _> = value.parse();
+                ip.map(|ip| self.address.set_ip(ip)).map_err(|error| error.to_string())
+            }
+            "cores" => positive(&value).map(|cores| self.cores = cores),
+            "ring-capacity" => positive(&value).map(|messages| self.ring_capacity = messages),
+            "driver" => driver(&value).map(|driver| self.driver = driver),
+            _ => self.settings.set(setting, &value).map_err(|refused| match refused {
+                Refused::Wrong(reason) => reason,
+                Refused::Unknown => "not a setting".to_owned(),
+            }),
+        };
+        outcome.map_err(|reason| format!("--{name} {value}: {reason}"))
     }
 }
 
-fn positive(text: &str) -> Result<usize, &'static str> {
+fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("at least 1 is needed"),
+        Ok(0) => Err("at least 1 is needed".to_owned()),
         Ok(number) => Ok(number),
-        Err(_) => Err("not a number"),
+        Err(_) => Err("not a number".to_owned()),
     }
 }
 
-fn driver(text: &str) -> Result<DriverKind, &'static str> {
+fn driver(text: &str) -> Result<DriverKind, String> {
     match text {
         "auto" => Ok(DriverKind::Auto),
         "uring" => Ok(DriverKind::Uring),
         "epoll" => Ok(DriverKind::Epoll),
-        _ => Err("choose auto, uring or epoll"),
+        _ => Err("choose auto, uring or epoll".to_owned()),
     }
-}
-
-/// A size as in redis: `k` is 1000, `kb` is 1024; zero is no limit.
-fn size(text: &str) -> Result<Option<usize>, &'static str> {
-    const WRONG: &str = "not a size; examples are 1000000, 64mb, 2gb";
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: usize = match &lower[digits.len()..] {
-        "" | "b" => 1,
-        "k" => 1000,
-        "kb" => 1 << 10,
-        "m" => 1_000_000,
-        "mb" => 1 << 20,
-        "g" => 1_000_000_000,
-        "gb" => 1 << 30,
-        _ => return Err(WRONG),
-    };
-    let number: usize = digits.parse().map_err(|_| WRONG)?;
-    let bytes = number.checked_mul(unit).ok_or(WRONG)?;
-    Ok((bytes > 0).then_some(bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Result<Option<Flags>, String> {
+    fn read(line: &str) -> Result<Asked, String> {
         let words = ["kv"].into_iter().chain(line.split_ascii_whitespace());
-        Flags::read(lexopt::Parser::from_iter(words)).map_err(|error| error.to_string())
+        Flags::read(lexopt::Parser::from_iter(words))
     }
 
     #[test]
     fn flags_are_read() {
-        let flags = read("--port 7 --bind ::1 --cores 3 --driver epoll --max-clients 9 --max-memory 2mb");
-        let flags = flags.unwrap().unwrap();
+        let line =
+            "--port 7 --bind ::1 --cores 3 --driver epoll --max-clients 9 --max-memory 2mb --dir / --dbfilename x";
+        let Ok(Asked::Serve(flags)) = read(line) else { panic!("{line} is refused") };
         assert_eq!(flags.address.to_string(), "[::1]:7");
-        assert_eq!((flags.cores, flags.max_clients), (3, 9));
-        assert_eq!(flags.max_memory_bytes, Some(2 << 20));
-        assert!(read("--help").unwrap().is_none());
+        assert_eq!((flags.cores, flags.settings.max_clients), (3, 9));
+        assert_eq!(flags.settings.max_memory_bytes, Some(2 << 20));
+        assert_eq!(flags.settings.snapshot_path().to_str(), Some("/x"));
+        assert!(matches!(read("--help"), Ok(Asked::Help)));
+        assert!(matches!(read("-V"), Ok(Asked::Version)));
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn what_is_wrong_is_named_with_its_flag() {
         for (line, expected) in [
-            ("--cores 0", "at least 1 is needed"),
-            ("--cores x", "not a number"),
-            ("--driver kqueue", "choose auto, uring or epoll"),
-            ("--max-memory 3x", "not a size"),
-            ("--port 70000", "70000"),
-            ("--nonsense", "--nonsense"),
+            ("--cores 0", "--cores 0: at least 1 is needed"),
+            ("--cores x", "--cores x: not a number"),
+            ("--cores", "--cores: "),
+            ("--driver kqueue", "--driver kqueue: choose auto, uring or epoll"),
+            ("--max-memory 3x", "--max-memory 3x: argument must be a memory value"),
+            ("--max-clients 0", "--max-clients 0: argument must be between 1"),
+            ("--port 70000", "--port 70000: not a port"),
+            ("--bind nowhere", "--bind nowhere: "),
+            ("--dir /no/such/directory", "--dir /no/such/directory: No such file"),
+            ("--dbfilename a/b", "--dbfilename a/b: "),
+            ("--save 1", "--save 1: Invalid save parameters"),
+            ("--nonsense", "there is no flag --nonsense"),
+            ("-x", "-x"),
+            ("word", "word"),
         ] {
             let text = read(line).expect_err(line);
             assert!(text.contains(expected), "{line}: {text}");

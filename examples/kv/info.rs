@@ -2,14 +2,17 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::command::{CATALOGUE, Sections};
 use crate::glob;
 use crate::reply;
-use crate::resp::{Args, MAX_BULK_BYTES};
-use crate::shard::Stats;
+use crate::resp::Args;
+use crate::settings::{self, Settings};
+use crate::shard::{Ledger, Stats};
+use crate::snapshot::Status;
 
 /// What is fixed at the start, and the connection counters that all cores share.
 pub(crate) struct Facts {
@@ -17,17 +20,42 @@ pub(crate) struct Facts {
     pub(crate) cores: usize,
     pub(crate) driver: String,
     pub(crate) fence: String,
-    pub(crate) max_clients: usize,
-    pub(crate) max_memory_bytes: Option<usize>,
+    /// Whether CONFIG SET may change where snapshots are written.
+    pub(crate) protected_configs: bool,
     pub(crate) started: Instant,
     pub(crate) clients: AtomicUsize,
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
+    /// Subscribers that were closed because they read too slowly.
+    pub(crate) too_slow: AtomicU64,
+    pub(crate) snapshots: Arc<Status>,
+    pub(crate) ledger: Arc<Ledger>,
+}
+
+#[cfg(test)]
+impl Facts {
+    /// The facts of a server over `cores` cores.
+    pub(crate) fn of_test(cores: usize) -> Self {
+        Self {
+            address: ([127, 0, 0, 1], 6379).into(),
+            cores,
+            driver: "epoll".to_owned(),
+            fence: "membarrier".to_owned(),
+            protected_configs: false,
+            started: Instant::now(),
+            clients: 0.into(),
+            accepted: 0.into(),
+            refused: 0.into(),
+            too_slow: 0.into(),
+            snapshots: Arc::new(Status::new()),
+            ledger: Arc::new(Ledger::new(cores)),
+        }
+    }
 }
 
 impl Facts {
     /// Appends the reply to INFO; `stats` are the figures of all shards together.
-    pub(crate) fn info(&self, sections: Sections, stats: Stats, out: &mut Vec<u8>) {
+    pub(crate) fn info(&self, sections: Sections, stats: Stats, settings: &Settings, out: &mut Vec<u8>) {
         let mut text = String::new();
         for name in Sections::NAMES {
             if !sections.has(name) {
@@ -37,13 +65,13 @@ impl Facts {
                 text.push_str("\r\n");
             }
             let (first, rest) = name.split_at(1);
-            let lines = self.section(name, stats);
+            let lines = self.section(name, stats, settings);
             write!(text, "# {}{rest}\r\n{lines}", first.to_ascii_uppercase()).expect("a string takes every write");
         }
         reply::bulk(out, text.as_bytes());
     }
 
-    fn section(&self, name: &str, stats: Stats) -> String {
+    fn section(&self, name: &str, stats: Stats, settings: &Settings) -> String {
         let line = |name: &str, value: &dyn std::fmt::Display| format!("{name}:{value}\r\n");
         match name {
             "server" => [
@@ -59,20 +87,22 @@ impl Facts {
             .concat(),
             "clients" => [
                 line("connected_clients", &self.clients.load(Ordering::Relaxed)),
-                line("maxclients", &self.max_clients),
+                line("maxclients", &settings.max_clients),
             ]
             .concat(),
             "memory" => [
                 line("used_memory", &stats.used_bytes),
-                line("maxmemory", &self.max_memory_bytes.unwrap_or(0)),
+                line("maxmemory", &settings.max_memory_bytes.unwrap_or(0)),
                 line("maxmemory_policy", &"noeviction"),
             ]
             .concat(),
+            "persistence" => self.snapshots.lines(self.ledger.changes()),
             "stats" => [
                 line("total_connections_received", &self.accepted.load(Ordering::Relaxed)),
                 line("total_commands_processed", &stats.commands),
                 line("rejected_connections", &self.refused.load(Ordering::Relaxed)),
                 line("expired_keys", &stats.expired),
+                line("client_output_buffer_limit_disconnections", &self.too_slow.load(Ordering::Relaxed)),
             ]
             .concat(),
             _ if stats.keys == 0 => String::new(),
@@ -81,19 +111,9 @@ impl Facts {
     }
 
     /// Appends the reply to CONFIG GET: names and values of what matches any of `patterns`.
-    pub(crate) fn config(&self, patterns: Args<'_>, out: &mut Vec<u8>) {
-        let settings = [
-            ("appendonly", "no".to_owned()),
-            ("bind", self.address.ip().to_string()),
-            ("databases", "1".to_owned()),
-            ("maxclients", self.max_clients.to_string()),
-            ("maxmemory", self.max_memory_bytes.unwrap_or(0).to_string()),
-            ("maxmemory-policy", "noeviction".to_owned()),
-            ("port", self.address.port().to_string()),
-            ("proto-max-bulk-len", MAX_BULK_BYTES.to_string()),
-            ("save", String::new()),
-            ("timeout", "0".to_owned()),
-        ];
+    pub(crate) fn config(&self, patterns: Args<'_>, settings: &Settings, out: &mut Vec<u8>) {
+        let mut settings = [settings.list(), settings::constants(self.address)].concat();
+        settings.sort_unstable();
         let mut found: Vec<(&[u8], &str)> = Vec::new();
         for pattern in patterns.iter() {
             let lower = pattern.to_ascii_lowercase();
@@ -163,25 +183,10 @@ mod tests {
     use super::*;
     use crate::resp::Span;
 
-    fn facts() -> Facts {
-        Facts {
-            address: ([127, 0, 0, 1], 6379).into(),
-            cores: 2,
-            driver: "epoll".to_owned(),
-            fence: "membarrier".to_owned(),
-            max_clients: 10,
-            max_memory_bytes: None,
-            started: Instant::now(),
-            clients: 0.into(),
-            accepted: 0.into(),
-            refused: 0.into(),
-        }
-    }
-
     fn config(pattern: &str) -> String {
         let mut out = Vec::new();
         let spans = [Span::new(0, pattern.len())];
-        facts().config(Args::new(pattern.as_bytes(), &spans), &mut out);
+        Facts::of_test(2).config(Args::new(pattern.as_bytes(), &spans), &Settings::default(), &mut out);
         String::from_utf8(out).unwrap().replace("\r\n", " ")
     }
 

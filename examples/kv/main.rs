@@ -2,24 +2,30 @@
 //!
 //! A connection is served by the core that accepted it. Commands on keys of that core's shard run at once; those on
 //! other shards travel as one message per core for all that one read brought, and their replies come back the same way.
-//! Nothing is locked and nothing is written to disk. A command over several keys is atomic on each shard: where its
-//! keys lie on several, another connection may see it done on one and not yet on the next.
+//! Nothing is locked. A command over several keys is atomic on each shard: where its keys lie on several, another
+//! connection may see it done on one and not yet on the next; a snapshot does not.
 
+mod autosave;
 mod command;
 mod flags;
 mod glob;
 mod info;
+mod pubsub;
 mod reply;
 mod resp;
 mod route;
 mod server;
 mod session;
+mod settings;
 mod shard;
+mod signals;
+mod snapshot;
 mod store;
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,17 +33,25 @@ use ipiq::{DriverKind, FenceKind, Placement, Runtime, RuntimeInfo};
 use rustix::net::sockopt::set_socket_reuseport;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use flags::Flags;
+use flags::{Asked, Flags};
 use info::Facts;
+use pubsub::Post;
 use route::Router;
 use server::{Server, cannot_listen};
 use session::Context;
+use settings::Live;
+use shard::Ledger;
+use snapshot::Status;
 
 fn main() -> ExitCode {
     let outcome = match Flags::from_env() {
-        Ok(Some(flags)) => run(flags),
-        Ok(None) => {
+        Ok(Asked::Serve(flags)) => run(flags),
+        Ok(Asked::Help) => {
             print(flags::HELP);
+            Ok(())
+        }
+        Ok(Asked::Version) => {
+            print(concat!("kv ", env!("CARGO_PKG_VERSION"), "\n"));
             Ok(())
         }
         Err(error) => Err(format!("{error}; see --help")),
@@ -52,32 +66,43 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: Flags) -> Result<(), String> {
+    signals::tolerate_file_limit();
     let claim = claim(flags.address)?;
     let address = claim.local_addr().map_err(|error| error.to_string())?;
-    raise_descriptor_limit(flags.max_clients);
+    raise_descriptor_limit(flags.settings.max_clients);
     let runtime = Runtime::builder()
         .cores(flags.cores)
         .placement(if flags.pin { Placement::Pinned } else { Placement::Auto })
         .driver(flags.driver)
+        .ring_capacity(flags.ring_capacity)
         .build()
         .map_err(|error| error.to_string())?;
     let info = runtime.info();
     let banner = banner(&flags, address, info);
-    let server = Server::new(Context {
+    let handle = runtime.handle();
+    let post = Arc::new(Post::new(flags.cores));
+    let doorbell = server::deliver_when_triggered(&handle, &post).map_err(|error| error.to_string())?;
+    let context = Context {
         router: Router::new(flags.cores),
+        post,
+        live: Live::new(flags.settings, &handle),
         facts: Facts {
             address,
             cores: flags.cores,
             driver: driver_name(info.driver).to_owned(),
             fence: fence_name(info.fence).to_owned(),
-            max_clients: flags.max_clients,
-            max_memory_bytes: flags.max_memory_bytes,
+            protected_configs: flags.protected_configs,
             started: Instant::now(),
             clients: 0.into(),
             accepted: 0.into(),
             refused: 0.into(),
+            too_slow: 0.into(),
+            snapshots: Arc::new(Status::new()),
+            ledger: Arc::new(Ledger::new(flags.cores)),
         },
-    });
+    };
+    let server = Server::new(context, doorbell);
+    signals::end_on_signal(handle, Arc::clone(&server)).map_err(|error| error.to_string())?;
     let outcome = runtime.block_on(move || async move {
         server.start().await?;
         drop(claim);
@@ -115,7 +140,7 @@ fn try_claim(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Asks for a descriptor per client, and warns where the system gives fewer.
-fn raise_descriptor_limit(clients: usize) {
+pub(crate) fn raise_descriptor_limit(clients: usize) {
     const BESIDE_CLIENTS: u64 = 64;
     let wanted = clients as u64 + BESIDE_CLIENTS;
     let limit = getrlimit(Resource::Nofile);
@@ -156,7 +181,8 @@ fn banner(flags: &Flags, address: SocketAddr, info: &RuntimeInfo) -> String {
         Some(reason) => format!(" (not io_uring: {reason})"),
         None => String::new(),
     };
-    let memory = match flags.max_memory_bytes {
+    let settings = &flags.settings;
+    let memory = match settings.max_memory_bytes {
         Some(bytes) => format!("{bytes} bytes"),
         None => "no limit".to_owned(),
     };
@@ -167,7 +193,7 @@ fn banner(flags: &Flags, address: SocketAddr, info: &RuntimeInfo) -> String {
         cpus.join(" "),
         driver_name(info.driver),
         fence_name(info.fence),
-        flags.max_clients,
+        settings.max_clients,
     )
 }
 

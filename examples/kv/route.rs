@@ -6,18 +6,23 @@
 //! over several shards are atomic on each shard alone: another connection may see an MSET done on one and not yet on
 //! the next.
 
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use crate::command::{Command, ConnectionOp, KeyOp, Scan, Sections, ShardsOp, Verb};
-use crate::info::{self, Facts};
+use crate::command::{Command, ConnectionOp, Errand, KeyOp, Scan, Sections, ShardsOp, Verb};
+use crate::info;
+use crate::pubsub::{Publication, Subscriber};
 use crate::reply;
 use crate::resp::{Args, parse_integer};
+use crate::session::Context;
 use crate::shard::{Exchange, Shard, ShardOp, Stats, empty, split_cursor};
 use crate::store::KeyHash;
 
 /// From a key to its shard; the same on all cores, another at each start.
+#[derive(Clone)]
 pub(crate) struct Router {
     seed: RandomState,
     shards: usize,
@@ -27,6 +32,12 @@ impl Router {
     /// A router over `shards` shards.
     pub(crate) fn new(shards: usize) -> Self {
         Self { seed: RandomState::default(), shards }
+    }
+
+    /// The shard of a key, and its hash.
+    pub(crate) fn place(&self, key: &[u8]) -> (usize, KeyHash) {
+        let hash = self.hash(key);
+        (self.shard(hash), hash)
     }
 
     fn hash(&self, key: &[u8]) -> KeyHash {
@@ -40,13 +51,13 @@ impl Router {
 }
 
 /// What becomes of the connection after a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
     Continue,
     /// Send what is there, then close.
     Close,
-    /// Close all and end the server.
-    Shutdown,
+    /// Send what is there, then do this.
+    Errand(Errand),
 }
 
 /// Where the next reply, or the next part of a merged one, comes from.
@@ -56,6 +67,8 @@ enum Piece {
     Local { end: usize },
     /// That shard's next reply.
     Remote { shard: usize },
+    /// The count of that publication.
+    Published { index: usize },
     /// One reply made of the next `parts` pieces.
     Merged { merge: Merge, parts: usize },
 }
@@ -69,6 +82,10 @@ enum Merge {
     AllOk,
     /// Arrays, joined.
     Concat,
+    /// Arrays, joined, each element once.
+    Union,
+    /// How many elements that is.
+    CountUnion,
     /// Figures, added and told.
     Info(Sections),
 }
@@ -96,6 +113,12 @@ pub(crate) struct Batch {
     filed: usize,
     /// Commands run by the local shard.
     local_commands: u64,
+    /// What the connection listens to.
+    pub(crate) subscriber: Subscriber,
+    /// Messages on their way to other cores, and the replies that tell how many got them.
+    publications: Vec<(Arc<Publication>, Vec<u8>)>,
+    /// The cores to ring for them.
+    ring: Vec<usize>,
 }
 
 impl Batch {
@@ -112,6 +135,9 @@ impl Batch {
             assembled: Vec::new(),
             filed: 0,
             local_commands: 0,
+            subscriber: Subscriber::default(),
+            publications: Vec::new(),
+            ring: Vec::new(),
         }
     }
 
@@ -124,6 +150,10 @@ impl Batch {
         self.involved.clear();
         self.filed = 0;
         self.local_commands = 0;
+        self.publications.clear();
+        self.ring.clear();
+        // What a subscriber was to get comes before the replies to what it asks now.
+        self.subscriber.catch_up(&mut self.replies);
         shard.begin(now_ms);
     }
 
@@ -145,7 +175,8 @@ impl Batch {
     }
 
     /// Runs `command`, or files it for the shards that hold its keys.
-    pub(crate) fn apply(&mut self, command: Command<'_>, router: &Router, facts: &Facts, shard: &mut Shard) -> Flow {
+    pub(crate) fn apply(&mut self, command: Command<'_>, context: &Context, shard: &mut Shard) -> Flow {
+        let router = &context.router;
         self.local_commands += 1;
         match command {
             Command::Key { key, op } => {
@@ -156,9 +187,9 @@ impl Batch {
                 }
             }
             Command::Keys { verb, args } => self.apply_keys(verb, args, router, shard),
-            Command::Shards(op) => self.apply_all(op, facts, router.shards, shard),
+            Command::Shards(op) => self.apply_all(op, context, shard),
             Command::Scan(scan) => self.apply_scan(scan, router.shards, shard),
-            Command::Connection(op) => return self.apply_connection(op, facts),
+            Command::Connection(op) => return self.apply_connection(op, context, shard),
         }
         Flow::Continue
     }
@@ -174,24 +205,39 @@ impl Batch {
         self.involved.iter().filter_map(|&shard| Some((shard, exchanges[shard].take()?)))
     }
 
+    /// The cores for which messages were posted.
+    pub(crate) fn cores_to_ring(&self) -> &[usize] {
+        &self.ring
+    }
+
+    /// The messages whose deliveries are to be counted, each with the place of its reply.
+    pub(crate) fn publications(&mut self) -> impl Iterator<Item = (&Publication, &mut Vec<u8>)> {
+        self.publications.iter_mut().map(|(publication, reply)| (&**publication, reply))
+    }
+
     /// Takes the exchange back that `shard` has run.
     pub(crate) fn put_back(&mut self, shard: usize, exchange: Box<Exchange>) {
         self.exchanges[shard] = Some(exchange);
     }
 
     /// Puts the replies of all shards into the order of the requests.
-    pub(crate) fn assemble(&mut self, facts: &Facts) {
+    pub(crate) fn assemble(&mut self, context: &Context) {
         if !self.has_plan() {
             return;
         }
         self.plan_local();
-        let mut sources = Sources { plan: &self.plan, local: &self.replies, exchanges: &mut self.exchanges };
+        let mut sources = Sources {
+            plan: &self.plan,
+            local: &self.replies,
+            exchanges: &mut self.exchanges,
+            publications: &self.publications,
+        };
         let mut taken = 0;
         while let Some((&piece, rest)) = sources.plan.split_first() {
             match piece {
                 Piece::Merged { merge, parts } => {
                     sources.plan = rest;
-                    sources.merge(merge, parts, &mut taken, facts, &mut self.assembled);
+                    sources.merge(merge, parts, &mut taken, context, &mut self.assembled);
                 }
                 _ => {
                     let part = sources.next(&mut taken);
@@ -347,21 +393,25 @@ impl Batch {
         self.replies.extend_from_slice(reply::OK);
     }
 
-    fn apply_all(&mut self, op: ShardsOp<&[u8]>, facts: &Facts, shards: usize, shard: &mut Shard) {
+    fn apply_all(&mut self, op: ShardsOp<&[u8]>, context: &Context, shard: &mut Shard) {
+        let shards = context.router.shards;
         let merge = match op {
             ShardsOp::Keys { .. } => Merge::Concat,
             ShardsOp::Size => Merge::Sum,
             ShardsOp::Flush => Merge::AllOk,
             ShardsOp::Info(sections) => Merge::Info(sections),
+            ShardsOp::Channels { .. } => Merge::Union,
+            ShardsOp::Subscribers { .. } => Merge::Sum,
+            ShardsOp::Patterns => Merge::CountUnion,
         };
         if let (1, Merge::Info(sections)) = (shards, merge) {
             let mut encoded = Vec::new();
             shard.run_all(op, &mut encoded);
             let mut stats = Stats::default();
             stats.add_encoded(&encoded);
-            return facts.info(sections, stats, &mut self.replies);
+            return context.live.read(|settings| context.facts.info(sections, stats, settings, &mut self.replies));
         }
-        if shards == 1 {
+        if shards == 1 && merge != Merge::CountUnion {
             return shard.run_all(op, &mut self.replies);
         }
         self.plan_merged(merge, shards);
@@ -384,13 +434,19 @@ impl Batch {
         }
     }
 
-    fn apply_connection(&mut self, op: ConnectionOp<'_>, facts: &Facts) -> Flow {
+    fn apply_connection(&mut self, op: ConnectionOp<'_>, context: &Context, shard: &mut Shard) -> Flow {
+        let Context { facts, post, .. } = context;
         let out = &mut self.replies;
         match op {
+            ConnectionOp::Ping(text) if self.subscriber.is_listening() => {
+                reply::array(out, 2);
+                reply::bulk(out, b"pong");
+                reply::bulk(out, text.unwrap_or_default());
+            }
             ConnectionOp::Ping(None) => reply::status(out, "PONG"),
             ConnectionOp::Ping(Some(text)) | ConnectionOp::Echo(text) => reply::bulk(out, text),
             ConnectionOp::Accepted => out.extend_from_slice(reply::OK),
-            ConnectionOp::ConfigGet(patterns) => facts.config(patterns, out),
+            ConnectionOp::ConfigGet(patterns) => context.live.read(|settings| facts.config(patterns, settings, out)),
             ConnectionOp::Catalogue => info::catalogue(out),
             ConnectionOp::CatalogueCount => info::catalogue_count(out),
             ConnectionOp::CatalogueInfo(names) => info::catalogue_info(names, out),
@@ -400,9 +456,55 @@ impl Batch {
                 return Flow::Close;
             }
             ConnectionOp::CrossProtocol => return Flow::Close,
-            ConnectionOp::Shutdown => return Flow::Shutdown,
+            ConnectionOp::LastSave => reply::integer(out, facts.snapshots.last_save_s() as i64),
+            ConnectionOp::Subscribe { topic, names } => {
+                shard.hub.subscribe(&mut self.subscriber, topic, names.iter(), out);
+                post.set_wanted(self.home, true);
+            }
+            ConnectionOp::Unsubscribe { topic, names } => {
+                shard.hub.unsubscribe(&mut self.subscriber, topic, names.iter(), out);
+                post.set_wanted(self.home, !shard.hub.is_empty());
+            }
+            ConnectionOp::Reset => {
+                self.leave(context, shard);
+                reply::status(&mut self.replies, "RESET");
+            }
+            ConnectionOp::Publish { channel, message } => self.publish(channel, message, context, shard),
+            ConnectionOp::CountSubscribers(channels) => {
+                reply::array(out, 2 * channels.len());
+                for channel in channels.iter() {
+                    reply::bulk(&mut self.replies, channel);
+                    self.apply_all(ShardsOp::Subscribers { channel }, context, shard);
+                }
+            }
+            ConnectionOp::Errand(errand) => return Flow::Errand(errand),
         }
         Flow::Continue
+    }
+
+    /// Unsubscribes the connection from everything.
+    pub(crate) fn leave(&mut self, context: &Context, shard: &mut Shard) {
+        shard.hub.leave(&mut self.subscriber);
+        context.post.set_wanted(self.home, !shard.hub.is_empty());
+    }
+
+    fn publish(&mut self, channel: &[u8], message: &[u8], context: &Context, shard: &mut Shard) {
+        let here = shard.hub.publish(channel, message, self.now_ms);
+        let ring = |core| {
+            if !self.ring.contains(&core) {
+                self.ring.push(core);
+            }
+        };
+        match context.post.send(self.home, channel, message, here, ring) {
+            None => reply::integer(&mut self.replies, here as i64),
+            Some(publication) => {
+                self.plan_local();
+                self.plan.push(Piece::Published { index: self.publications.len() });
+                self.publications.push((publication, Vec::new()));
+                // Its message is held until it is counted, as a request for another shard is.
+                self.filed += 1;
+            }
+        }
     }
 }
 
@@ -426,6 +528,7 @@ struct Sources<'a> {
     plan: &'a [Piece],
     local: &'a [u8],
     exchanges: &'a mut [Option<Box<Exchange>>],
+    publications: &'a [(Arc<Publication>, Vec<u8>)],
 }
 
 impl Sources<'_> {
@@ -438,11 +541,12 @@ impl Sources<'_> {
         match *piece {
             Piece::Local { end } => &self.local[std::mem::replace(taken, end)..end],
             Piece::Remote { shard } => self.exchanges[shard].as_mut().map_or(&[][..], |exchange| exchange.next_reply()),
+            Piece::Published { index } => &self.publications[index].1,
             Piece::Merged { .. } => unreachable!("merges do not nest"),
         }
     }
 
-    fn merge(&mut self, merge: Merge, parts: usize, taken: &mut usize, facts: &Facts, out: &mut Vec<u8>) {
+    fn merge(&mut self, merge: Merge, parts: usize, taken: &mut usize, context: &Context, out: &mut Vec<u8>) {
         match merge {
             Merge::Sum => {
                 let sum = (0..parts).map(|_| integer_reply(self.next(taken))).sum();
@@ -459,6 +563,17 @@ impl Sources<'_> {
                 if out.len() == start {
                     out.extend_from_slice(reply::OK);
                 }
+            }
+            Merge::Union | Merge::CountUnion => {
+                let mut elements = BTreeSet::new();
+                for _ in 0..parts {
+                    elements.extend(bulks(self.next(taken)).map(<[u8]>::to_vec));
+                }
+                if merge == Merge::CountUnion {
+                    return reply::integer(out, elements.len() as i64);
+                }
+                reply::array(out, elements.len());
+                elements.iter().for_each(|element| reply::bulk(out, element));
             }
             Merge::Concat => {
                 let mut length = 0;
@@ -477,13 +592,26 @@ impl Sources<'_> {
                 for _ in 0..parts {
                     stats.add_encoded(self.next(taken));
                 }
-                facts.info(sections, stats, out);
+                context.live.read(|settings| context.facts.info(sections, stats, settings, out));
             }
         }
     }
 }
 
-/// The number of a reply of the form `:n` or `*n`.
+/// The contents of an array of bulk strings.
+fn bulks(array: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let line = |rest: &[u8]| memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+    let mut rest = &array[line(array)..];
+    std::iter::from_fn(move || {
+        let header = line(rest);
+        let length = integer_reply(rest.get(..header)?) as usize;
+        let content = rest.get(header..header + length)?;
+        rest = rest.get(header + length + 2..)?;
+        Some(content)
+    })
+}
+
+/// The number of a reply of the form `:n` or `*n`, or of a bulk string's header.
 fn integer_reply(reply: &[u8]) -> i64 {
     let digits = reply.get(1..reply.len().saturating_sub(2));
     digits.and_then(parse_integer).unwrap_or(0)
@@ -492,18 +620,15 @@ fn integer_reply(reply: &[u8]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Refusal, parse};
+    use crate::command::{Refusal, Shutdown, parse};
     use crate::resp::Span;
+    use crate::settings::Settings;
     use crate::shard::Ledger;
-    use std::collections::BTreeSet;
-    use std::sync::Arc;
-    use std::time::Instant;
 
     /// Several shards on one thread; exchanges run where a server would send them.
     struct Rig {
         shards: Vec<Shard>,
-        router: Router,
-        facts: Facts,
+        context: Context,
         batch: Batch,
     }
 
@@ -513,22 +638,15 @@ mod tests {
         }
 
         fn with_limit(shards: usize, home: usize, limit_bytes: Option<usize>) -> Self {
-            let ledger = Arc::new(Ledger::new(shards, limit_bytes));
+            let ledger = Arc::new(Ledger::new(shards));
+            let new = |index| {
+                let mut shard = Shard::new(index, shards, Arc::clone(&ledger));
+                shard.use_settings(&Settings { max_memory_bytes: limit_bytes, ..Settings::default() });
+                shard
+            };
             Self {
-                shards: (0..shards).map(|index| Shard::new(index, shards, Arc::clone(&ledger))).collect(),
-                router: Router::new(shards),
-                facts: Facts {
-                    address: ([127, 0, 0, 1], 1).into(),
-                    cores: shards,
-                    driver: "test".to_owned(),
-                    fence: "test".to_owned(),
-                    max_clients: 7,
-                    max_memory_bytes: limit_bytes,
-                    started: Instant::now(),
-                    clients: 0.into(),
-                    accepted: 0.into(),
-                    refused: 0.into(),
-                },
+                shards: (0..shards).map(new).collect(),
+                context: Context::of_test(shards),
                 batch: Batch::new(home, shards),
             }
         }
@@ -546,7 +664,7 @@ mod tests {
                 match parse(Args::new(&bytes, &spans), 1000) {
                     Ok(command) => {
                         let shard = &mut self.shards[home];
-                        self.batch.apply(command, &self.router, &self.facts, shard);
+                        self.batch.apply(command, &self.context, shard);
                     }
                     Err(Refusal(text)) => self.batch.refuse(&text),
                 }
@@ -562,7 +680,7 @@ mod tests {
             for (target, exchange) in exchanges {
                 self.batch.put_back(target, exchange);
             }
-            self.batch.assemble(&self.facts);
+            self.batch.assemble(&self.context);
             let sent = self.batch.take_replies();
             let text = String::from_utf8(sent.clone()).unwrap();
             self.batch.restore(sent);
@@ -680,11 +798,11 @@ mod tests {
         let apply = |rig: &mut Rig, word: &str| {
             let spans = [Span::new(0, word.len())];
             let command = parse(Args::new(word.as_bytes(), &spans), 0).unwrap();
-            rig.batch.apply(command, &rig.router, &rig.facts, &mut rig.shards[0])
+            rig.batch.apply(command, &rig.context, &mut rig.shards[0])
         };
         assert_eq!(apply(&mut rig, "ping"), Flow::Continue);
         assert_eq!(apply(&mut rig, "QUIT"), Flow::Close);
         assert_eq!(apply(&mut rig, "POST"), Flow::Close);
-        assert_eq!(apply(&mut rig, "shutdown"), Flow::Shutdown);
+        assert_eq!(apply(&mut rig, "shutdown"), Flow::Errand(Errand::Shutdown(Shutdown::default())));
     }
 }

@@ -4,19 +4,26 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use compio_buf::{BufResult, IntoInner, IoBuf};
 use futures::channel::oneshot;
-use futures::future::join_all;
+use futures::future::{Either, join_all, select};
+use ipiq::ipi::{Handler, TableFull};
 use ipiq::net::{TcpListener, TcpStream};
-use ipiq::{CallError, CoreId, time};
+use ipiq::{Call, CoreId, Handle, time};
 
-use crate::reply;
+use crate::command::{Errand, Shutdown};
+use crate::pubsub::{Arrival, Mailbox, Post};
 use crate::session::{Context, Next, Session};
-use crate::shard::{Exchange, Ledger, Shard};
+use crate::settings::{self, Changes};
+use crate::shard::{Exchange, Shard};
+use crate::snapshot::{self, Outgoing};
+use crate::{autosave, reply};
 
 /// How often expired keys are looked for while some key has a deadline.
 const EXPIRE_PERIOD: Duration = Duration::from_millis(100);
@@ -28,22 +35,28 @@ const MOST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What all cores share.
 pub(crate) struct Server {
-    context: Context,
-    ledger: Arc<Ledger>,
+    pub(crate) context: Context,
+    /// Batches that are sent to other cores only in part.
+    pub(crate) outgoing: Outgoing,
+    /// Has a core look into its post.
+    doorbell: Handler,
     stop: Mutex<Option<oneshot::Sender<()>>>,
     stopped: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 thread_local! {
     static SHARD: RefCell<Option<Shard>> = const { RefCell::new(None) };
+    /// The version of the settings that the shard follows.
+    static SEEN: Cell<Option<u64>> = const { Cell::new(None) };
     /// Whether this core's [`expire_keys`] runs.
     static EXPIRING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `f` on this core's shard, and starts the search for expired keys where there may be some.
-fn with_shard<R>(f: impl FnOnce(&mut Shard) -> R) -> R {
+/// Runs `f` on this core's shard, under the settings of now, and starts the search for expired keys where there may be some.
+pub(crate) fn with_shard<R>(f: impl FnOnce(&mut Shard) -> R) -> R {
     let (result, volatile) = SHARD.with_borrow_mut(|shard| {
         let shard = shard.as_mut().expect("every core has its shard before it serves");
+        SEEN.with(|seen| settings::follow(seen, |settings| shard.use_settings(settings)));
         (f(shard), shard.has_volatile())
     });
     if volatile && !EXPIRING.replace(true) {
@@ -52,44 +65,63 @@ fn with_shard<R>(f: impl FnOnce(&mut Shard) -> R) -> R {
     result
 }
 
-fn now_ms() -> i64 {
+/// Registers what delivers the messages posted for a core; however often it is triggered meanwhile, it delivers all once.
+///
+/// # Errors
+///
+/// Says why nothing can be registered.
+pub(crate) fn deliver_when_triggered(runtime: &Handle, post: &Arc<Post>) -> Result<Handler, TableFull> {
+    let post = Arc::clone(post);
+    runtime.register_handler(move |core| {
+        with_shard(|shard| post.deliver(core.index(), &shard.hub, now_ms()));
+    })
+}
+
+/// The clock of keys' deadlines, in milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     since_epoch.map_or(0, |since| since.as_millis() as i64)
 }
 
 impl Server {
     /// A server that listens nowhere yet.
-    pub(crate) fn new(context: Context) -> Arc<Self> {
+    pub(crate) fn new(context: Context, doorbell: Handler) -> Arc<Self> {
         let (stop, stopped) = oneshot::channel();
-        let facts = &context.facts;
-        let ledger = Arc::new(Ledger::new(facts.cores, facts.max_memory_bytes));
-        Arc::new(Self { context, ledger, stop: Mutex::new(Some(stop)), stopped: Mutex::new(Some(stopped)) })
+        let outgoing = Outgoing::new(context.facts.cores);
+        Arc::new(Self { context, outgoing, doorbell, stop: Mutex::new(Some(stop)), stopped: Mutex::new(Some(stopped)) })
     }
 
-    /// Gives every core its shard and its listener; afterwards all of them serve.
+    /// Gives every core its shard, loads the snapshot, and gives every core its listener; afterwards all of them serve.
     ///
     /// # Errors
     ///
-    /// Says why a core cannot listen.
+    /// Says why the snapshot cannot be loaded, or a core not listen.
     pub(crate) async fn start(self: &Arc<Self>) -> Result<(), String> {
         // No connection may come before every shard is there.
         for_each_core(self, |server| async move {
             let (index, cores) = (ipiq::core_id().index(), ipiq::core_count());
-            let shard = Shard::new(index, cores, Arc::clone(&server.ledger));
+            let shard = Shard::new(index, cores, Arc::clone(&server.context.facts.ledger));
+            server.context.live.make_local();
             SHARD.set(Some(shard));
             Ok(())
         })
         .await?;
+        let path = self.context.live.read(|settings| settings.snapshot_path());
+        let loaded = snapshot::load(path, self.context.router.clone(), now_ms()).await?;
+        self.context.facts.snapshots.set_loaded(loaded);
         for_each_core(self, |server| async move {
+            with_shard(Shard::end_loading);
             let address = server.context.facts.address;
             let listener = listen(address).map_err(|error| cannot_listen(address, error))?;
             drop(ipiq::spawn_local(accept_connections(server, listener)));
             Ok(())
         })
-        .await
+        .await?;
+        drop(ipiq::spawn_local(autosave::run(Arc::clone(self))));
+        Ok(())
     }
 
-    /// Waits for SHUTDOWN.
+    /// Waits for the end, by SHUTDOWN or by a signal.
     pub(crate) async fn stopped(&self) {
         let stopped = self.stopped.lock();
         let stopped = stopped.unwrap_or_else(PoisonError::into_inner).take();
@@ -97,6 +129,47 @@ impl Server {
             // The sender lives as long as the server, so the only answer is that it was used.
             let _ = stopped.await;
         }
+    }
+
+    /// Ends the server, after a snapshot where one is asked for.
+    ///
+    /// # Errors
+    ///
+    /// Says why the snapshot failed; the server then goes on, unless it is forced.
+    pub(crate) async fn shut_down(self: &Arc<Self>, asked: Shutdown) -> Result<(), String> {
+        let status = &self.context.facts.snapshots;
+        // One that is being written is waited for: its file is good for something.
+        let running = status.begin_when_idle().await;
+        let saves = asked.save.unwrap_or_else(|| self.context.live.read(|settings| !settings.save_points.is_empty()));
+        if saves {
+            let path = self.context.live.read(|settings| settings.snapshot_path());
+            let outcome = snapshot::save(self, running, path).await;
+            if !asked.force {
+                outcome?;
+            }
+        } else {
+            running.cancel();
+        }
+        self.stop();
+        Ok(())
+    }
+
+    /// Changes settings, on every core before it returns.
+    ///
+    /// # Errors
+    ///
+    /// The reply that says why not.
+    async fn configure(&self, changes: &Changes) -> Result<(), String> {
+        let Context { live, facts, .. } = &self.context;
+        live.change(changes, facts.protected_configs).await?;
+        crate::raise_descriptor_limit(live.read(|settings| settings.max_clients));
+        Ok(())
+    }
+
+    /// Has `core` deliver what was posted for it, between two of its polls.
+    fn ring(&self, core: usize) {
+        // A core that has left has no subscribers any more.
+        let _ = self.doorbell.trigger(CoreId::new(core));
     }
 
     fn stop(&self) {
@@ -193,7 +266,8 @@ impl Admission {
         let facts = &server.context.facts;
         facts.accepted.fetch_add(1, Ordering::Relaxed);
         let admission = Self(Arc::clone(server));
-        if facts.clients.fetch_add(1, Ordering::Relaxed) < facts.max_clients {
+        let most = server.context.live.read(|settings| settings.max_clients);
+        if facts.clients.fetch_add(1, Ordering::Relaxed) < most {
             return Some(admission);
         }
         facts.refused.fetch_add(1, Ordering::Relaxed);
@@ -210,67 +284,168 @@ impl Drop for Admission {
 /// Answers one connection's requests until it ends.
 ///
 /// A peer that does not read its replies stops being read from: the next receive comes after the send.
-async fn serve(server: &Server, stream: TcpStream) -> io::Result<()> {
+async fn serve(server: &Arc<Server>, stream: TcpStream) -> io::Result<()> {
     // Without it only the latency suffers.
     let _ = stream.set_nodelay(true);
     let context = &server.context;
     let mut session = Session::new(ipiq::core_id().index(), context.facts.cores);
-    while receive(&mut session, &stream).await? {
+    let outcome = answer(server, &mut session, &stream).await;
+    with_shard(|shard| session.batch.leave(context, shard));
+    outcome
+}
+
+async fn answer(server: &Arc<Server>, session: &mut Session, stream: &TcpStream) -> io::Result<()> {
+    let context = &server.context;
+    while receive(server, session, stream).await? {
         loop {
+            server.outgoing.pass().await;
             let now_ms = now_ms();
             let next = with_shard(|shard| session.run(context, shard, now_ms));
             if session.batch.has_plan() {
-                run_remotely(&mut session).await?;
-                session.batch.assemble(&context.facts);
+                run_remotely(server, session).await?;
+                session.batch.assemble(context);
             }
-            send(&mut session, &stream).await?;
+            send(server, session, stream).await?;
             match next {
                 Next::Receive => break,
                 Next::Run => {}
                 Next::Close => return Ok(()),
-                Next::Shutdown => {
-                    server.stop();
-                    return Ok(());
-                }
+                Next::Errand(errand) => match run_errand(server, errand).await {
+                    Some(reply) => stream.send_all(reply).await.0?,
+                    None => return Ok(()),
+                },
             }
         }
     }
     Ok(())
 }
 
-/// Reads what is there; false at the end of the connection.
-async fn receive(session: &mut Session, stream: &TcpStream) -> io::Result<bool> {
+/// Does what takes longer than a poll, and answers the reply; none where the connection ends with the server.
+async fn run_errand(server: &Arc<Server>, errand: Errand) -> Option<Vec<u8>> {
+    let mut done = "OK";
+    let outcome = match errand {
+        Errand::Save => snapshot::save_now(server).await,
+        Errand::BackgroundSave => {
+            done = "Background saving started";
+            snapshot::save_in_background(server).await
+        }
+        Errand::Configure(changes) => server.configure(&changes).await,
+        Errand::Shutdown(asked) => match server.shut_down(asked).await {
+            Ok(()) => return None,
+            Err(text) => Err(format!("ERR Errors trying to SHUTDOWN: {text}")),
+        },
+    };
+    let mut out = Vec::new();
+    match outcome {
+        Ok(()) => reply::status(&mut out, done),
+        // It may quote a path, or what the client sent.
+        Err(text) => reply::error(&mut out, text.replace(['\r', '\n'], " ")),
+    }
+    Some(out)
+}
+
+/// Reads what is there; false at the end of the connection, or where it has been idle for too long.
+async fn receive(server: &Server, session: &mut Session, stream: &TcpStream) -> io::Result<bool> {
     let input = session.lend_input();
     let received = input.len();
-    let BufResult(result, input) = stream.recv(input.slice(received..)).await;
+    let reading = stream.recv(input.slice(received..));
+    let mailbox = session.batch.subscriber.mailbox().map(Rc::clone);
+    let timeout_s = server.context.live.read(|settings| settings.timeout_s);
+    let BufResult(result, input) = match mailbox {
+        Some(mailbox) => receive_or_deliver(server, &mailbox, reading, stream).await?,
+        None if timeout_s == 0 => reading.await,
+        None => match time::timeout(Duration::from_secs(timeout_s), reading).await {
+            Ok(read) => read,
+            Err(_) => return Ok(false),
+        },
+    };
     let within_limit = session.return_input(input.into_inner());
     Ok(result? > 0 && within_limit)
 }
 
-async fn send(session: &mut Session, stream: &TcpStream) -> io::Result<()> {
+/// Waits for a request of a subscriber, and sends the messages that come meanwhile.
+async fn receive_or_deliver<R>(
+    server: &Server,
+    mailbox: &Mailbox,
+    reading: impl Future<Output = R>,
+    stream: &TcpStream,
+) -> io::Result<R> {
+    let mut reading = pin!(reading);
+    loop {
+        match select(reading.as_mut(), pin!(mailbox.arrival())).await {
+            Either::Left((read, _)) => return Ok(read),
+            Either::Right((Arrival::Overflow, _)) => return Err(too_slow(server, stream)),
+            Either::Right((Arrival::Messages(messages), _)) => {
+                send_unless_slow(server, mailbox, stream, messages).await?;
+            }
+        }
+    }
+}
+
+async fn send(server: &Server, session: &mut Session, stream: &TcpStream) -> io::Result<()> {
     let replies = session.batch.take_replies();
     if replies.is_empty() {
         session.batch.restore(replies);
         return Ok(());
     }
-    let BufResult(result, replies) = stream.send_all(replies).await;
+    let replies = match session.batch.subscriber.mailbox() {
+        Some(mailbox) => send_unless_slow(server, mailbox, stream, replies).await?,
+        None => {
+            let BufResult(result, replies) = stream.send_all(replies).await;
+            result?;
+            replies
+        }
+    };
     session.batch.restore(replies);
-    result.map(drop)
+    Ok(())
+}
+
+/// Sends to a subscriber, until too many messages wait behind that.
+async fn send_unless_slow(
+    server: &Server,
+    mailbox: &Mailbox,
+    stream: &TcpStream,
+    bytes: Vec<u8>,
+) -> io::Result<Vec<u8>> {
+    mailbox.set_on_the_way(bytes.len());
+    match select(pin!(stream.send_all(bytes)), pin!(mailbox.overflow())).await {
+        Either::Left((BufResult(result, bytes), _)) => {
+            mailbox.set_on_the_way(0);
+            result.map(|()| bytes)
+        }
+        Either::Right(_) => Err(too_slow(server, stream)),
+    }
+}
+
+#[cold]
+fn too_slow(server: &Server, stream: &TcpStream) -> io::Error {
+    server.context.facts.too_slow.fetch_add(1, Ordering::Relaxed);
+    let peer = stream.peer_addr().map_or_else(|_| "a subscriber".to_owned(), |peer| format!("subscriber {peer}"));
+    eprintln!("kv: closed {peer}: it reads too slowly, see client-output-buffer-limit");
+    io::Error::other("too slow")
 }
 
 /// Sends every other core its part of the batch, all before the first answer is awaited.
-async fn run_remotely(session: &mut Session) -> io::Result<()> {
+async fn run_remotely(server: &Arc<Server>, session: &mut Session) -> io::Result<()> {
+    for &core in session.batch.cores_to_ring() {
+        server.ring(core);
+    }
     let calls: Vec<_> =
         session.batch.take_exchanges().map(|(target, exchange)| (target, send_to(target, exchange))).collect();
+    // Where a ring is full, the rest goes out in a later poll, and no snapshot may come between.
+    let _divided = calls.iter().any(|(_, call)| !call.is_sent()).then(|| server.outgoing.divide());
     for (target, call) in calls {
         let exchange = call.await.map_err(|error| io::Error::other(error.to_string()))?;
         session.batch.put_back(target, exchange);
+    }
+    for (publication, reply) in session.batch.publications() {
+        reply::integer(reply, publication.delivered().await as i64);
     }
     Ok(())
 }
 
 /// Asks `target` to run the exchange; sent at once, unless the way there is full.
-fn send_to(target: usize, mut exchange: Box<Exchange>) -> impl Future<Output = Result<Box<Exchange>, CallError>> {
+fn send_to(target: usize, mut exchange: Box<Exchange>) -> Call<impl FnOnce() -> Box<Exchange> + Send, Box<Exchange>> {
     ipiq::call_on(CoreId::new(target), move || {
         with_shard(|shard| exchange.run(shard));
         exchange

@@ -1,26 +1,48 @@
 //! One connection without its socket: bytes in, commands run, replies out.
 
-use crate::command::{Refusal, parse};
+use std::sync::Arc;
+
+use crate::command::{Errand, Refusal, parse, refuse_while_listening};
 use crate::info::Facts;
+use crate::pubsub::Post;
 use crate::resp::{Parser, Progress};
 use crate::route::{Batch, Flow, Router};
+use crate::settings::Live;
+#[cfg(test)]
+use crate::settings::Settings;
 use crate::shard::Shard;
 
 /// What all connections of all cores share.
 pub(crate) struct Context {
     pub(crate) router: Router,
     pub(crate) facts: Facts,
+    pub(crate) post: Arc<Post>,
+    pub(crate) live: Live,
+}
+
+#[cfg(test)]
+impl Context {
+    /// The context of a server over `cores` cores.
+    pub(crate) fn of_test(cores: usize) -> Self {
+        Self {
+            router: Router::new(cores),
+            facts: Facts::of_test(cores),
+            post: Arc::new(Post::new(cores)),
+            live: Live::Fixed(Settings::default()),
+        }
+    }
 }
 
 /// What a connection does next, after its replies are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Read more.
     Receive,
     /// Run the rest of what was read.
     Run,
     Close,
-    Shutdown,
+    /// Do this, then run the rest of what was read.
+    Errand(Errand),
 }
 
 /// The smallest read buffer, which an idle connection keeps.
@@ -90,7 +112,7 @@ impl Session {
                 None => break Next::Receive,
                 Some(Flow::Continue) => {}
                 Some(Flow::Close) => break Next::Close,
-                Some(Flow::Shutdown) => break Next::Shutdown,
+                Some(Flow::Errand(errand)) => break Next::Errand(errand),
             }
         };
         self.batch.end(shard);
@@ -113,11 +135,9 @@ impl Session {
         if args.len() == 0 {
             return Some(Flow::Continue);
         }
-        match parse(args, now_ms) {
-            Ok(command) => {
-                let Context { router, facts } = context;
-                Some(self.batch.apply(command, router, facts, shard))
-            }
+        let refused = if self.batch.subscriber.is_listening() { refuse_while_listening(args) } else { None };
+        match refused.map_or_else(|| parse(args, now_ms), Err) {
+            Ok(command) => Some(self.batch.apply(command, context, shard)),
             Err(Refusal(text)) => {
                 self.batch.refuse(&text);
                 Some(Flow::Continue)
@@ -130,8 +150,6 @@ impl Session {
 mod tests {
     use super::*;
     use crate::shard::Ledger;
-    use std::sync::Arc;
-    use std::time::Instant;
 
     /// One connection to a server of one core.
     struct Rig {
@@ -143,22 +161,8 @@ mod tests {
     impl Rig {
         fn new() -> Self {
             Self {
-                context: Context {
-                    router: Router::new(1),
-                    facts: Facts {
-                        address: ([127, 0, 0, 1], 1).into(),
-                        cores: 1,
-                        driver: String::new(),
-                        fence: String::new(),
-                        max_clients: 1,
-                        max_memory_bytes: None,
-                        started: Instant::now(),
-                        clients: 0.into(),
-                        accepted: 0.into(),
-                        refused: 0.into(),
-                    },
-                },
-                shard: Shard::new(0, 1, Arc::new(Ledger::new(1, None))),
+                context: Context::of_test(1),
+                shard: Shard::new(0, 1, Arc::new(Ledger::new(1))),
                 session: Session::new(0, 1),
             }
         }

@@ -2,29 +2,34 @@
 
 use std::num::NonZeroI64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::command::{Expire, KeyOp, Lifetime, Presence, Scan, SetOptions, ShardsOp, TtlUnit};
 use crate::glob;
+use crate::pubsub::Hub;
 use crate::reply;
 use crate::resp::{MAX_BULK_BYTES, Span, parse_integer};
-use crate::store::{Deadline, Found, KeyHash, Store};
+use crate::settings::Settings;
+use crate::snapshot::Block;
+use crate::store::{CutProgress, Deadline, Entry, Found, KeyHash, Store};
 
 /// How much memory each shard holds, for the limit that all keep together.
 pub(crate) struct Ledger {
-    limit_bytes: Option<usize>,
-    used_bytes: Vec<Account>,
+    accounts: Vec<Account>,
 }
 
-/// One shard's figure, alone on its lines: its core writes it, every core may read it.
+/// One shard's figures, alone on their lines: its core writes them, every core may read them.
 #[repr(align(128))]
 #[derive(Default)]
-struct Account(AtomicUsize);
+struct Account {
+    used_bytes: AtomicUsize,
+    changes: AtomicU64,
+}
 
 impl Ledger {
     /// A ledger of `shards` empty shards.
-    pub(crate) fn new(shards: usize, limit_bytes: Option<usize>) -> Self {
-        Self { limit_bytes, used_bytes: (0..shards).map(|_| Account::default()).collect() }
+    pub(crate) fn new(shards: usize) -> Self {
+        Self { accounts: (0..shards).map(|_| Account::default()).collect() }
     }
 
     /// What all shards but `shard` use.
@@ -32,8 +37,14 @@ impl Ledger {
     /// The sum is no snapshot: batches that run at the same time on several cores may together pass the limit by what
     /// they write. An exact limit would take one shared counter per write.
     fn used_by_others(&self, shard: usize) -> usize {
-        let others = self.used_bytes.iter().enumerate();
-        others.filter(|(index, _)| *index != shard).map(|(_, account)| account.0.load(Ordering::Relaxed)).sum()
+        let others = self.accounts.iter().enumerate();
+        let others = others.filter(|(index, _)| *index != shard);
+        others.map(|(_, account)| account.used_bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How often keys of all shards were changed since the start, batches that run now aside.
+    pub(crate) fn changes(&self) -> u64 {
+        self.accounts.iter().map(|account| account.changes.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -71,6 +82,9 @@ pub(crate) struct Shard {
     shards: usize,
     store: Store,
     ledger: Arc<Ledger>,
+    /// Who listens on this core.
+    pub(crate) hub: Hub,
+    limit_bytes: Option<usize>,
     /// Read once per batch, as the clock.
     used_by_others: usize,
     now_ms: i64,
@@ -80,7 +94,17 @@ pub(crate) struct Shard {
 impl Shard {
     /// The empty shard `index` of `shards`.
     pub(crate) fn new(index: usize, shards: usize, ledger: Arc<Ledger>) -> Self {
-        Self { index, shards, store: Store::new(), ledger, used_by_others: 0, now_ms: 0, commands: 0 }
+        Self {
+            index,
+            shards,
+            store: Store::new(),
+            ledger,
+            hub: Hub::default(),
+            limit_bytes: None,
+            used_by_others: 0,
+            now_ms: 0,
+            commands: 0,
+        }
     }
 
     /// This shard's number.
@@ -88,10 +112,16 @@ impl Shard {
         self.index
     }
 
+    /// Follows the settings from now on.
+    pub(crate) fn use_settings(&mut self, settings: &Settings) {
+        self.limit_bytes = settings.max_memory_bytes;
+        self.hub.set_limit(settings.subscriber_limit);
+    }
+
     /// Starts a batch at `now_ms`: all its commands see one clock.
     pub(crate) fn begin(&mut self, now_ms: i64) {
         self.now_ms = now_ms;
-        if self.ledger.limit_bytes.is_some() {
+        if self.limit_bytes.is_some() {
             self.used_by_others = self.ledger.used_by_others(self.index);
         }
     }
@@ -99,10 +129,44 @@ impl Shard {
     /// Ends a batch of `commands` and tells the other shards what this one uses.
     pub(crate) fn end(&mut self, commands: u64) {
         self.commands += commands;
-        if self.ledger.limit_bytes.is_some() {
-            let account = &self.ledger.used_bytes[self.index].0;
-            account.store(self.store.used_bytes(), Ordering::Relaxed);
+        let account = &self.ledger.accounts[self.index];
+        account.changes.store(self.store.changes(), Ordering::Relaxed);
+        account.used_bytes.store(self.store.used_bytes(), Ordering::Relaxed);
+    }
+
+    /// Takes in an entry of a snapshot.
+    pub(crate) fn load(&mut self, hash: KeyHash, entry: Entry<'_>) {
+        match self.store.find(hash, entry.key, 0) {
+            None => self.store.insert(hash, entry.key, entry.value, entry.deadline),
+            Some(found) => {
+                self.store.set_value(found, entry.value);
+                self.store.set_deadline(found, entry.deadline);
+            }
         }
+    }
+
+    /// Ends the loading: what came is no change.
+    pub(crate) fn end_loading(&mut self) {
+        self.store.forget_changes();
+        self.end(0);
+    }
+
+    /// Takes the shard's part of a snapshot as of `now_ms`, in constant time; false where one is being read.
+    #[must_use]
+    pub(crate) fn begin_snapshot(&mut self, now_ms: i64) -> bool {
+        self.store.begin_cut(now_ms)
+    }
+
+    /// Reads the next block of the snapshot, one that takes some tens of microseconds.
+    pub(crate) fn read_snapshot(&mut self) -> (Block, CutProgress) {
+        const MOST_SLOTS: u32 = 1024;
+        const BLOCK_BYTES: usize = 32 << 10;
+        let mut block = Block::new(self.index, BLOCK_BYTES);
+        let progress = self.store.read_cut(MOST_SLOTS, |entry| {
+            block.push(entry);
+            block.len() < BLOCK_BYTES
+        });
+        (block, progress)
     }
 
     /// Whether keys wait for a deadline.
@@ -165,7 +229,7 @@ impl Shard {
 
     /// Whether adding these pairs would pass the memory limit, none of them being there yet.
     pub(crate) fn refuses_pairs<'a>(&self, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> bool {
-        if self.ledger.limit_bytes.is_none() {
+        if self.limit_bytes.is_none() {
             return false;
         }
         let growth = pairs.map(|(key, value)| Store::entry_bytes(key.len(), value.len()));
@@ -188,6 +252,9 @@ impl Shard {
                 out.extend_from_slice(reply::OK);
             }
             ShardsOp::Info(_) => self.stats().encode(out),
+            ShardsOp::Channels { pattern } => self.hub.channels(pattern, out),
+            ShardsOp::Subscribers { channel } => self.hub.subscribers(channel, out),
+            ShardsOp::Patterns => self.hub.patterns(out),
         }
     }
 
@@ -375,8 +442,7 @@ impl Shard {
     }
 
     fn refuses(&self, growth: usize) -> bool {
-        self.ledger
-            .limit_bytes
+        self.limit_bytes
             .is_some_and(|limit| growth > 0 && self.store.used_bytes() + self.used_by_others + growth > limit)
     }
 }
@@ -537,7 +603,9 @@ mod tests {
         }
 
         fn with_limit(limit_bytes: Option<usize>) -> Self {
-            Self { shard: Shard::new(0, 1, Arc::new(Ledger::new(1, limit_bytes))), now_ms: 1_000_000 }
+            let mut shard = Shard::new(0, 1, Arc::new(Ledger::new(1)));
+            shard.use_settings(&Settings { max_memory_bytes: limit_bytes, ..Settings::default() });
+            Self { shard, now_ms: 1_000_000 }
         }
 
         fn ask(&mut self, line: &str) -> String {

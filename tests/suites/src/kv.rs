@@ -133,6 +133,17 @@ impl Kv {
         Client::connect(self.address)
     }
 
+    /// Sends the process a signal.
+    ///
+    /// # Panics
+    ///
+    /// Panics where it cannot be signalled.
+    pub fn signal(&self, signal: libc::c_int) {
+        let id = libc::pid_t::try_from(self.id()).expect("a process id");
+        // SAFETY: `kill` reads no memory of this process.
+        assert_eq!(unsafe { libc::kill(id, signal) }, 0, "the process is there");
+    }
+
     /// Ends the process without a warning.
     ///
     /// # Panics
@@ -171,12 +182,12 @@ impl Redis {
     }
 
     fn try_start(port: u16) -> Option<Self> {
-        let directory = temporary_directory();
+        let directory = Scratch::new();
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--databases", "1"])
             .arg("--dir")
-            .arg(&directory)
+            .arg(directory.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -185,7 +196,7 @@ impl Redis {
             _ => panic!("redis-server does not start: {error}"),
         });
         let mut process = Process::new(child);
-        process.directory = Some(directory);
+        process._directory = Some(directory);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let deadline = Instant::now() + WATCHDOG;
         while process.is_running() && Instant::now() < deadline {
@@ -334,6 +345,19 @@ impl Client {
     }
 }
 
+/// Looks again and again until `observed` holds.
+///
+/// # Panics
+///
+/// Panics where it does not within [`WATCHDOG`].
+pub fn wait_until(what: &str, mut observed: impl FnMut() -> bool) {
+    let deadline = Instant::now() + WATCHDOG;
+    while !observed() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A request in RESP2.
 pub fn request(words: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
@@ -345,15 +369,46 @@ pub fn request(words: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
+/// A directory of a test, taken away when dropped.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// An empty directory.
+    ///
+    /// # Panics
+    ///
+    /// Panics where none can be made.
+    #[expect(clippy::new_without_default, reason = "it makes a directory")]
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let directory = env::temp_dir().join(format!("ipiq-suites-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a temporary directory");
+        Self(directory)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A test may have taken it away itself.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A child process and the directory it may use; both are gone when this is dropped.
 struct Process {
     child: Child,
-    directory: Option<PathBuf>,
+    _directory: Option<Scratch>,
 }
 
 impl Process {
     fn new(child: Child) -> Self {
-        Self { child, directory: None }
+        Self { child, _directory: None }
     }
 
     fn is_running(&mut self) -> bool {
@@ -377,18 +432,7 @@ impl Drop for Process {
         // Both fail only where the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(directory) = &self.directory {
-            let _ = std::fs::remove_dir_all(directory);
-        }
     }
-}
-
-fn temporary_directory() -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let directory = env::temp_dir().join(format!("ipiq-suites-{}-{number}", std::process::id()));
-    std::fs::create_dir_all(&directory).expect("a temporary directory");
-    directory
 }
 
 /// The lines of a pipe as they come; a thread keeps reading, so that the writer never blocks.

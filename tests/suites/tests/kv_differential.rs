@@ -325,7 +325,8 @@ impl Generator {
             81 => (words(&["keys", self.pattern()]), Compare::Unordered),
             82 => (words(&["dbsize"]), Compare::Exact),
             83 => (self.flush(), Compare::Exact),
-            84..=85 => (self.connection(), Compare::Exact),
+            84 => (self.connection(), Compare::Exact),
+            85 => return self.push_listening(steps),
             86 => return self.push_already_expired(steps),
             87..=91 => (self.wrong_count(), Compare::Exact),
             92..=94 => (self.unknown(), Compare::Exact),
@@ -518,7 +519,7 @@ impl Generator {
     }
 
     fn connection(&mut self) -> Vec<Vec<u8>> {
-        let lines: [&[&str]; 14] = [
+        let lines: [&[&str]; 47] = [
             &["ping"],
             &["PING", "a b"],
             &["echo", ""],
@@ -533,8 +534,64 @@ impl Generator {
             &["config", "get", "SAVE"],
             &["config", "get", "nothing"],
             &["info", "nosuchsection"],
+            &["config", "get", "maxmemory", "maxmemory"],
+            &["config", "get", "TIMEOUT"],
+            &["config", "get", "client-output-buffer-limi[st]"],
+            &["config", "set", "maxmemory", "1gb"],
+            &["config", "set", "MAXMEMORY", "0"],
+            &["config", "set", "timeout", "100", "maxmemory", "2gb"],
+            &["config", "set", "timeout", "0"],
+            &["config", "set", "timeout", "-1"],
+            &["config", "set", "timeout", "x"],
+            &["config", "set", "timeout", "5", "maxmemory", "x"],
+            &["config", "set", "timeout", "1", "timeout", "2"],
+            &["config", "set", "maxclients", "0"],
+            &["config", "set", "maxclients", "10000"],
+            &["config", "set", "save", "1"],
+            &["config", "set", "save", "a b"],
+            &["config", "set", "save", ""],
+            &["config", "set", "dir", "/"],
+            &["config", "set", "dbfilename", "x"],
+            &["config", "set", "databases", "2"],
+            &["config", "set", "nosuch", "1"],
+            &["config", "set", "nosuch"],
+            &["config", "set", "timeout", "1", "x"],
+            &["config", "set", "client-output-buffer-limit", "pubsub 1"],
+            &["config", "set", "client-output-buffer-limit", "nobody 1 2 3"],
+            &["config", "set", "client-output-buffer-limit", "pubsub 16mb 4mb 30"],
+            &["publish", "nobody", "message"],
+            &["pubsub", "channels"],
+            &["pubsub", "numsub", "a", "b"],
+            &["pubsub", "numsub"],
+            &["pubsub", "numpat"],
+            &["unsubscribe", "a"],
+            &["punsubscribe"],
+            &["reset"],
         ];
-        words(lines[self.rng.usize(..14)])
+        words(lines[self.rng.usize(..lines.len())])
+    }
+
+    /// A subscription, commands that are allowed then and commands that are not, and its end.
+    fn push_listening(&mut self, steps: &mut Vec<Step>) {
+        let mut push = |words| steps.push(Step { words, compare: Compare::Exact });
+        let name = ["a", "\r\n", "", "a*"][self.rng.usize(..4)];
+        let (begin, end) = [("subscribe", "unsubscribe"), ("psubscribe", "PUNSUBSCRIBE")][self.rng.usize(..2)];
+        push(words(&[begin, name]));
+        for _ in 0..self.rng.usize(..6) {
+            push(match self.rng.u32(0..6) {
+                0 => words(&["ping"]),
+                1 => words(&["ping", "a\r\nb"]),
+                2 => self.wrong_count(),
+                3 => self.unknown(),
+                4 => self.wrong_words(),
+                _ => self.keyed_many("mget"),
+            });
+        }
+        push(match self.rng.u32(0..3) {
+            0 => words(&["reset"]),
+            1 => words(&[end]),
+            _ => words(&[end, name]),
+        });
     }
 
     /// A known command with a random number of arguments, most of them too many or too few.
@@ -568,6 +625,11 @@ impl Generator {
             ("select", 3..5),
             ("setex", 1..4),
             ("setnx", 1..3),
+            ("publish", 1..3),
+            ("subscribe", 1..2),
+            ("psubscribe", 1..2),
+            ("pubsub", 1..2),
+            ("reset", 2..4),
         ];
         let (command, counts) = &commands[self.rng.usize(..commands.len())];
         let mut wrong = self.words(command, &[]);
@@ -589,7 +651,15 @@ impl Generator {
     }
 
     fn wrong_words(&mut self) -> Vec<Vec<u8>> {
-        let lines: [&[&str]; 14] = [
+        let lines: [&[&str]; 22] = [
+            &["save", "x"],
+            &["bgsave", "x"],
+            &["bgsave", "schedule", "x"],
+            &["lastsave", "x"],
+            &["shutdown", "save", "nosave"],
+            &["pubsub", "bad"],
+            &["pubsub", "channels", "a", "b"],
+            &["pubsub", "numpat", "x"],
             &["scan", "abc"],
             &["scan", " 0"],
             &["scan", "0", "count"],
@@ -605,7 +675,7 @@ impl Generator {
             &["shutdown", "bad"],
             &["scan", "99999999999999999999999999"],
         ];
-        words(lines[self.rng.usize(..14)])
+        words(lines[self.rng.usize(..lines.len())])
     }
 }
 

@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ipiq_suites::kv::{Client, Kv, WATCHDOG, free_port, request};
+use ipiq_suites::kv::{Client, Kv, Scratch, binary, free_port, request, wait_until};
 use socket2::SockRef;
 
 /// Starts kv on `driver`; none where this machine refuses io_uring.
@@ -88,7 +88,10 @@ fn wrong_flags_and_a_taken_port_are_named() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let other = listener.local_addr().expect("an address").port();
     for (arguments, expected) in [
-        ("--cores 0".to_owned(), "at least 1"),
+        ("--cores 0".to_owned(), "--cores 0: at least 1"),
+        ("--max-memory 1x".to_owned(), "--max-memory 1x: "),
+        ("--dir /no/such/directory".to_owned(), "--dir /no/such/directory: "),
+        ("--nonsense".to_owned(), "--nonsense"),
         ("--cores 200 --pin".to_owned(), "CPU"),
         ("--driver nonsense".to_owned(), "auto, uring or epoll"),
         (format!("--port {}", taken.address().port()), "in use"),
@@ -100,6 +103,91 @@ fn wrong_flags_and_a_taken_port_are_named() {
         assert!(!text.contains("panicked"), "{arguments}: {text}");
     }
     assert_eq!(taken.connect().ask("ping"), "+PONG");
+}
+
+#[test]
+fn version_and_help_are_printed() {
+    for (flag, expected) in [("--version", "kv "), ("-V", "kv "), ("--help", "--dbfilename"), ("-h", "--save")] {
+        let output = Command::new(binary()).arg(flag).output().expect("kv starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains(expected), "{flag}: {text}");
+    }
+}
+
+#[test]
+fn a_setting_holds_on_every_core_when_its_change_is_answered() {
+    let kv = Kv::start("--cores 4");
+    let mut clients: Vec<_> = (0..24).map(|_| kv.connect()).collect();
+    let mut control = kv.connect();
+    for round in 0..30 {
+        for (limit, expected) in [("1", "-OOM command"), ("0", "+OK")] {
+            assert_eq!(control.ask(&format!("config set maxmemory {limit}")), "+OK");
+            for (n, client) in clients.iter_mut().enumerate() {
+                let reply = client.ask(&format!("set key{n}:{round} value"));
+                assert!(reply.starts_with(expected), "maxmemory {limit}, client {n}: {reply}");
+                let told = client.ask("config get maxmemory");
+                assert!(told.ends_with(&format!("$1\r\n{limit}")), "{told}");
+            }
+        }
+    }
+    assert_eq!(control.ask("config set maxclients 26"), "+OK");
+    let mut last = kv.connect();
+    assert_eq!(last.ask("ping"), "+PONG");
+    assert_eq!(kv.connect().read_to_close(), b"-ERR max number of clients reached\r\n");
+    assert!(control.ask("info clients").contains("maxclients:26"));
+}
+
+#[test]
+fn settings_changed_by_several_clients_at_once_lose_nothing() {
+    let kv = Kv::start("--cores 4");
+    std::thread::scope(|scope| {
+        for name in ["maxmemory", "timeout", "maxclients"] {
+            let mut client = kv.connect();
+            scope.spawn(move || {
+                for value in 1000..1100 {
+                    assert_eq!(client.ask(&format!("config set {name} {value}")), "+OK");
+                    let told = client.ask(&format!("config get {name}"));
+                    assert!(told.ends_with(&value.to_string()), "{name} {value}: {told}");
+                }
+            });
+        }
+    });
+    let mut client = kv.connect();
+    for name in ["maxmemory", "timeout", "maxclients"] {
+        let told = client.ask(&format!("config get {name}"));
+        assert!(told.ends_with("1099"), "{told}");
+    }
+}
+
+#[test]
+fn where_files_are_written_is_changed_only_where_the_command_line_allows_it() {
+    let closed = Kv::start("--cores 2");
+    let mut client = closed.connect();
+    let refusal = client.ask("config set dir /");
+    assert!(refusal.ends_with("can't set protected config"), "{refusal}");
+    let kv = Kv::start("--cores 2 --enable-protected-configs");
+    let directory = Scratch::new();
+    let mut client = kv.connect();
+    let path = directory.path().display().to_string();
+    assert_eq!(client.ask(&format!("config set dir {path} dbfilename other.kv")), "+OK");
+    assert_eq!(client.ask("save"), "+OK");
+    assert!(directory.path().join("other.kv").exists());
+    assert!(client.ask("config get dir").ends_with(&path));
+}
+
+#[test]
+fn idle_clients_are_closed_and_subscribers_are_not() {
+    let kv = Kv::start("--cores 2 --timeout 1");
+    let mut idle: Vec<_> = (0..4).map(|_| kv.connect()).collect();
+    let mut subscriber = kv.connect();
+    subscriber.ask("subscribe news");
+    for client in &mut idle {
+        assert_eq!(client.read_to_close(), b"");
+    }
+    let mut client = kv.connect();
+    wait_until("they are forgotten", || client.ask("info clients").contains("connected_clients:2\r\n"));
+    assert_eq!(client.ask("publish news hello"), ":1");
+    assert!(subscriber.reply().expect("a message").ends_with(b"$5\r\nhello\r\n"));
 }
 
 #[test]
@@ -357,14 +445,6 @@ fn quit_answers_and_closes() {
     client.send(b"QUIT\r\nSET key value\r\n").expect("it is sent");
     assert_eq!(client.read_to_close(), b"+OK\r\n");
     assert_eq!(kv.connect().ask("exists key"), ":0");
-}
-
-fn wait_until(what: &str, mut observed: impl FnMut() -> bool) {
-    let deadline = Instant::now() + WATCHDOG;
-    while !observed() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn resident_kib(kv: &Kv) -> usize {

@@ -3,10 +3,16 @@
 //! Entries lie in fixed slots of fixed-size chunks; buckets are chains through the slots and grow one at a time
 //! (linear hashing), so no insertion pays for a rehash of the whole table. A key and its value share one buffer, inside
 //! the slot while they fit [`INLINE_BYTES`]. A walk in slot order visits every entry that is there all the while, once.
+//! What a snapshot reads of a store that goes on changing is in `cut.rs`.
+
+mod cut;
 
 use std::num::NonZeroI64;
 
 use smallvec::SmallVec;
+
+use cut::Cut;
+pub(crate) use cut::{CutProgress, Entry};
 
 /// Key and value bytes that a slot holds without an allocation.
 const INLINE_BYTES: usize = 32;
@@ -38,10 +44,14 @@ struct Slot {
     next: u32,
     key_len: u32,
     live: bool,
+    /// Whether the cut in progress has no more to read here. False in every slot where no cut is in progress.
+    settled: bool,
     deadline: Deadline,
     /// The key and behind it the value.
-    bytes: SmallVec<[u8; INLINE_BYTES]>,
+    bytes: Bytes,
 }
+
+type Bytes = SmallVec<[u8; INLINE_BYTES]>;
 
 impl Slot {
     fn key(&self) -> &[u8] {
@@ -77,8 +87,11 @@ pub(crate) struct Store {
     volatile: usize,
     heap_bytes: usize,
     expired: u64,
+    changes: u64,
     /// Where the next [`expire_some`](Self::expire_some) starts.
     sweep: u32,
+    /// The cut in progress.
+    cut: Option<Box<Cut>>,
 }
 
 impl Store {
@@ -93,7 +106,9 @@ impl Store {
             volatile: 0,
             heap_bytes: 0,
             expired: 0,
+            changes: 0,
             sweep: 0,
+            cut: None,
         }
     }
 
@@ -110,6 +125,16 @@ impl Store {
     /// Keys removed because their deadline had passed.
     pub(crate) fn expired(&self) -> u64 {
         self.expired
+    }
+
+    /// How often an entry was inserted, given another value or deadline, or removed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Counts changes from zero again.
+    pub(crate) fn forget_changes(&mut self) {
+        self.changes = 0;
     }
 
     /// Bytes that the entries take, unused room in their buffers included.
@@ -167,16 +192,19 @@ impl Store {
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(value);
         let at = self.allocate_slot();
+        let settled = self.hides_from_cut(at);
         let bucket = self.bucket(hash.low());
         let slot = Slot {
             hash: hash.low(),
             next: self.buckets[bucket],
             key_len: key.len() as u32,
             live: true,
+            settled,
             deadline,
             bytes,
         };
         self.heap_bytes += slot.heap_bytes();
+        self.changes += 1;
         self.put_slot(at, slot);
         self.buckets[bucket] = at;
         self.len += 1;
@@ -188,6 +216,9 @@ impl Store {
 
     /// Replaces the value of an entry; its deadline stays.
     pub(crate) fn set_value(&mut self, found: Found, value: &[u8]) {
+        if self.wanted_by_cut(found.0) {
+            self.replace_bytes(found);
+        }
         self.change_bytes(found, |slot| {
             let key_len = slot.key_len as usize;
             let content = key_len + value.len();
@@ -202,12 +233,18 @@ impl Store {
 
     /// Appends to the value of an entry and answers its new length.
     pub(crate) fn append(&mut self, found: Found, suffix: &[u8]) -> usize {
+        self.keep_for_cut(found);
         self.change_bytes(found, |slot| slot.bytes.extend_from_slice(suffix));
         self.value(found).len()
     }
 
     /// Replaces the deadline of an entry.
     pub(crate) fn set_deadline(&mut self, found: Found, deadline: Deadline) {
+        if self.deadline(found) == deadline {
+            return;
+        }
+        self.keep_for_cut(found);
+        self.changes += 1;
         let before = std::mem::replace(&mut self.slot_mut(found.0).deadline, deadline);
         self.volatile += usize::from(deadline.is_some());
         self.volatile -= usize::from(before.is_some());
@@ -230,21 +267,26 @@ impl Store {
         let free = self.free;
         let slot = self.slot_mut(at);
         let heap_bytes = slot.heap_bytes();
-        let volatile = slot.deadline.take().is_some();
+        let deadline = slot.deadline.take();
         slot.live = false;
-        slot.bytes = SmallVec::new();
+        let bytes = std::mem::take(&mut slot.bytes);
         slot.next = free;
         self.free = at;
         self.heap_bytes -= heap_bytes;
-        self.volatile -= usize::from(volatile);
+        self.volatile -= usize::from(deadline.is_some());
         self.len -= 1;
+        self.changes += 1;
+        self.hand_to_cut(at, deadline, bytes);
     }
 
     /// Removes every entry.
     pub(crate) fn clear(&mut self) {
-        let expired = self.expired;
-        *self = Self::new();
-        self.expired = expired;
+        let changes = self.changes + self.len as u64;
+        let mut emptied = Self { expired: self.expired, changes, cut: self.cut.take(), ..Self::new() };
+        if let Some(cut) = &mut emptied.cut {
+            cut.detach(std::mem::take(&mut self.chunks));
+        }
+        *self = emptied;
     }
 
     /// Calls `visit` with each key that is alive.
@@ -349,11 +391,23 @@ impl Store {
         }
     }
 
+    /// Hands the entry's bytes to the cut in progress, uncopied, and leaves an entry with an empty value.
+    #[cold]
+    fn replace_bytes(&mut self, found: Found) {
+        let mut before = Bytes::new();
+        self.change_bytes(found, |slot| {
+            let key = Bytes::from_slice(slot.key());
+            before = std::mem::replace(&mut slot.bytes, key);
+        });
+        self.hand_to_cut(found.0, self.deadline(found), before);
+    }
+
     fn change_bytes(&mut self, found: Found, change: impl FnOnce(&mut Slot)) {
         let slot = self.slot_mut(found.0);
         let before = slot.heap_bytes();
         change(slot);
         let after = slot.heap_bytes();
+        self.changes += 1;
         self.heap_bytes = self.heap_bytes + after - before;
     }
 
@@ -367,17 +421,17 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use foldhash::quality::FixedState;
     use std::collections::{BTreeSet, HashMap};
     use std::hash::BuildHasher;
 
-    fn hash(key: &[u8]) -> KeyHash {
+    pub(in crate::store) fn hash(key: &[u8]) -> KeyHash {
         KeyHash(FixedState::with_seed(1).hash_one(key))
     }
 
-    fn set(store: &mut Store, key: &str, value: &str, deadline_ms: i64) {
+    pub(in crate::store) fn set(store: &mut Store, key: &str, value: &str, deadline_ms: i64) {
         let (key, value) = (key.as_bytes(), value.as_bytes());
         match store.find(hash(key), key, 0) {
             Some(found) => {
@@ -388,7 +442,7 @@ mod tests {
         }
     }
 
-    fn get(store: &mut Store, key: &str, now_ms: i64) -> Option<String> {
+    pub(in crate::store) fn get(store: &mut Store, key: &str, now_ms: i64) -> Option<String> {
         let found = store.find(hash(key.as_bytes()), key.as_bytes(), now_ms)?;
         Some(String::from_utf8(store.value(found).to_vec()).unwrap())
     }

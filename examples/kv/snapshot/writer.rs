@@ -1,0 +1,140 @@
+//! The thread that writes a snapshot's file, so that no core waits for a disk.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use futures::channel::{mpsc, oneshot};
+use futures::executor::block_on;
+use futures::stream::StreamExt;
+
+use super::format::{Block, Header, encode_end};
+
+/// Blocks that wait for the disk, beside one per core: what bounds a snapshot's memory.
+const WAITING_BLOCKS: usize = 4;
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// What the cores send, the header first.
+pub(crate) enum Piece {
+    Header(Header),
+    Block(Block),
+    /// This shard has sent all its blocks.
+    End {
+        shard: usize,
+    },
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A writer whose file is open.
+pub(crate) struct Writer {
+    /// Refuses once the writer has failed.
+    pub(crate) pieces: mpsc::Sender<Piece>,
+    /// Comes after every sender is gone.
+    pub(crate) outcome: oneshot::Receiver<io::Result<Written>>,
+}
+
+impl Writer {
+    /// Starts a thread that writes to a temporary file, and renames it to `path` once every shard has ended.
+    ///
+    /// # Errors
+    ///
+    /// Says why the temporary file cannot be created, or the thread not be started.
+    pub(crate) async fn start(path: PathBuf) -> io::Result<Self> {
+        let (pieces, received) = mpsc::channel(WAITING_BLOCKS);
+        let (opened, opening) = oneshot::channel();
+        let (done, outcome) = oneshot::channel();
+        thread::Builder::new().name("kv-snapshot".to_owned()).spawn(move || match Unfinished::create(&path) {
+            Ok((unfinished, file)) => {
+                // Where whoever asked is gone, with the runtime, the file is taken away.
+                if opened.send(Ok(())).is_ok() {
+                    let written = write(file, received).and_then(|written| unfinished.finish().map(|()| written));
+                    let _ = done.send(written);
+                }
+            }
+            Err(error) => {
+                let _ = opened.send(Err(error));
+            }
+        })?;
+        opening.await.unwrap_or_else(|_| Err(ended()))?;
+        Ok(Self { pieces, outcome })
+    }
+}
+
+/// The error of a writer that is gone without a word.
+pub(crate) fn ended() -> io::Error {
+    io::Error::other("the writing thread has ended early")
+}
+
+fn write(file: File, mut pieces: mpsc::Receiver<Piece>) -> io::Result<Written> {
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
+    let mut bytes = 0;
+    let mut put = |out: &mut BufWriter<File>, part: &[u8]| {
+        bytes += part.len() as u64;
+        out.write_all(part)
+    };
+    let (mut entries, mut ended) = (Vec::new(), Vec::new());
+    while let Some(piece) = block_on(pieces.next()) {
+        match piece {
+            Piece::Header(header) => {
+                entries = vec![0; header.shards as usize];
+                ended = vec![false; header.shards as usize];
+                put(&mut out, &header.encode())?;
+            }
+            Piece::Block(block) => {
+                entries[block.shard as usize] += u64::from(block.entries());
+                let [before, behind] = block.encode();
+                for part in [&before[..], block.payload(), &behind] {
+                    put(&mut out, part)?;
+                }
+            }
+            Piece::End { shard } => ended[shard] = true,
+        }
+    }
+    if ended.is_empty() || ended.contains(&false) {
+        return Err(io::Error::other("not all shards were read"));
+    }
+    put(&mut out, &encode_end(&entries))?;
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok(Written { entries: entries.iter().sum(), bytes })
+}
+
+/// A temporary file, taken away unless it is finished.
+struct Unfinished<'a> {
+    path: &'a Path,
+    temporary: PathBuf,
+}
+
+impl<'a> Unfinished<'a> {
+    fn create(path: &'a Path) -> io::Result<(Self, File)> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.tmp", std::process::id()));
+        let temporary = path.with_file_name(name);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
+        Ok((Self { path, temporary }, file))
+    }
+
+    /// Gives the file its name, for good.
+    fn finish(mut self) -> io::Result<()> {
+        fs::rename(&self.temporary, self.path)?;
+        self.temporary.clear();
+        let directory = self.path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.temporary.as_os_str().is_empty() {
+            // What cannot be taken away is overwritten by the next one.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
