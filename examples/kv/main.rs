@@ -39,7 +39,7 @@ use pubsub::Post;
 use route::Router;
 use server::{Server, cannot_listen};
 use session::Context;
-use settings::Live;
+use settings::{Live, Settings};
 use shard::Ledger;
 use snapshot::Status;
 
@@ -78,7 +78,9 @@ fn run(flags: Flags) -> Result<(), String> {
         .build()
         .map_err(|error| error.to_string())?;
     let info = runtime.info();
-    let banner = banner(&flags, address, info);
+    let banner = banner(address, info);
+    let limits = limits(&flags.settings);
+    let path = flags.settings.snapshot_path();
     let handle = runtime.handle();
     let post = Arc::new(Post::new(flags.cores));
     let doorbell = server::deliver_when_triggered(&handle, &post).map_err(|error| error.to_string())?;
@@ -104,13 +106,14 @@ fn run(flags: Flags) -> Result<(), String> {
     let server = Server::new(context, doorbell);
     signals::end_on_signal(handle, Arc::clone(&server)).map_err(|error| error.to_string())?;
     let outcome = runtime.block_on(move || async move {
-        server.start().await?;
+        let loaded = server.start().await?;
         drop(claim);
-        print(&banner);
+        print(&format!("{banner}snapshot: {}, {} keys loaded\n{limits}", path.display(), loaded.keys));
         server.stopped().await;
         Ok(())
     });
     drop(runtime);
+    snapshot::wait_for_writers();
     outcome
 }
 
@@ -175,26 +178,28 @@ fn fence_name(kind: FenceKind) -> &'static str {
     }
 }
 
-fn banner(flags: &Flags, address: SocketAddr, info: &RuntimeInfo) -> String {
+fn banner(address: SocketAddr, info: &RuntimeInfo) -> String {
     let cpus: Vec<_> = info.cpus.iter().map(|cpu| cpu.map_or("any".to_owned(), |cpu| cpu.to_string())).collect();
     let fallback = match &info.driver_fallback {
         Some(reason) => format!(" (not io_uring: {reason})"),
         None => String::new(),
     };
-    let settings = &flags.settings;
-    let memory = match settings.max_memory_bytes {
-        Some(bytes) => format!("{bytes} bytes"),
-        None => "no limit".to_owned(),
-    };
     format!(
-        "kv {} listens on {address}\ncores: {} on CPUs {}\ndriver: {}{fallback}\nfence: {}\nlimits: {} clients, memory: {memory}\n",
+        "kv {} listens on {address}\ncores: {} on CPUs {}\ndriver: {}{fallback}\nfence: {}\n",
         env!("CARGO_PKG_VERSION"),
         info.cores,
         cpus.join(" "),
         driver_name(info.driver),
         fence_name(info.fence),
-        settings.max_clients,
     )
+}
+
+fn limits(settings: &Settings) -> String {
+    let memory = match settings.max_memory_bytes {
+        Some(bytes) => format!("{bytes} bytes"),
+        None => "no limit".to_owned(),
+    };
+    format!("limits: {} clients, memory: {memory}\n", settings.max_clients)
 }
 
 /// Writes to standard output, whether or not anybody reads it.

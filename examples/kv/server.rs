@@ -22,7 +22,7 @@ use crate::pubsub::{Arrival, Mailbox, Post};
 use crate::session::{Context, Next, Session};
 use crate::settings::{self, Changes};
 use crate::shard::{Exchange, Shard};
-use crate::snapshot::{self, Outgoing};
+use crate::snapshot::{self, Loaded, Outgoing};
 use crate::{autosave, reply};
 
 /// How often expired keys are looked for while some key has a deadline.
@@ -91,12 +91,13 @@ impl Server {
         Arc::new(Self { context, outgoing, doorbell, stop: Mutex::new(Some(stop)), stopped: Mutex::new(Some(stopped)) })
     }
 
-    /// Gives every core its shard, loads the snapshot, and gives every core its listener; afterwards all of them serve.
+    /// Gives every core its shard, loads the snapshot, and gives every core its listener; afterwards all of them serve. Answers
+    /// what was loaded.
     ///
     /// # Errors
     ///
     /// Says why the snapshot cannot be loaded, or a core not listen.
-    pub(crate) async fn start(self: &Arc<Self>) -> Result<(), String> {
+    pub(crate) async fn start(self: &Arc<Self>) -> Result<Loaded, String> {
         // No connection may come before every shard is there.
         for_each_core(self, |server| async move {
             let (index, cores) = (ipiq::core_id().index(), ipiq::core_count());
@@ -118,7 +119,7 @@ impl Server {
         })
         .await?;
         drop(ipiq::spawn_local(autosave::run(Arc::clone(self))));
-        Ok(())
+        Ok(loaded)
     }
 
     /// Waits for the end, by SHUTDOWN or by a signal.
@@ -137,18 +138,16 @@ impl Server {
     ///
     /// Says why the snapshot failed; the server then goes on, unless it is forced.
     pub(crate) async fn shut_down(self: &Arc<Self>, asked: Shutdown) -> Result<(), String> {
-        let status = &self.context.facts.snapshots;
-        // One that is being written is waited for: its file is good for something.
-        let running = status.begin_when_idle().await;
-        let saves = asked.save.unwrap_or_else(|| self.context.live.read(|settings| !settings.save_points.is_empty()));
+        let Context { live, facts, .. } = &self.context;
+        let saves = asked.save.unwrap_or_else(|| live.read(|settings| !settings.save_points.is_empty()));
         if saves {
-            let path = self.context.live.read(|settings| settings.snapshot_path());
+            // One that is being written is older than what is to be saved.
+            let running = facts.snapshots.begin_when_idle().await;
+            let path = live.read(|settings| settings.snapshot_path());
             let outcome = snapshot::save(self, running, path).await;
             if !asked.force {
                 outcome?;
             }
-        } else {
-            running.cancel();
         }
         self.stop();
         Ok(())

@@ -17,7 +17,8 @@ use ipiq::CoreId;
 pub(crate) use cut::Outgoing;
 pub(crate) use format::Block;
 pub(crate) use load::load;
-pub(crate) use status::{Age, Running, Status};
+pub(crate) use status::{Age, Loaded, Running, Status};
+pub(crate) use writer::wait_for_writers;
 
 use crate::server::{Server, with_shard};
 use crate::store::CutProgress;

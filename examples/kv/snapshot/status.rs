@@ -191,15 +191,6 @@ impl Status {
 }
 
 impl Running {
-    /// Ends it before it began.
-    pub(crate) fn cancel(mut self) {
-        if let Some(status) = self.0.take() {
-            let mut state = status.state();
-            state.running_since = None;
-            state.waiting.drain(..).for_each(Waker::wake);
-        }
-    }
-
     /// Ends it, and says what became of it.
     pub(crate) fn end(mut self, outcome: &Result<Saved, String>) {
         if let Some(status) = self.0.take() {

@@ -3,7 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use futures::channel::{mpsc, oneshot};
 use futures::executor::block_on;
@@ -50,16 +52,20 @@ impl Writer {
         let (pieces, received) = mpsc::channel(WAITING_BLOCKS);
         let (opened, opening) = oneshot::channel();
         let (done, outcome) = oneshot::channel();
-        thread::Builder::new().name("kv-snapshot".to_owned()).spawn(move || match Unfinished::create(&path) {
-            Ok((unfinished, file)) => {
-                // Where whoever asked is gone, with the runtime, the file is taken away.
-                if opened.send(Ok(())).is_ok() {
-                    let written = write(file, received).and_then(|written| unfinished.finish().map(|()| written));
-                    let _ = done.send(written);
+        let counted = Counted::new();
+        thread::Builder::new().name("kv-snapshot".to_owned()).spawn(move || {
+            let _counted = counted;
+            match Unfinished::create(&path) {
+                Ok((unfinished, file)) => {
+                    // Where whoever asked is gone, with the runtime, the file is taken away.
+                    if opened.send(Ok(())).is_ok() {
+                        let written = write(file, received).and_then(|written| unfinished.finish().map(|()| written));
+                        let _ = done.send(written);
+                    }
                 }
-            }
-            Err(error) => {
-                let _ = opened.send(Err(error));
+                Err(error) => {
+                    let _ = opened.send(Err(error));
+                }
             }
         })?;
         opening.await.unwrap_or_else(|_| Err(ended()))?;
@@ -70,6 +76,39 @@ impl Writer {
 /// The error of a writer that is gone without a word.
 pub(crate) fn ended() -> io::Error {
     io::Error::other("the writing thread has ended early")
+}
+
+/// Writing threads that have not ended.
+static WRITERS: Mutex<usize> = Mutex::new(0);
+static WRITER_ENDED: Condvar = Condvar::new();
+
+/// Waits, at the end of the process, until writers whose cores are gone have taken their temporary files away; not for long
+/// where a disk hangs.
+pub(crate) fn wait_for_writers() {
+    const LIMIT: Duration = Duration::from_secs(1);
+    // Whatever comes of it, the process ends.
+    let _ = WRITER_ENDED.wait_timeout_while(writers(), LIMIT, |writers| *writers > 0);
+}
+
+fn writers() -> MutexGuard<'static, usize> {
+    WRITERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One of them.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        *writers() += 1;
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *writers() -= 1;
+        WRITER_ENDED.notify_all();
+    }
 }
 
 fn write(file: File, mut pieces: mpsc::Receiver<Piece>) -> io::Result<Written> {

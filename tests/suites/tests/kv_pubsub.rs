@@ -202,8 +202,8 @@ fn each_subscriber_gets_each_publishers_messages_in_their_order() {
 
 #[test]
 fn a_subscriber_that_does_not_read_is_closed_and_the_others_are_not() {
-    for cores in [1, 4] {
-        let kv = Kv::start(&format!("--cores {cores}"));
+    for arguments in ["--cores 1 --driver epoll", "--cores 4"] {
+        let kv = Kv::start(arguments);
         let mut publisher = kv.connect();
         assert_eq!(publisher.ask("config set timeout 0"), "+OK");
         let limit = request(&[b"config", b"set", b"client-output-buffer-limit", b"pubsub 1mb 0 0"]);
