@@ -143,10 +143,13 @@ impl Server {
         if saves {
             // One that is being written is older than what is to be saved.
             let running = facts.snapshots.begin_when_idle().await;
+            // What is answered from here on would be lost.
+            snapshot::hold_batches(true).await?;
             let path = live.read(|settings| settings.snapshot_path());
             let outcome = snapshot::save(self, running, path).await;
-            if !asked.force {
-                outcome?;
+            if !asked.force && outcome.is_err() {
+                snapshot::hold_batches(false).await?;
+                return outcome;
             }
         }
         self.stop();

@@ -29,8 +29,8 @@ struct Divisions(AtomicUsize);
 pub(crate) struct Divided<'a>(&'a AtomicUsize);
 
 thread_local! {
-    /// Whether batches of this core wait for a cut before they run.
-    static HELD: Cell<bool> = const { Cell::new(false) };
+    /// How many want the batches of this core to wait before they run.
+    static HOLDS: Cell<u32> = const { Cell::new(0) };
     static WAITING: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -47,11 +47,11 @@ impl Outgoing {
         Divided(count)
     }
 
-    /// Waits, before a batch runs, where a cut waits for the divided ones.
+    /// Waits, before a batch runs, while batches are held.
     pub(crate) async fn pass(&self) {
-        if HELD.get() {
+        if HOLDS.get() > 0 {
             poll_fn(|cx| {
-                if !HELD.get() {
+                if HOLDS.get() == 0 {
                     return Poll::Ready(());
                 }
                 WAITING.with_borrow_mut(|waiting| waiting.push(cx.waker().clone()));
@@ -105,12 +105,18 @@ pub(super) async fn take(server: &Arc<Server>) -> Result<Taken, String> {
     outcome
 }
 
-async fn hold_batches(hold: bool) -> Result<(), String> {
+/// Has every core hold batches that have not begun, or go on with them once nobody wants them held.
+///
+/// # Errors
+///
+/// Says that a core is gone.
+pub(crate) async fn hold_batches(hold: bool) -> Result<(), String> {
     let calls: Vec<_> = (0..ipiq::core_count())
         .map(|core| {
             ipiq::call_on(CoreId::new(core), move || {
-                HELD.set(hold);
-                if !hold {
+                let holds = HOLDS.get();
+                HOLDS.set(if hold { holds + 1 } else { holds - 1 });
+                if HOLDS.get() == 0 {
                     WAITING.take().into_iter().for_each(Waker::wake);
                 }
             })

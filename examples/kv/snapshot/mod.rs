@@ -14,7 +14,7 @@ use futures::future::join_all;
 use futures::sink::SinkExt;
 use ipiq::CoreId;
 
-pub(crate) use cut::Outgoing;
+pub(crate) use cut::{Outgoing, hold_batches};
 pub(crate) use format::Block;
 pub(crate) use load::load;
 pub(crate) use status::{Age, Loaded, Running, Status};
