@@ -14,6 +14,7 @@ use ipiq::CoreId;
 
 use super::format::{Damage, Reader};
 use super::status::Loaded;
+use super::writer::remove_leftovers;
 use crate::route::Router;
 use crate::server::with_shard;
 use crate::store::{Deadline, Entry, KeyHash};
@@ -29,6 +30,7 @@ const WAITING_PORTIONS: usize = 2;
 /// Says what is wrong with the file. Some of it may have been loaded by then, so the server must not start.
 pub(crate) async fn load(path: PathBuf, router: Router, now_ms: i64) -> Result<Loaded, String> {
     let named = |text: String| format!("cannot load {}: {text}", path.display());
+    remove_leftovers(&path);
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Loaded::default()),

@@ -145,6 +145,30 @@ fn write(file: File, mut pieces: mpsc::Receiver<Piece>) -> io::Result<Written> {
     Ok(Written { entries: entries.iter().sum(), bytes })
 }
 
+/// Takes the temporary files of processes away that were killed while they wrote `path`.
+pub(super) fn remove_leftovers(path: &Path) {
+    let Ok(entries) = fs::read_dir(directory(path)) else { return };
+    for found in entries.flatten().map(|entry| entry.path()) {
+        let process = found.file_stem().and_then(|stem| Path::new(stem).extension()?.to_str()?.parse().ok());
+        let Some(process) = process.filter(|&process| found == temporary(path, process)) else { continue };
+        // One that has this process's number is not of this process, which has written nothing yet.
+        if process == std::process::id() || !Path::new("/proc").join(process.to_string()).exists() {
+            // What cannot be taken away does no harm.
+            let _ = fs::remove_file(found);
+        }
+    }
+}
+
+fn temporary(path: &Path, process: u32) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{process}.tmp"));
+    directory(path).join(name)
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// A temporary file, taken away unless it is finished.
 struct Unfinished<'a> {
     path: &'a Path,
@@ -153,9 +177,7 @@ struct Unfinished<'a> {
 
 impl<'a> Unfinished<'a> {
     fn create(path: &'a Path) -> io::Result<(Self, File)> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = path.with_file_name(name);
+        let temporary = temporary(path, std::process::id());
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
         Ok((Self { path, temporary }, file))
     }
@@ -164,8 +186,7 @@ impl<'a> Unfinished<'a> {
     fn finish(mut self) -> io::Result<()> {
         fs::rename(&self.temporary, self.path)?;
         self.temporary.clear();
-        let directory = self.path.parent().filter(|directory| !directory.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(directory(self.path))?.sync_all()
     }
 }
 

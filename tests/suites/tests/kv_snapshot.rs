@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipiq_suites::kv::{Client, Kv, Scratch, request, wait_until};
 use ipiq_suites::scale::scaled;
@@ -207,6 +207,37 @@ fn the_end_saves_where_it_is_asked_to() {
         assert_eq!(client.read_to_close(), b"", "{end}");
         assert!(ExitStatus::success(&kv.wait()), "{end}");
         assert_eq!(directory.path().join("dump.kv").exists(), saved, "{save_points:?}, {end}");
+    }
+}
+
+#[test]
+fn one_killed_while_it_writes_leaves_a_whole_file() {
+    let directory = Scratch::new();
+    let mut generation = 0;
+    for round in 0..8 {
+        let mut kv = start_in(directory.path(), "--cores 2");
+        assert!(names(directory.path()).iter().all(|name| name == "dump.kv"), "{:?}", names(directory.path()));
+        let mut client = kv.connect();
+        if round > 0 {
+            let keys: Vec<_> = (0..1000).map(|n| format!("key{n}")).collect();
+            let reply = client.ask(&format!("mget {}", keys.join(" ")));
+            let loaded: Vec<u64> = reply.lines().filter_map(|line| line.strip_prefix('g')?.parse().ok()).collect();
+            assert_eq!(loaded.len(), 1000);
+            assert!(loaded.iter().all(|&value| value == loaded[0]), "half a snapshot was loaded");
+            assert!((generation - 1..=generation).contains(&loaded[0]), "{} after {generation}", loaded[0]);
+        }
+        let fill = |client: &mut Client, generation: u64| {
+            let pairs: Vec<_> = (0..1000).map(|n| format!("key{n} g{generation}")).collect();
+            assert_eq!(client.ask(&format!("mset {}", pairs.join(" "))), "+OK");
+        };
+        fill(&mut client, generation);
+        assert_eq!(client.ask("save"), "+OK");
+        generation += 1;
+        fill(&mut client, generation);
+        assert_eq!(client.ask("bgsave"), "+Background saving started");
+        // At whatever the thread does by then; a little later each round.
+        thread::sleep(Duration::from_micros(300 * round));
+        kv.kill();
     }
 }
 
