@@ -214,8 +214,12 @@ impl Lead<'_> {
         }
         self.stand_still(plan.drain, posted, plan.deadline()).map_err(|error| {
             // Those that stopped, and were let to serve again, were not late.
-            let never = |core: &CoreId| !self.shared().core(*core).answer.is_since(first);
-            error.map_not_stopped(|late| late.iter().filter(|core| new.contains(*core)).filter(never).collect())
+            let never = |core: &CoreId| new.contains(*core) && !self.shared().core(*core).answer.is_since(first);
+            error.map_not_stopped(|late| {
+                let named: CoreSet = late.iter().filter(never).collect();
+                // Without a drain somebody was late, if only for the last order.
+                if named.is_empty() && !plan.drain { late } else { named }
+            })
         })
     }
 
