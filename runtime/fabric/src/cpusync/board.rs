@@ -104,7 +104,9 @@ impl Board {
     /// M1, by `lead`. The present order must be neutral.
     pub(crate) fn write_set(&self, lead: CoreId, set: &CoreSet) {
         // [cpusync M1] who reads a word of the new set and fences (C2) sees that the order before is over.
-        fence(Ordering::Release);
+        if !mutant!("cpusync-set-unfenced") {
+            fence(Ordering::Release);
+        }
         for (word, bits) in self.set.iter().zip(set.words()) {
             word.store(bits, Ordering::Relaxed);
         }
@@ -128,15 +130,18 @@ impl Board {
 
     /// C1.
     pub(crate) fn look(&self) -> Order {
-        // [cpusync C1] acquire pairs with M2.
-        Order(self.order.load(Ordering::Acquire))
+        // [cpusync C1] acquire pairs with M2. C2's fence would do for who is stopped; who is let go needs it here.
+        let acquire = relaxed_if(mutant!("cpusync-look-relaxed"), Ordering::Acquire);
+        Order(self.order.load(acquire))
     }
 
     /// C2. `None`: the order has changed, look again.
     pub(crate) fn is_for(&self, order: Order, core: CoreId) -> Option<bool> {
         let word = self.set[core.index() / 64].load(Ordering::Relaxed);
         // [cpusync C2] acquire pairs with M1's fence: a word of a later set comes with a later order.
-        fence(Ordering::Acquire);
+        if !mutant!("cpusync-second-look-unfenced") {
+            fence(Ordering::Acquire);
+        }
         let same = self.order.load(Ordering::Relaxed) == order.0 || mutant!("cpusync-no-second-look");
         same.then(|| word & 1 << (core.index() % 64) != 0)
     }
@@ -176,7 +181,8 @@ impl Answer {
     /// M4, by the lead: whether `order` is answered, and if so, whether the target did anything.
     pub(crate) fn to(&self, order: Order) -> Option<bool> {
         // [cpusync M4] acquire pairs with C6.
-        let word = self.word.load(Ordering::Acquire);
+        let acquire = relaxed_if(mutant!("cpusync-answer-unread"), Ordering::Acquire);
+        let word = self.word.load(acquire);
         (word & !ANY == order.0).then_some(word & ANY != 0)
     }
 

@@ -58,7 +58,8 @@ impl Turn {
                 return Some(next);
             }
             // [cpusync T4] release: pairs with T1's acquire.
-            self.lead.store(FREE, Ordering::Release);
+            let order = relaxed_if(mutant!("cpusync-free-relaxed"), Ordering::Release);
+            self.lead.store(FREE, order);
             if !mutant!("cpusync-no-turn-fence") {
                 fence(Ordering::SeqCst);
             }

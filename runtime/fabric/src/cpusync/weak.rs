@@ -4,7 +4,9 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::cell::{Cell, RefCell};
 
-use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, mutant, unwinds_in_a_model};
+use crate::sync::{
+    Arc, AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, mutant, relaxed_if, unwinds_in_a_model,
+};
 use crate::watch::WaitKind;
 use crate::{Core, CoreId, CoreSet, MAX_CORES, PanicPayload, catch, contain};
 
@@ -88,7 +90,8 @@ impl Core {
         self.wait_until_acknowledged(&request.stopped, &targets);
         let value = catch(body);
         // [cpusync W3] release pairs with W4's acquire.
-        request.state.store(if value.is_ok() { RELEASED } else { DROPPED }, Ordering::Release);
+        let release = relaxed_if(mutant!("cpusync-weak-release-relaxed"), Ordering::Release);
+        request.state.store(if value.is_ok() { RELEASED } else { DROPPED }, release);
         if value.is_ok() && set.contains(self.id()) {
             request.run(self);
         }
@@ -157,7 +160,8 @@ impl Core {
 
 impl Request {
     fn acknowledge(&self, words: &Acknowledged, core: CoreId) {
-        words[core.index() / 64].fetch_or(1 << (core.index() % 64), Ordering::AcqRel);
+        let order = relaxed_if(mutant!("cpusync-weak-acknowledge-relaxed"), Ordering::Release);
+        words[core.index() / 64].fetch_or(1 << (core.index() % 64), order);
     }
 
     fn run(&self, core: &Core) {

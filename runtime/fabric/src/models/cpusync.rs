@@ -109,6 +109,37 @@ fn each_phase_of_a_stop_sees_what_the_one_before_wrote() {
 }
 
 #[test]
+fn who_was_stopped_and_let_go_sees_what_the_body_wrote() {
+    explore(3, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let (over, by_body) = (Arc::new(Counter::default()), Plain::new());
+        let other = thread::spawn({
+            let (machine, over, by_body) = (machine.clone(), over.clone(), by_body.clone());
+            move || {
+                let core = b.enter();
+                while core.own().answer.last() == Order::NONE && over.get() == 0 {
+                    // SAFETY: 1. and 2. nothing else is on the stack.
+                    unsafe { core.safe_point() };
+                    thread::yield_now();
+                }
+                if core.own().answer.last() != Order::NONE {
+                    assert_eq!(by_body.read(), 7);
+                }
+                serve(&machine, &core, || over.get() == 1);
+                Ended(core)
+            }
+        });
+        let core = a.enter();
+        lead_once(&machine, &core, &over, move |lead| {
+            lead.cpusync(&plan(set([B])), |_| by_body.write(7)).expect("no time limit");
+        });
+        drop(other.join().expect("no panic"));
+    });
+}
+
+#[test]
 fn two_leads_never_stop_each_other_at_once() {
     explore(2, || {
         let machine = Machine::new(FenceKind::Symmetric, 2);

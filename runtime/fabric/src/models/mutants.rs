@@ -65,7 +65,14 @@ const MUTANTS: &[(&str, &str)] = &[
     ("cpusync-no-turn-fence", TURNS),
     ("cpusync-turn-relaxed", TURNS),
     ("cpusync-leave-with-lead", "cpusync::a_core_that_leaves_while_it_waits_for_its_turn_takes_no_turn_with_it"),
-    ("cpusync-no-second-look", "cpusync::a_latecomer_runs_no_job_that_is_over"),
+    ("cpusync-no-second-look", LATE),
+    ("cpusync-free-relaxed", TURNS),
+    ("cpusync-second-look-unfenced", LATE),
+    ("cpusync-set-unfenced", LATE),
+    ("cpusync-look-relaxed", "cpusync::who_was_stopped_and_let_go_sees_what_the_body_wrote"),
+    ("cpusync-answer-unread", PHASES),
+    ("cpusync-weak-release-relaxed", WEAK),
+    ("cpusync-weak-acknowledge-relaxed", WEAK),
     ("cpusync-order-relaxed", PHASES),
     ("cpusync-answer-relaxed", PHASES),
     ("cpusync-answer-early", PHASES),
@@ -111,6 +118,8 @@ const LISTED: &str = "doorbell::what_a_core_that_leaves_had_listed_arrives_in_or
 const LEAVING: &str = "doorbell::a_message_to_a_core_that_leaves_is_delivered_or_taken_back_once";
 const LEFT: &str = "doorbell::who_sees_that_a_core_has_left_sees_what_its_messages_wrote";
 const SPACE: &str = "overflow::a_source_that_sleeps_for_space_is_kicked_with_symmetric_fences";
+const LATE: &str = "cpusync::a_latecomer_runs_no_job_that_is_over";
+const WEAK: &str = "cpusync::a_weak_stop_sees_what_its_functions_wrote";
 const TURNS: &str = "cpusync::turns_exclude_each_other_and_none_is_slept_through";
 const PHASES: &str = "cpusync::each_phase_of_a_stop_sees_what_the_one_before_wrote";
 const ONE: &str = "shootdown::a_target_that_sleeps_executes_each_request_once_while_generations_wrap";
