@@ -5,15 +5,14 @@ mod tests_of_rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::parts::root;
 use rows::{Row, TestName};
 use tests_of_rows::{Outcome, run};
 
-/// The file with the rows; those of pieces may lie in the folder of the same name, in lower case.
+/// The file with the rows.
 const FILE: &str = "runtime/fabric/CONFORMANCE.md";
-const FOLDER: &str = "runtime/fabric/conformance";
 
 /// Which rows to show.
 #[derive(Debug, Default)]
@@ -75,15 +74,7 @@ fn print_row(row: &Row, outcomes: &BTreeMap<&TestName, Outcome>) -> bool {
     failed.is_empty()
 }
 
-/// The text of all tables.
+/// The text of the tables.
 fn read(root: &Path) -> Result<String, Vec<String>> {
-    let mut files = vec![root.join(FILE)];
-    if let Ok(folder) = fs::read_dir(root.join(FOLDER)) {
-        let mut pieces: Vec<PathBuf> = folder.flatten().map(|entry| entry.path()).collect();
-        pieces.sort();
-        files.extend(pieces);
-    }
-    let read = |file: &PathBuf| fs::read_to_string(file).map_err(|error| vec![format!("{}: {error}", file.display())]);
-    let texts: Vec<String> = files.iter().map(read).collect::<Result<_, _>>()?;
-    Ok(texts.join("\n"))
+    fs::read_to_string(root.join(FILE)).map_err(|error| vec![format!("{FILE}: {error}")])
 }
