@@ -92,10 +92,6 @@ pub(crate) enum ShardsOp<B> {
     Keys {
         pattern: B,
     },
-    Size,
-    Flush,
-    /// Figures for INFO.
-    Info(Sections),
     /// The channels that somebody listens to.
     Channels {
         pattern: Option<B>,
@@ -113,9 +109,6 @@ impl<B> ShardsOp<B> {
     pub(crate) fn map<C>(self, hold: impl FnOnce(B) -> C) -> ShardsOp<C> {
         match self {
             Self::Keys { pattern } => ShardsOp::Keys { pattern: hold(pattern) },
-            Self::Size => ShardsOp::Size,
-            Self::Flush => ShardsOp::Flush,
-            Self::Info(sections) => ShardsOp::Info(sections),
             Self::Channels { pattern } => ShardsOp::Channels { pattern: pattern.map(hold) },
             Self::Subscribers { channel } => ShardsOp::Subscribers { channel: hold(channel) },
             Self::Patterns => ShardsOp::Patterns,
@@ -210,12 +203,29 @@ pub(crate) enum ConnectionOp<'a> {
 /// What a connection does between two batches, since it has to wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Errand {
+    Everywhere(Everywhere),
     Save,
     /// BGSAVE: answered once the moment is taken.
     BackgroundSave,
     /// CONFIG SET.
     Configure(Changes),
     Shutdown(Shutdown),
+}
+
+/// What is asked of all cores at once, and answered by their figures together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Everywhere {
+    /// DBSIZE.
+    Size,
+    /// FLUSHALL, FLUSHDB.
+    Flush,
+    Info(Sections),
+}
+
+impl<'a> From<Everywhere> for Command<'a> {
+    fn from(asked: Everywhere) -> Self {
+        Command::Connection(ConnectionOp::Errand(Errand::Everywhere(asked)))
+    }
 }
 
 /// The options of SHUTDOWN.
@@ -420,9 +430,9 @@ pub(crate) fn parse<'a>(args: Args<'a>, now_ms: i64) -> Result<Command<'a>, Refu
         (PERSIST, 2) => key(KeyOp::Persist),
         (TYPE, 2) => key(KeyOp::Type),
         (KEYS, 2) => Ok(Command::Shards(ShardsOp::Keys { pattern: arg(1) })),
-        (DBSIZE, 1) => Ok(Command::Shards(ShardsOp::Size)),
+        (DBSIZE, 1) => Ok(Everywhere::Size.into()),
         (FLUSHALL | FLUSHDB, _) => flush(args),
-        (INFO, _) => Ok(Command::Shards(ShardsOp::Info(Sections::of(args.from(1))))),
+        (INFO, _) => Ok(Everywhere::Info(Sections::of(args.from(1))).into()),
         (SCAN, 2..) => scan(args).map(Command::Scan),
         (PING, 1 | 2) => connection(ConnectionOp::Ping(args.get(1))),
         (ECHO, 2) => connection(ConnectionOp::Echo(arg(1))),
@@ -593,7 +603,7 @@ fn flush(args: Args<'_>) -> Result<Command<'_>, Refusal> {
     if !accepted {
         return Err(SYNTAX.into());
     }
-    Ok(Command::Shards(ShardsOp::Flush))
+    Ok(Everywhere::Flush.into())
 }
 
 fn scan(args: Args<'_>) -> Result<Scan<&[u8]>, Refusal> {

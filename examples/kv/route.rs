@@ -4,7 +4,7 @@
 //! commands on other shards are copied into one [`Exchange`] per core, and the plan notes where their replies belong.
 //! Every shard sees its part of the batch in the order of the requests, so a connection sees its own writes. Commands
 //! over several shards are atomic on each shard alone: another connection may see an MSET done on one and not yet on
-//! the next.
+//! the next. What is asked of every core at once, DBSIZE, FLUSHALL and INFO, ends the batch and is sent by `ipiq::xcall`.
 
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use crate::command::{Command, ConnectionOp, Errand, KeyOp, Scan, Sections, ShardsOp, Verb};
+use crate::command::{Command, ConnectionOp, Errand, KeyOp, Scan, ShardsOp, Verb};
 use crate::info;
 use crate::pubsub::{Publication, Subscriber};
 use crate::reply;
 use crate::resp::{Args, parse_integer};
 use crate::session::Context;
-use crate::shard::{Exchange, Shard, ShardOp, Stats, empty, split_cursor};
+use crate::shard::{Exchange, Shard, ShardOp, empty, split_cursor};
 use crate::store::KeyHash;
 
 /// From a key to its shard; the same on all cores, another at each start.
@@ -86,8 +86,6 @@ enum Merge {
     Union,
     /// How many elements that is.
     CountUnion,
-    /// Figures, added and told.
-    Info(Sections),
 }
 
 /// Local replies above this many bytes are sent before the rest of the batch is read.
@@ -221,7 +219,7 @@ impl Batch {
     }
 
     /// Puts the replies of all shards into the order of the requests.
-    pub(crate) fn assemble(&mut self, context: &Context) {
+    pub(crate) fn assemble(&mut self) {
         if !self.has_plan() {
             return;
         }
@@ -237,7 +235,7 @@ impl Batch {
             match piece {
                 Piece::Merged { merge, parts } => {
                     sources.plan = rest;
-                    sources.merge(merge, parts, &mut taken, context, &mut self.assembled);
+                    sources.merge(merge, parts, &mut taken, &mut self.assembled);
                 }
                 _ => {
                     let part = sources.next(&mut taken);
@@ -397,20 +395,10 @@ impl Batch {
         let shards = context.router.shards;
         let merge = match op {
             ShardsOp::Keys { .. } => Merge::Concat,
-            ShardsOp::Size => Merge::Sum,
-            ShardsOp::Flush => Merge::AllOk,
-            ShardsOp::Info(sections) => Merge::Info(sections),
             ShardsOp::Channels { .. } => Merge::Union,
             ShardsOp::Subscribers { .. } => Merge::Sum,
             ShardsOp::Patterns => Merge::CountUnion,
         };
-        if let (1, Merge::Info(sections)) = (shards, merge) {
-            let mut encoded = Vec::new();
-            shard.run_all(op, &mut encoded);
-            let mut stats = Stats::default();
-            stats.add_encoded(&encoded);
-            return context.live.read(|settings| context.facts.info(sections, stats, settings, &mut self.replies));
-        }
         if shards == 1 && merge != Merge::CountUnion {
             return shard.run_all(op, &mut self.replies);
         }
@@ -546,7 +534,7 @@ impl Sources<'_> {
         }
     }
 
-    fn merge(&mut self, merge: Merge, parts: usize, taken: &mut usize, context: &Context, out: &mut Vec<u8>) {
+    fn merge(&mut self, merge: Merge, parts: usize, taken: &mut usize, out: &mut Vec<u8>) {
         match merge {
             Merge::Sum => {
                 let sum = (0..parts).map(|_| integer_reply(self.next(taken))).sum();
@@ -587,13 +575,6 @@ impl Sources<'_> {
                 reply::array(out, length as usize);
                 out.extend_from_slice(&elements);
             }
-            Merge::Info(sections) => {
-                let mut stats = Stats::default();
-                for _ in 0..parts {
-                    stats.add_encoded(self.next(taken));
-                }
-                context.live.read(|settings| context.facts.info(sections, stats, settings, out));
-            }
         }
     }
 }
@@ -623,7 +604,8 @@ mod tests {
     use crate::command::{Refusal, Shutdown, parse};
     use crate::resp::Span;
     use crate::settings::Settings;
-    use crate::shard::Ledger;
+    use crate::shard::{Ledger, Stats};
+    use std::ops::Add;
 
     /// Several shards on one thread; exchanges run where a server would send them.
     struct Rig {
@@ -651,9 +633,10 @@ mod tests {
             }
         }
 
-        /// Sends all lines as one batch.
+        /// Sends all lines as one batch, or several where one is an errand to all shards.
         fn ask(&mut self, lines: &[&str]) -> String {
             let home = self.batch.home;
+            let mut out = Vec::new();
             self.batch.begin(1000, &mut self.shards[home]);
             for line in lines {
                 let (mut bytes, mut spans) = (Vec::new(), Vec::new());
@@ -664,11 +647,24 @@ mod tests {
                 match parse(Args::new(&bytes, &spans), 1000) {
                     Ok(command) => {
                         let shard = &mut self.shards[home];
-                        self.batch.apply(command, &self.context, shard);
+                        if let Flow::Errand(Errand::Everywhere(asked)) = self.batch.apply(command, &self.context, shard)
+                        {
+                            self.end_batch(&mut out);
+                            let figures = self.shards.iter_mut().map(|shard| shard.take_part(asked));
+                            let figures = figures.fold(Stats::default(), Stats::add);
+                            out.extend(self.context.answer(asked, figures));
+                            self.batch.begin(1000, &mut self.shards[home]);
+                        }
                     }
                     Err(Refusal(text)) => self.batch.refuse(&text),
                 }
             }
+            self.end_batch(&mut out);
+            String::from_utf8(out).unwrap().replace("\r\n", " ").trim_end().to_owned()
+        }
+
+        fn end_batch(&mut self, out: &mut Vec<u8>) {
+            let home = self.batch.home;
             self.batch.end(&mut self.shards[home]);
             let mut exchanges: Vec<_> = self.batch.take_exchanges().collect();
             for (target, exchange) in &mut exchanges {
@@ -680,11 +676,10 @@ mod tests {
             for (target, exchange) in exchanges {
                 self.batch.put_back(target, exchange);
             }
-            self.batch.assemble(&self.context);
+            self.batch.assemble();
             let sent = self.batch.take_replies();
-            let text = String::from_utf8(sent.clone()).unwrap();
+            out.extend_from_slice(&sent);
             self.batch.restore(sent);
-            text.replace("\r\n", " ").trim_end().to_owned()
         }
     }
 

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Add;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -15,13 +16,13 @@ use futures::channel::oneshot;
 use futures::future::{Either, join_all, select};
 use ipiq::ipi::{Handler, TableFull};
 use ipiq::net::{TcpListener, TcpStream};
-use ipiq::{Call, CoreId, Handle, time};
+use ipiq::{Call, CallError, CoreId, Handle, time, xcall};
 
-use crate::command::{Errand, Shutdown};
+use crate::command::{Errand, Everywhere, Shutdown};
 use crate::pubsub::{Arrival, Mailbox, Post};
 use crate::session::{Context, Next, Session};
 use crate::settings::{self, Changes};
-use crate::shard::{Exchange, Shard};
+use crate::shard::{Exchange, Shard, Stats};
 use crate::snapshot::{self, Loaded, Outgoing};
 use crate::{autosave, reply};
 
@@ -305,7 +306,7 @@ async fn answer(server: &Arc<Server>, session: &mut Session, stream: &TcpStream)
             let next = with_shard(|shard| session.run(context, shard, now_ms));
             if session.batch.has_plan() {
                 run_remotely(server, session).await?;
-                session.batch.assemble(context);
+                session.batch.assemble();
             }
             send(server, session, stream).await?;
             match next {
@@ -326,6 +327,10 @@ async fn answer(server: &Arc<Server>, session: &mut Session, stream: &TcpStream)
 async fn run_errand(server: &Arc<Server>, errand: Errand) -> Option<Vec<u8>> {
     let mut done = "OK";
     let outcome = match errand {
+        Errand::Everywhere(asked) => match ask_everywhere(server, asked).await {
+            Ok(stats) => return Some(server.context.answer(asked, stats)),
+            Err(error) => Err(format!("ERR {error}")),
+        },
         Errand::Save => snapshot::save_now(server).await,
         Errand::BackgroundSave => {
             done = "Background saving started";
@@ -344,6 +349,18 @@ async fn run_errand(server: &Arc<Server>, errand: Errand) -> Option<Vec<u8>> {
         Err(text) => reply::error(&mut out, text.replace(['\r', '\n'], " ")),
     }
     Some(out)
+}
+
+/// Asks all shards, each between two polls of its core, and adds their figures.
+async fn ask_everywhere(server: &Server, asked: Everywhere) -> Result<Stats, CallError> {
+    let writes = asked == Everywhere::Flush;
+    if writes {
+        server.outgoing.pass().await;
+    }
+    // A snapshot holds all of it, or nothing.
+    let _divided = writes.then(|| server.outgoing.divide());
+    let parts = xcall::high::broadcast(move || with_shard(|shard| shard.take_part(asked)));
+    parts.fold(Stats::default(), Stats::add).await
 }
 
 /// Reads what is there; false at the end of the connection, or where it has been idle for too long.

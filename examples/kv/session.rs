@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::command::{Errand, Refusal, parse, refuse_while_listening};
+use crate::command::{Errand, Everywhere, Refusal, parse, refuse_while_listening};
 use crate::info::Facts;
 use crate::pubsub::Post;
+use crate::reply;
 use crate::resp::{Parser, Progress};
 use crate::route::{Batch, Flow, Router};
 use crate::settings::Live;
 #[cfg(test)]
 use crate::settings::Settings;
-use crate::shard::Shard;
+use crate::shard::{Shard, Stats};
 
 /// What all connections of all cores share.
 pub(crate) struct Context {
@@ -18,6 +19,21 @@ pub(crate) struct Context {
     pub(crate) facts: Facts,
     pub(crate) post: Arc<Post>,
     pub(crate) live: Live,
+}
+
+impl Context {
+    /// The reply to what was asked of all cores; `stats` are their figures together.
+    pub(crate) fn answer(&self, asked: Everywhere, stats: Stats) -> Vec<u8> {
+        let mut out = Vec::new();
+        match asked {
+            Everywhere::Size => reply::integer(&mut out, stats.keys as i64),
+            Everywhere::Flush => out.extend_from_slice(reply::OK),
+            Everywhere::Info(sections) => {
+                self.live.read(|settings| self.facts.info(sections, stats, settings, &mut out));
+            }
+        }
+        out
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What one core does to its keys, and the message in which another core asks for it.
 
 use std::num::NonZeroI64;
+use std::ops::Add;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::command::{Expire, KeyOp, Lifetime, Presence, Scan, SetOptions, ShardsOp, TtlUnit};
+use crate::command::{Everywhere, Expire, KeyOp, Lifetime, Presence, Scan, SetOptions, ShardsOp, TtlUnit};
 use crate::glob;
 use crate::pubsub::Hub;
 use crate::reply;
@@ -58,20 +59,16 @@ pub(crate) struct Stats {
     pub(crate) commands: u64,
 }
 
-impl Stats {
-    /// Appends the figures as they travel in a reply buffer.
-    fn encode(self, out: &mut Vec<u8>) {
-        for figure in [self.keys, self.volatile, self.expired, self.used_bytes, self.commands] {
-            out.extend_from_slice(&figure.to_le_bytes());
-        }
-    }
+impl Add for Stats {
+    type Output = Self;
 
-    /// Adds the figures that [`encode`](Self::encode) wrote.
-    pub(crate) fn add_encoded(&mut self, encoded: &[u8]) {
-        let (figures, _) = encoded.as_chunks::<8>();
-        let sums = [&mut self.keys, &mut self.volatile, &mut self.expired, &mut self.used_bytes, &mut self.commands];
-        for (sum, figure) in sums.into_iter().zip(figures) {
-            *sum += u64::from_le_bytes(*figure);
+    fn add(self, other: Self) -> Self {
+        Self {
+            keys: self.keys + other.keys,
+            volatile: self.volatile + other.volatile,
+            expired: self.expired + other.expired,
+            used_bytes: self.used_bytes + other.used_bytes,
+            commands: self.commands + other.commands,
         }
     }
 }
@@ -246,12 +243,6 @@ impl Shard {
     pub(crate) fn run_all(&mut self, op: ShardsOp<&[u8]>, out: &mut Vec<u8>) {
         match op {
             ShardsOp::Keys { pattern } => self.keys(pattern, out),
-            ShardsOp::Size => reply::integer(out, self.store.len() as i64),
-            ShardsOp::Flush => {
-                self.store.clear();
-                out.extend_from_slice(reply::OK);
-            }
-            ShardsOp::Info(_) => self.stats().encode(out),
             ShardsOp::Channels { pattern } => self.hub.channels(pattern, out),
             ShardsOp::Subscribers { channel } => self.hub.subscribers(channel, out),
             ShardsOp::Patterns => self.hub.patterns(out),
@@ -294,7 +285,12 @@ impl Shard {
         out.extend_from_slice(&found);
     }
 
-    fn stats(&self) -> Stats {
+    /// This shard's part of what is asked of all, and its figures after that.
+    pub(crate) fn take_part(&mut self, asked: Everywhere) -> Stats {
+        if asked == Everywhere::Flush {
+            self.store.clear();
+            self.end(0);
+        }
         Stats {
             keys: self.store.len() as u64,
             volatile: self.store.volatile() as u64,
@@ -588,8 +584,9 @@ fn set_pairs(shard: &mut Shard, bytes: &[u8], pairs: &[ShardOp<Span>], replies: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Command, parse};
+    use crate::command::{Command, ConnectionOp, Errand, parse};
     use crate::resp::Args;
+    use crate::session::Context;
 
     /// A shard alone, driven by lines of words, under a clock of its own.
     struct Rig {
@@ -623,6 +620,9 @@ mod tests {
                 }
                 Ok(Command::Shards(op)) => self.shard.run_all(op, &mut out),
                 Ok(Command::Scan(scan)) => self.shard.scan(scan, &mut out),
+                Ok(Command::Connection(ConnectionOp::Errand(Errand::Everywhere(asked)))) => {
+                    out = Context::of_test(1).answer(asked, self.shard.take_part(asked));
+                }
                 other => panic!("{line}: {other:?}"),
             }
             self.shard.end(1);

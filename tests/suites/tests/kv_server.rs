@@ -73,6 +73,26 @@ fn redis_cli_talks_to_it() {
 }
 
 #[test]
+fn what_is_asked_of_all_cores_keeps_its_place_in_a_pipeline() {
+    for cores in [1, 3] {
+        let kv = Kv::start(&format!("--cores {cores}"));
+        let mut client = kv.connect();
+        for _ in 0..50 {
+            let requests = "MSET a 1 b 2 c 3 d 4 e 5\r\nDBSIZE\r\nEXPIRE a 100\r\nINFO keyspace\r\nDEL a b x\r\nDBSIZE\r\n\
+                            FLUSHALL\r\nDBSIZE\r\nMGET c d e\r\nSET x y\r\nDBSIZE\r\nFLUSHDB\r\nGET x\r\n";
+            client.send(requests.as_bytes()).expect("it is sent");
+            let replies = (0..13).map(|_| String::from_utf8(client.reply().expect("a reply")).expect("text"));
+            let replies = replies.collect::<String>().replace("\r\n", " ");
+            assert_eq!(
+                replies,
+                "+OK :5 :1 $44 # Keyspace db0:keys=5,expires=1,avg_ttl=0  :2 :3 +OK :0 *3 $-1 $-1 $-1 +OK :1 +OK $-1 ",
+                "{cores} cores"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_banner_tells_address_cores_driver_and_fence() {
     let kv = Kv::start("--cores 2 --driver epoll --max-clients 5 --max-memory 1mb");
     let banner = kv.banner().join("\n");
