@@ -32,12 +32,6 @@ impl<F, R> fmt::Debug for Call<F, R> {
     }
 }
 
-impl<F, R> Call<F, R> {
-    pub(crate) fn is_unsent(&self) -> bool {
-        self.pending.is_unsent()
-    }
-}
-
 impl Executor {
     /// Runs `f` on `target`, between two of its polls, and brings its value back. The request is sent now if there is space, else when
     /// the call is polled. On the own core `f` runs at once, inside this call.

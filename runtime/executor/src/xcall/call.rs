@@ -65,7 +65,7 @@ where
     R: Send + 'static,
 {
     fn is_unsent(&self) -> bool {
-        matches!(&self.0, Reach::Other(call) if call.is_unsent())
+        matches!(&self.0, Reach::Other(call) if !call.is_sent())
     }
 }
 
