@@ -104,8 +104,7 @@ fn blocked_target(fence: FenceChoice, capacity: usize) {
 fn blocking_sends_from_handlers_between_all_cores_end() {
     alone("blocking_sends_from_handlers_between_all_cores_end", LIMIT, || {
         each_fence(|fence| {
-            for (cores, messages) in [(2, scaled(8_000, 300_000)), (4, scaled(1_500, 50_000)), (16, scaled(60, 1_000))]
-            {
+            for (cores, messages) in [(2, scaled(8_000, 80_000)), (4, scaled(1_500, 10_000)), (16, scaled(60, 300))] {
                 [2, 4, 16].into_iter().for_each(|capacity| storm(fence, cores, capacity, messages));
             }
         });
