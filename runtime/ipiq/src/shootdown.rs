@@ -34,7 +34,7 @@ use crate::current::on_core;
 ///
 /// # Cancel safety
 ///
-/// Dropping the future stops nothing.
+/// Dropping the future stops nothing. So who drops futures instead of awaiting them bounds how many are under way.
 ///
 /// # Panics
 ///
