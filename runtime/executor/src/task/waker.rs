@@ -135,7 +135,7 @@ impl Reference {
     }
 }
 
-/// A wake-up in a message of a core. A core that leaves drops what it could not send any more; the task waits on.
+/// A wake-up in a message of a core. A message may be dropped on its way, by a core that leaves or a panic; the task waits on.
 struct Wakeup(Option<Reference>);
 
 impl Wakeup {
