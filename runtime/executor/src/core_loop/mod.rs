@@ -166,9 +166,11 @@ impl Executor {
     }
 
     /// [loop L6]
-    fn sleep(&self, idle: &mut dyn Idle, now: u64) {
+    fn sleep(&self, idle: &mut dyn Idle, mut now: u64) {
         if self.spin.yields() {
             self.core().port().relax(u32::MAX);
+            let before = core::mem::replace(&mut now, self.now_ns());
+            self.spin.yielded(now - before);
             if self.work() > 0 {
                 return;
             }

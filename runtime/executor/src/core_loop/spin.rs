@@ -13,7 +13,8 @@ pub enum SpinPolicy {
     /// Never: sleep as soon as there is nothing to do.
     Never,
     /// Never, but give the CPU away once and look again before sleeping: for cores that share CPUs. What the others do
-    /// meanwhile comes as one batch, without a sleep and a kick for each message.
+    /// meanwhile comes as one batch, without a sleep and a kick for each message. Where somebody else fills the CPU it mostly sleeps at once:
+    /// a sleeper that is woken gets its turn sooner than one that has given it away.
     Yield,
     /// For ever: the core never sleeps.
     Always,
@@ -27,15 +28,22 @@ impl Default for SpinPolicy {
 
 const MOST: u32 = 8;
 
+/// A yield that takes longer went to somebody who fills the CPU, and would do so each time.
+const HOGGED_NS: u64 = 1_000_000;
+/// Sleeps without a yield after that.
+const WARY: u32 = 256;
+
 /// A core's spin and what it has learnt.
 pub(crate) struct Spin {
     policy: SpinPolicy,
     score: Cell<u32>,
+    /// Sleeps left before the next yield.
+    wary: Cell<u32>,
 }
 
 impl Spin {
     pub(crate) fn new(policy: SpinPolicy) -> Self {
-        Self { policy, score: Cell::new(MOST / 2) }
+        Self { policy, score: Cell::new(MOST / 2), wary: Cell::new(0) }
     }
 
     /// Whether an idle core should sleep at once.
@@ -48,9 +56,21 @@ impl Spin {
         }
     }
 
-    /// Whether an idle core gives the CPU away before it sleeps.
+    /// Whether an idle core gives the CPU away before this sleep.
     pub(crate) fn yields(&self) -> bool {
-        self.policy == SpinPolicy::Yield
+        if self.policy != SpinPolicy::Yield {
+            return false;
+        }
+        let wary = self.wary.get();
+        self.wary.set(wary.saturating_sub(1));
+        wary == 0
+    }
+
+    /// The CPU came back after `ns`.
+    pub(crate) fn yielded(&self, ns: u64) {
+        if ns > HOGGED_NS {
+            self.wary.set(WARY);
+        }
     }
 
     /// Whether a spin of `spun_ns` has been long enough.
@@ -83,6 +103,19 @@ impl Spin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_core_whose_cpu_is_hogged_sleeps_without_a_yield_for_a_while() {
+        let spin = Spin::new(SpinPolicy::Yield);
+        (0..10).for_each(|_| {
+            assert!(spin.yields());
+            spin.yielded(HOGGED_NS);
+        });
+        spin.yielded(HOGGED_NS + 1);
+        assert_eq!((0..1_000).position(|_| spin.yields()), Some(WARY as usize));
+        assert!(spin.yields());
+        assert!(!Spin::new(SpinPolicy::Never).yields());
+    }
 
     #[test]
     fn long_gaps_end_the_spinning_and_short_ones_bring_it_back() {

@@ -53,7 +53,8 @@ impl Core {
             .sum()
     }
 
-    /// *Runs messages* of threads that are no core, at most `budget`. Returns how many ran.
+    /// *Runs messages* of threads that are no core, at most `budget`. Returns how many ran. What a core that has left could not send any more
+    /// comes this way too, as one of them.
     #[inline(always)]
     pub fn drain_foreign(&self, budget: u32) -> usize {
         let injector = &self.own().injector;
