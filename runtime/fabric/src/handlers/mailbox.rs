@@ -6,13 +6,15 @@ use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::ptr::NonNull;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 use super::serve::{MAILBOX, ask, set_pending};
 use crate::call::CallError;
 use crate::doorbell::Rung;
 use crate::fabric::Shared;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicWaker, Ordering, Padded, UnsafeCell, mutant, relaxed_if};
+use crate::sync::{
+    AtomicBool, AtomicPtr, AtomicU64, AtomicWaker, Injector, Ordering, Padded, UnsafeCell, fence, mutant, relaxed_if,
+};
 use crate::unwind::{catch, contain};
 use crate::watch::WaitKind;
 use crate::{Core, CoreId, CoreSet, PanicPayload};
@@ -22,14 +24,40 @@ const PLACES: usize = if cfg!(loom) { 2 } else { 8 };
 /// Turns of a wait between two looks at who keeps it waiting.
 const NAME_TURNS: u32 = 64;
 
-/// One core's mailbox: one line.
+/// One core's mailbox: one line, and on another one who waits for a place.
 pub(crate) struct Mailbox {
-    places: [AtomicPtr<Header>; PLACES],
+    places: Padded<[AtomicPtr<Header>; PLACES]>,
+    space: Padded<Space>,
+}
+
+/// Futures that found the mailbox full.
+struct Space {
+    /// How often places were made free.
+    made: AtomicU64,
+    waiting: Injector<Waker>,
 }
 
 impl Mailbox {
     pub(super) fn new() -> Self {
-        Self { places: core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut())) }
+        Self {
+            places: Padded(core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut()))),
+            space: Padded(Space { made: AtomicU64::new(0), waiting: Injector::new() }),
+        }
+    }
+
+    /// M4's end: tells all who wait for a place, for those told first may not want it any more.
+    fn tell_of_space(&self) {
+        // Before the wakers are taken: who finds it unchanged is still in the queue.
+        self.space.made.fetch_add(1, Ordering::Relaxed);
+        // [handlers M4] who leaves a waker fences and tries again: it finds the place, or this the waker.
+        if !mutant!("handlers-space-no-fence") {
+            fence(Ordering::SeqCst);
+        }
+        while let Some(waker) = self.space.waiting.pop() {
+            if !mutant!("handlers-space-no-wake") {
+                contain(|| waker.wake());
+            }
+        }
     }
 
     /// M2: the place that it lies in, if one was free.
@@ -377,11 +405,17 @@ impl Core {
     /// [handlers M4]
     #[cold]
     pub(super) fn serve_mailbox(&self) {
+        let mailbox = &self.shared().core(self.id()).handlers.mailbox;
+        let mut taken = false;
         for place in 0..PLACES {
-            if let Some(message) = self.shared().core(self.id()).handlers.mailbox.take(place) {
+            if let Some(message) = mailbox.take(place) {
+                taken = true;
                 let _nested = self.nest();
                 answer(message, Some(self));
             }
+        }
+        if taken {
+            mailbox.tell_of_space();
         }
     }
 }
@@ -391,12 +425,10 @@ pub(crate) fn leave(shared: &Shared, core: CoreId) {
     if mutant!("handlers-leave-no-sweep") {
         return;
     }
-    for place in 0..PLACES {
-        // [handlers L1]
-        if let Some(message) = shared.core(core).handlers.mailbox.take(place) {
-            answer(message, None);
-        }
-    }
+    let mailbox = &shared.core(core).handlers.mailbox;
+    // [handlers L1]
+    (0..PLACES).filter_map(|place| mailbox.take(place)).for_each(|message| answer(message, None));
+    mailbox.tell_of_space();
 }
 
 /// A function on its way to several cores, awaited: see [`Fabric::multicast`](crate::Fabric::multicast).
@@ -411,6 +443,8 @@ pub struct Multicast<F: Fn(&Core) + Send + Sync + 'static> {
     message: StdArc<Descriptor<F>>,
     unsent: CoreSet,
     targets: usize,
+    /// The waker that was left for space, with whose mailbox, and when by its count.
+    waits: Option<(CoreId, u64, Waker)>,
 }
 
 impl<F: Fn(&Core) + Send + Sync + 'static> fmt::Debug for Multicast<F> {
@@ -432,13 +466,31 @@ impl<F: Fn(&Core) + Send + Sync + 'static> Multicast<F> {
             tally: Tally::new(unsent.len()),
             function: f,
         });
-        let mut this = Self { shared: shared.clone(), message, unsent, targets: set.len() };
+        let mut this = Self { shared: shared.clone(), message, unsent, targets: set.len(), waits: None };
         this.send(true);
         if let Some(core) = own.filter(|_| with_self) {
             let _nested = core.nest();
             this.message.tally.run(core, &this.message.function);
         }
         this
+    }
+
+    /// Leaves the waker with the first target that has no space, unless it lies there. Returns whether it did: then to try again.
+    fn leave_waker(&mut self, waker: &Waker) -> bool {
+        let Some(target) = self.unsent.iter().next() else {
+            self.waits = None;
+            return false;
+        };
+        let space = &self.shared.core(target).handlers.mailbox.space;
+        let made = space.made.load(Ordering::Relaxed);
+        if self.waits.as_ref().is_some_and(|(to, at, left)| (*to, *at) == (target, made) && left.will_wake(waker)) {
+            return false;
+        }
+        space.waiting.push(waker.clone());
+        self.waits = Some((target, made, waker.clone()));
+        // [handlers M2] its other half is in M4.
+        fence(Ordering::SeqCst);
+        true
     }
 
     /// M2 and M3 for everyone who has space.
@@ -471,21 +523,18 @@ impl<F: Fn(&Core) + Send + Sync + 'static> Future for Multicast<F> {
     /// Poll it no more after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if !this.unsent.is_empty() {
+        // [handlers M2]
+        while !this.unsent.is_empty() {
             this.send(false);
+            if !this.leave_waker(cx.waker()) {
+                break;
+            }
         }
         // [handlers M6] before the look: a last answer after the look finds it.
         this.message.tally.waker.register(cx.waker());
         if this.message.tally.left() == 0 {
             return Poll::Ready(this.message.tally.outcome(this.targets));
         }
-        if !this.unsent.is_empty() {
-            // [handlers M2] nobody tells when a place is free: the core runs its other tasks, and its mailbox, and this tries again.
-            cx.waker().wake_by_ref();
-        }
         Poll::Pending
     }
 }
-
-/// The fields that every sender and the target write are on lines of their own.
-const _: () = assert!(size_of::<Padded<Mailbox>>() <= 128 || cfg!(loom));

@@ -20,7 +20,7 @@ const HANDLERS: u64 = (1 << SLOTS) - 2;
 /// One core's part, written by everyone.
 pub(crate) struct Inbox {
     pending: Padded<AtomicU64>,
-    pub(super) mailbox: Padded<Mailbox>,
+    pub(super) mailbox: Mailbox,
     pub(super) bells: Padded<Words>,
     pub(super) rounds: Padded<Rounds>,
 }
@@ -37,7 +37,7 @@ impl Inbox {
         let rounds = Rounds { wanted: AtomicU64::new(0), passed: AtomicU64::new(0), waiting: Injector::new() };
         Self {
             pending: Padded(AtomicU64::new(0)),
-            mailbox: Padded(Mailbox::new()),
+            mailbox: Mailbox::new(),
             bells: Padded(Words::new()),
             rounds: Padded(rounds),
         }

@@ -159,12 +159,12 @@ fn a_foreign_trigger_that_races_with_unregistering_is_refused_or_run_before_its_
     });
 }
 
-/// One core triggers a handler of another, which drains below itself, and unregisters it: after that nothing of the handler goes on.
+/// One core triggers a handler of another, which drains below itself `drains` times, and unregisters it: after that nothing of the handler goes on.
 fn unregister_while_it_runs(
-    preemptions: usize,
+    drains: u32,
     wait: impl Fn(&Arc<Machine>, &Fabric, &Core, HandlerId) + Send + Sync + Copy + 'static,
 ) {
-    explore(preemptions, move || {
+    explore(2, move || {
         let machine = Machine::new(FenceKind::Symmetric, 2);
         let (fabric, seats) = machine.fabric();
         let (source, target) = pair(seats);
@@ -172,8 +172,7 @@ fn unregister_while_it_runs(
         let id = register(&fabric, {
             let written = written.clone();
             move |core| {
-                // Twice: once for each round.
-                for _ in 0..2 {
+                for _ in 0..drains {
                     thread::yield_now();
                     core.drain_all(8);
                 }
@@ -200,12 +199,13 @@ fn unregister_while_it_runs(
 
 #[test]
 fn unregistering_waits_for_a_handler_that_drains_below_itself() {
+    // Once for each round.
     unregister_while_it_runs(2, |_, _, core, id| core.unregister_handler(id).expect("live"));
 }
 
 #[test]
 fn who_awaits_an_unregistration_is_woken_at_its_end() {
-    unregister_while_it_runs(1, |machine, fabric, core, id| {
+    unregister_while_it_runs(0, |machine, fabric, core, id| {
         await_on(machine, fabric, core, fabric.unregister_handler(id).expect("live"));
     });
 }
@@ -225,26 +225,27 @@ fn serve_until(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
 struct Nudge {
     fabric: Fabric,
     core: CoreId,
-    woken: Counter,
+    /// Orders the wake before the poll, as an executor does.
+    woken: AtomicU32,
 }
 
 impl Wake for Nudge {
     fn wake(self: Arc<Self>) {
-        self.woken.add_shared(1);
+        self.woken.fetch_add(1, Ordering::Release);
         self.fabric.nudge(self.core);
     }
 }
 
 fn await_on<F: Future>(machine: &Machine, fabric: &Fabric, core: &Core, future: F) -> F::Output {
-    let nudge = Arc::new(Nudge { fabric: fabric.clone(), core: core.id(), woken: Counter::default() });
+    let nudge = Arc::new(Nudge { fabric: fabric.clone(), core: core.id(), woken: AtomicU32::new(0) });
     let waker = Waker::from(nudge.clone());
     let mut future: Pin<&mut F> = pin!(future);
     loop {
-        let seen = nudge.woken.get();
+        let seen = nudge.woken.load(Ordering::Acquire);
         if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return value;
         }
-        serve_until(machine, core, || nudge.woken.get() != seen);
+        serve_until(machine, core, || nudge.woken.load(Ordering::Acquire) != seen);
     }
 }
 
@@ -289,6 +290,36 @@ fn who_awaits_a_function_of_the_mailbox_is_woken() {
     message(|machine, fabric, core, question, answer| {
         let message = core.multicast_later(&CoreSet::from_iter([B]), move |_| answer.write(question.read() + 1));
         assert!(matches!(await_on(machine, fabric, core, message), Ok(1)));
+    });
+}
+
+#[test]
+fn who_awaits_a_place_in_a_full_mailbox_is_woken() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (fabric, seats) = machine.fabric();
+        let (source, target) = pair(seats);
+        let (ran, done) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
+        let source = source.enter();
+        let send = |last: bool| {
+            let ran = ran.clone();
+            source.multicast_later(&CoreSet::from_iter([B]), move |_| ran.add(u64::from(last)))
+        };
+        let fill = [send(false), send(false)];
+        let last = send(true);
+        let runner = thread::spawn({
+            let (machine, done) = (machine.clone(), done.clone());
+            move || {
+                let core = target.enter();
+                serve_until(&machine, &core, || done.get() > 0);
+                Ended(core)
+            }
+        });
+        assert!(matches!(await_on(&machine, &fabric, &source, last), Ok(1)));
+        assert_eq!(ran.get(), 1);
+        done.add(1);
+        fabric.nudge(B);
+        drop((runner.join().expect("no panic"), fill));
     });
 }
 

@@ -101,6 +101,8 @@ const MUTANTS: &[(&str, &str)] = &[
     ("handlers-answer-relaxed", MAILBOX),
     ("handlers-answer-no-wake", "handlers::who_awaits_a_function_of_the_mailbox_is_woken"),
     ("handlers-full-no-serve", "handlers::two_cores_with_full_mailboxes_that_wait_for_each_other_both_go_on"),
+    ("handlers-space-no-fence", SPACE_IN_MAILBOX),
+    ("handlers-space-no-wake", SPACE_IN_MAILBOX),
     ("handlers-no-withdraw", LEAVING_MAILBOX),
     ("handlers-leave-no-sweep", LEAVING_MAILBOX),
     ("handlers-ring-look-first", RINGS),
@@ -134,6 +136,7 @@ const RUNNING: &str = "handlers::unregistering_waits_for_a_handler_that_drains_b
 const AWAITED: &str = "handlers::who_awaits_an_unregistration_is_woken_at_its_end";
 const MAILBOX: &str = "handlers::a_function_of_the_mailbox_sees_its_senders_writes_and_is_seen";
 const LEAVING_MAILBOX: &str = "handlers::a_message_to_a_core_that_leaves_is_run_or_answered_for";
+const SPACE_IN_MAILBOX: &str = "handlers::who_awaits_a_place_in_a_full_mailbox_is_woken";
 const RINGS: &str = "handlers::every_ring_is_followed_by_a_notification_that_sees_what_it_tells_of";
 const DROPPED: &str = "call::a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing";
 
