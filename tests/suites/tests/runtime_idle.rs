@@ -87,7 +87,7 @@ fn cores_that_only_wait_for_a_far_timer_use_no_cpu() {
 fn many_cores_on_few_cpus_all_answer_each_other() {
     alone("many_cores_on_few_cpus_all_answer_each_other", LIMIT, || {
         // Cores that sleep at once fence, and find each other in the middle of it, all the time.
-        let both = [(IdlePolicy::Adaptive, scaled(100, 1_000)), (IdlePolicy::Park, scaled(50, 200))];
+        let both = [(IdlePolicy::Adaptive, scaled(100, 500)), (IdlePolicy::Park, scaled(20, 100))];
         for (driver, (idle, calls)) in drivers().into_iter().flat_map(|driver| both.map(|kind| (driver, kind))) {
             let runtime = started_with(driver, MANY, idle);
             let start = Instant::now();

@@ -169,11 +169,11 @@ impl Executor {
     fn sleep(&self, idle: &mut dyn Idle, mut now: u64) {
         if self.spin.yields() {
             self.core().port().relax(u32::MAX);
-            let before = core::mem::replace(&mut now, self.now_ns());
-            self.spin.yielded(now - before);
             if self.work() > 0 {
                 return;
             }
+            let before = core::mem::replace(&mut now, self.now_ns());
+            self.spin.yielded_in_vain(now - before);
         }
         let timer = self.timers().sleep_ns(now);
         if timer == Some(0) {

@@ -28,7 +28,7 @@ impl Default for SpinPolicy {
 
 const MOST: u32 = 8;
 
-/// A yield that takes longer went to somebody who fills the CPU, and would do so each time.
+/// A yield in vain that takes longer went to somebody else who fills the CPU, and would do so each time.
 const HOGGED_NS: u64 = 1_000_000;
 /// Sleeps without a yield after that.
 const WARY: u32 = 256;
@@ -66,8 +66,8 @@ impl Spin {
         wary == 0
     }
 
-    /// The CPU came back after `ns`.
-    pub(crate) fn yielded(&self, ns: u64) {
+    /// The CPU came back after `ns`, and nothing had come from the other cores.
+    pub(crate) fn yielded_in_vain(&self, ns: u64) {
         if ns > HOGGED_NS {
             self.wary.set(WARY);
         }
@@ -109,9 +109,9 @@ mod tests {
         let spin = Spin::new(SpinPolicy::Yield);
         (0..10).for_each(|_| {
             assert!(spin.yields());
-            spin.yielded(HOGGED_NS);
+            spin.yielded_in_vain(HOGGED_NS);
         });
-        spin.yielded(HOGGED_NS + 1);
+        spin.yielded_in_vain(HOGGED_NS + 1);
         assert_eq!((0..1_000).position(|_| spin.yields()), Some(WARY as usize));
         assert!(spin.yields());
         assert!(!Spin::new(SpinPolicy::Never).yields());
