@@ -32,6 +32,11 @@ unsafe impl Port for Quiet {
     unsafe fn set_current(&self, _slot: *const ()) {}
 }
 
+/// The seats of a fabric for threads that never sleep.
+pub(crate) fn cores_of(cores: usize) -> Vec<crate::Seat> {
+    Fabric::new(Config { cores, ..Config::default() }, Arc::new(Quiet)).expect("a valid configuration").1
+}
+
 pub(crate) fn cores(count: usize, capacity: usize) -> (Fabric, Vec<Core>) {
     let config = Config { cores: count, ring_capacity: capacity, first_index: u32::MAX - 2 };
     let (fabric, seats) = Fabric::new(config, Arc::new(Quiet)).expect("a valid configuration");

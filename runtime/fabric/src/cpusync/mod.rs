@@ -4,6 +4,8 @@ pub(crate) mod board;
 mod error;
 mod lead;
 mod target;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod turn;
 mod weak;
 

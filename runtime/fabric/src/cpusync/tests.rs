@@ -1,0 +1,99 @@
+//! Stops whose plan, functions and results lie on the stack of their lead: small enough for Miri.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use std::boxed::Box;
+use std::thread;
+
+use super::{CpuSync, Lead};
+use crate::port::Clock;
+use crate::sync::{AtomicU64, Ordering};
+use crate::tests::cores_of;
+use crate::{Core, CoreSet, Seat};
+
+const ROUNDS: u64 = if cfg!(miri) { 3 } else { 300 };
+const CORES: usize = 3;
+
+struct Noon;
+
+impl Clock for Noon {
+    fn now_ns(&self) -> u64 {
+        12
+    }
+}
+
+/// Every core leads `ROUNDS` times; each lead uses what `lead` puts on the stack.
+fn all_lead(lead: impl Fn(&Lead<'_>) + Clone + Send + 'static) {
+    let over = Arc::new(AtomicU64::new(0));
+    let run = |seat: Seat| {
+        let (over, lead) = (over.clone(), lead.clone());
+        move || {
+            let core = seat.enter();
+            let led = alloc::rc::Rc::new(Cell::new(0));
+            for _ in 0..ROUNDS {
+                let (lead, led) = (lead.clone(), led.clone());
+                core.lead(move |here| {
+                    lead(here);
+                    led.set(led.get() + 1);
+                });
+            }
+            let mut told = false;
+            while over.load(Ordering::Acquire) < CORES as u64 {
+                // SAFETY: 1. and 2. this is the loop; nothing else is on the stack.
+                unsafe { core.safe_point() };
+                core.drain(64);
+                core.flush();
+                if led.get() == ROUNDS && !told {
+                    told = true;
+                    over.fetch_add(1, Ordering::AcqRel);
+                }
+                thread::yield_now();
+            }
+        }
+    };
+    let threads: Vec<_> = cores_of(CORES).into_iter().map(|seat| thread::spawn(run(seat))).collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+}
+
+#[test]
+fn what_a_stop_uses_may_go_as_soon_as_it_has_returned() {
+    all_lead(|lead| {
+        let ran = Box::new(AtomicU64::new(0));
+        let text = Box::new([7_u64; 8]);
+        let each = |core: &Core| {
+            ran.fetch_add(text[core.id().index()], Ordering::Relaxed);
+        };
+        let plan = CpuSync {
+            set: CoreSet::first(CORES),
+            each: Some(&each),
+            drain: lead.core().id().index() == 1,
+            deadline_ns: None,
+            clock: &Noon,
+        };
+        let seen = lead.cpusync(&plan, |held| {
+            held.on_each(&each).expect("no panic");
+            ran.load(Ordering::Relaxed)
+        });
+        let cores = CORES as u64;
+        assert_eq!(seen.expect("no limit").0, 7 * cores);
+        lead.quick(&CoreSet::first(CORES), &each).expect("no panic");
+        assert_eq!(ran.load(Ordering::Relaxed), 3 * 7 * cores);
+        drop((ran, text));
+    });
+}
+
+#[test]
+fn a_stop_that_gives_up_leaves_nothing_of_it_behind() {
+    all_lead(|lead| {
+        let text = Box::new([7_u64; 8]);
+        let each = |_: &Core| assert_eq!(text[0], 7);
+        let late =
+            CpuSync { set: CoreSet::first(CORES), each: Some(&each), drain: false, deadline_ns: Some(0), clock: &Noon };
+        // It may be early enough, if all answer at once.
+        if let Err(error) = lead.cpusync(&late, |_| ()) {
+            assert!(error.is_timeout(), "{error}");
+        }
+        drop(text);
+    });
+}
