@@ -16,7 +16,7 @@ use crate::prefetch::prefetch;
 use crate::remote::Remote;
 use crate::task::{Home, JoinHandle, Meta, TaskList, spawn_here};
 use crate::time::Timers;
-use crate::xcall::Table;
+use crate::xcall::{OwnQueue, Table};
 
 /// How many tasks ahead of the next one a task's lines are asked for: a long queue no longer lies in a cache, and the atomic operations of a
 /// first poll do not overlap with its misses.
@@ -31,6 +31,7 @@ pub struct Executor {
     tasks: TaskList,
     timers: Rc<Timers>,
     xcalls: Rc<Table>,
+    own_calls: OwnQueue,
     clock: Arc<dyn Clock>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) spin: Spin,
@@ -62,6 +63,7 @@ impl Executor {
             tasks: TaskList::default(),
             timers: Rc::default(),
             xcalls: Rc::default(),
+            own_calls: OwnQueue::default(),
             clock,
             spin: Spin::new(spin),
             polls: Cell::new(0),
@@ -100,6 +102,16 @@ impl Executor {
 
     pub(crate) fn xcalls(&self) -> &Rc<Table> {
         &self.xcalls
+    }
+
+    pub(crate) fn own_calls(&self) -> &OwnQueue {
+        &self.own_calls
+    }
+
+    /// Runs high functions for this core, between two polls. Returns how many.
+    #[inline(always)]
+    pub(crate) fn run_own_calls(&self) -> usize {
+        if self.own_calls.is_empty() { 0 } else { self.own_calls.run(self.core.is_closing()) }
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -149,7 +161,7 @@ impl Executor {
     }
 
     pub(crate) fn has_runnable(&self) -> bool {
-        !self.queue.borrow().is_empty()
+        !self.queue.borrow().is_empty() || !self.own_calls.is_empty()
     }
 
     /// Polls up to `budget` tasks, fewer if something waits for a safe point. Returns how many it polled.

@@ -106,6 +106,8 @@ impl Executor {
     /// [loop L1] to [loop L3]. Returns how much was done. Called by the loop alone: nothing else is on the stack.
     #[inline(always)]
     fn work(&self) -> usize {
+        // [xcall C1] before the safe point: a stop that executes what was sent finds no broadcast without its own part.
+        let own = self.run_own_calls();
         // [loop L0]
         // SAFETY: 1. `run` is entered once per thread (`enter`), and calls this, itself or by `shut_down`, outside of polls and
         // drains. 2. the loop holds no reference from a task or a message.
@@ -116,7 +118,7 @@ impl Executor {
         let polls = self.run_tasks(TASK_BUDGET) as usize;
         // [loop L3]
         let moved = self.core().flush();
-        messages.div_ceil(4) + polls + moved
+        (own + messages).div_ceil(4) + polls + moved
     }
 
     /// [loop L4]: timers, I/O and `stop`. Returns whether there was anything of the first two.
@@ -223,6 +225,7 @@ impl Executor {
         // [loop E4]
         self.core().drain_all(u32::MAX);
         while self.core().drain_foreign(u32::MAX) > 0 || self.has_runnable() {
+            self.run_own_calls();
             self.run_tasks(u32::MAX);
         }
     }

@@ -10,12 +10,13 @@ use ipiq_fabric::CoreId;
 use ipiq_fabric::call::CallError;
 
 use super::everywhere::{Everywhere, Part};
+use super::own::OwnPart;
 use super::{
     Class, HighBroadcast, HighUnicast, LowBroadcast, LowUnicast, RemoteHighBroadcast, RemoteLowBroadcast, Ticket,
 };
 use crate::executor::with_current;
 use crate::task::Home;
-use crate::{Call, Executor, JoinHandle, Remote, RemoteCall};
+use crate::{Call, Executor, JoinHandle, Remote};
 
 /// One core's part of a high call, in the hands of the core that called.
 #[must_use = "a call that is not awaited may never be sent"]
@@ -25,7 +26,7 @@ pub struct HighPart<F, R>(Reach<F, R>);
 #[derive(Debug)]
 enum Reach<F, R> {
     Other(Call<F, R>),
-    Own(RemoteCall<R>),
+    Own(OwnPart<F, R>),
 }
 
 impl<F, R> HighPart<F, R>
@@ -34,9 +35,9 @@ where
     R: Send + 'static,
 {
     fn new(executor: &Executor, target: CoreId, f: F) -> Self {
-        // [xcall C1] not inside the caller's poll: by the injector, which the loop drains between polls.
+        // [xcall C1] not inside the caller's poll.
         Self(if target == executor.core().id() {
-            Reach::Own(executor.remote().call_on(target, f))
+            Reach::Own(executor.own_calls().push(f))
         } else {
             Reach::Other(executor.call(target, f))
         })

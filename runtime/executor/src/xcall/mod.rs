@@ -3,6 +3,7 @@
 mod barrier;
 mod call;
 mod everywhere;
+mod own;
 mod ticket;
 
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod tests;
 pub use barrier::{Barrier, RemoteBarrier};
 pub use call::{HighPart, XCall};
 pub use everywhere::Everywhere;
+pub(crate) use own::OwnQueue;
 pub(crate) use ticket::Table;
 pub use ticket::{Class, Counters, RemoteWait, Ticket, Wait};
 

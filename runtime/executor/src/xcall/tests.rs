@@ -13,6 +13,7 @@ use core::task::{Context, Poll, Waker};
 use ipiq_fabric::CoreId;
 
 use super::everywhere::{Everywhere, Part};
+use super::own::OwnQueue;
 use super::ticket::{Table, WaitHere};
 use super::{Class, Ticket};
 
@@ -213,4 +214,50 @@ fn parts_that_are_not_sent_yet_are_polled_before_their_turn() {
     assert!(poll(&mut everywhere, &bell).is_pending());
     assert!(poll(&mut everywhere, &bell).is_ready());
     assert_eq!(polled(), [0, 0, 3, 3]);
+}
+
+#[test]
+fn functions_for_the_own_core_run_in_order_and_only_what_was_there() {
+    let queue = Rc::new(OwnQueue::default());
+    let ran: Rc<RefCell<Vec<u32>>> = Rc::default();
+    let note = |n: u32| {
+        let (ran, again) = (ran.clone(), queue.clone());
+        move || {
+            ran.borrow_mut().push(n);
+            if n == 1 {
+                drop(again.push(|| ()));
+            }
+            n
+        }
+    };
+    let bell = Arc::new(Bell::default());
+    let (mut first, second) = (queue.push(note(1)), queue.push(note(2)));
+    assert!(poll(&mut first, &bell).is_pending());
+    drop(second);
+    assert_eq!(queue.run(false), 2);
+    assert!(*ran.borrow() == [1, 2] && bell.rung() == 1);
+    assert!(!queue.is_empty(), "what a function adds waits for the next turn");
+    assert!(matches!(poll(&mut first, &bell), Poll::Ready(Ok(1))));
+}
+
+struct PanicOnDrop;
+
+impl Drop for PanicOnDrop {
+    fn drop(&mut self) {
+        panic!("a destructor's panic");
+    }
+}
+
+#[test]
+fn a_closing_core_runs_no_function_and_panics_of_functions_and_values_end_nobody() {
+    let queue = OwnQueue::default();
+    let bell = Arc::default();
+    let mut panics = queue.push(|| -> u8 { panic!("in a function") });
+    drop(queue.push(|| PanicOnDrop));
+    assert_eq!(queue.run(false), 2);
+    assert!(matches!(poll(&mut panics, &bell), Poll::Ready(Err(error)) if error.is_panic()));
+    let captured = PanicOnDrop;
+    let mut late = queue.push(move || drop(captured));
+    assert_eq!(queue.run(true), 1);
+    assert!(matches!(poll(&mut late, &bell), Poll::Ready(Err(error)) if error.is_gone()));
 }

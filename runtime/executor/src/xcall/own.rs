@@ -1,0 +1,105 @@
+//! High functions for the own core: a queue that the loop runs between polls.
+
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+
+use ipiq_fabric::call::{CallError, Outcome};
+use ipiq_fabric::{catch, contain};
+
+/// The functions that wait for the end of the poll that is under way.
+#[derive(Default)]
+pub(crate) struct OwnQueue(RefCell<VecDeque<Rc<dyn Run>>>);
+
+impl OwnQueue {
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// Runs what is in the queue now, between two polls; a core that is closing drops it instead. Returns how much there was.
+    #[cold]
+    pub(crate) fn run(&self, closing: bool) -> usize {
+        let waiting = self.0.borrow().len();
+        for _ in 0..waiting {
+            let Some(call) = self.0.borrow_mut().pop_front() else { break };
+            // What panics outside of the function is a waker, or the destructor of a value that nobody wants.
+            contain(move || call.run(closing));
+        }
+        waiting
+    }
+
+    pub(super) fn push<F, R>(&self, f: F) -> OwnPart<F, R>
+    where
+        F: FnOnce() -> R + 'static,
+        R: 'static,
+    {
+        let call = Rc::new(OwnCall { f: Cell::new(Some(f)), state: Cell::new(State::Waiting(None)) });
+        self.0.borrow_mut().push_back(call.clone());
+        OwnPart(call)
+    }
+}
+
+trait Run {
+    fn run(&self, closing: bool);
+}
+
+struct OwnCall<F, R> {
+    f: Cell<Option<F>>,
+    state: Cell<State<R>>,
+}
+
+enum State<R> {
+    Waiting(Option<Waker>),
+    Done(Outcome<R>),
+    Taken,
+}
+
+impl<F: FnOnce() -> R, R> Run for OwnCall<F, R> {
+    fn run(&self, closing: bool) {
+        let Some(f) = self.f.take() else { return };
+        let outcome = if closing {
+            contain(move || drop(f));
+            Err(CallError::gone())
+        } else {
+            catch(f).map_err(CallError::panicked)
+        };
+        if let State::Waiting(Some(waker)) = self.state.replace(State::Done(outcome)) {
+            waker.wake();
+        }
+    }
+}
+
+/// The value of such a function.
+pub(super) struct OwnPart<F, R>(Rc<OwnCall<F, R>>);
+
+impl<F, R> fmt::Debug for OwnPart<F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnPart").finish_non_exhaustive()
+    }
+}
+
+impl<F, R> Future for OwnPart<F, R> {
+    type Output = Outcome<R>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let state = &self.0.state;
+        match state.replace(State::Taken) {
+            State::Done(outcome) => Poll::Ready(outcome),
+            State::Waiting(known) => {
+                let waker = match known {
+                    Some(known) if known.will_wake(cx.waker()) => known,
+                    _ => cx.waker().clone(),
+                };
+                // Only the loop runs the queue: whatever a waker does, the function has not run meanwhile.
+                state.set(State::Waiting(Some(waker)));
+                Poll::Pending
+            }
+            State::Taken => panic!("a call was polled after it was ready"),
+        }
+    }
+}
