@@ -236,7 +236,10 @@ impl Lead<'_> {
             self.become_quiet(posted, deadline)?;
             self.order(Kind::Hold, None);
         }
-        while !self.wait(Some(STUCK_TURNS), deadline)?.done {
+        let mut limit = STUCK_TURNS;
+        while !self.wait(Some(limit), deadline)?.done {
+            // Perhaps nobody was stuck, only without a CPU for so long: they all need another turn of it now.
+            limit = limit.saturating_mul(2);
             // [cpusync M5]
             self.order(Kind::Serve, None);
             if drain {
