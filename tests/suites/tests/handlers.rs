@@ -173,7 +173,7 @@ struct Life {
 #[test]
 fn gap_n2_handlers_registered_and_unregistered_under_triggers_run_never_too_late() {
     alone("gap_n2_handlers_registered_and_unregistered_under_triggers_run_never_too_late", LIMIT, || {
-        each_shape(|fence, cores| lives(fence, cores, scaled(4_000, 200_000) / (cores * cores)));
+        each_shape(|fence, cores| lives(fence, cores, (scaled(600, 50_000) / (cores * cores)).max(8)));
     });
 }
 
@@ -438,7 +438,7 @@ fn broadcasts_of_tasks_on_all_cores_at_once_are_all_answered() {
             const CORES: usize = 4;
             const TASKS: usize = 8;
             let runtime = builder.cores(CORES).build().expect("a runtime");
-            let rounds = scaled(10, 100);
+            let rounds = scaled(30, 1_000);
             let ran = Arc::new(AtomicUsize::new(0));
             let senders: Vec<_> = (0..CORES * TASKS)
                 .map(|sender| {

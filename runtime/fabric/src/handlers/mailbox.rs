@@ -27,35 +27,37 @@ const NAME_TURNS: u32 = 64;
 /// One core's mailbox: one line, and on another one who waits for a place.
 pub(crate) struct Mailbox {
     places: Padded<[AtomicPtr<Header>; PLACES]>,
-    space: Padded<Space>,
+    /// Futures that found the mailbox full.
+    waiting: Padded<Injector<StdArc<Ticket>>>,
 }
 
-/// Futures that found the mailbox full.
-struct Space {
-    /// How often places were made free.
-    made: AtomicU64,
-    waiting: Injector<Waker>,
+/// A future's wait for a place in one mailbox.
+struct Ticket {
+    target: CoreId,
+    /// In the target's queue.
+    queued: AtomicBool,
+    waker: AtomicWaker,
 }
 
 impl Mailbox {
     pub(super) fn new() -> Self {
         Self {
             places: Padded(core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut()))),
-            space: Padded(Space { made: AtomicU64::new(0), waiting: Injector::new() }),
+            waiting: Padded(Injector::new()),
         }
     }
 
     /// M4's end: tells all who wait for a place, for those told first may not want it any more.
     fn tell_of_space(&self) {
-        // Before the wakers are taken: who finds it unchanged is still in the queue.
-        self.space.made.fetch_add(1, Ordering::Relaxed);
-        // [handlers M4] who leaves a waker fences and tries again: it finds the place, or this the waker.
+        // [handlers M4] who queues a ticket fences and tries again: it finds the place, or this the ticket.
         if !mutant!("handlers-space-no-fence") {
             fence(Ordering::SeqCst);
         }
-        while let Some(waker) = self.space.waiting.pop() {
+        while let Some(ticket) = self.waiting.pop() {
+            // Before the wake: the poll that follows queues it again.
+            ticket.queued.swap(false, Ordering::AcqRel);
             if !mutant!("handlers-space-no-wake") {
-                contain(|| waker.wake());
+                contain(|| ticket.waker.wake());
             }
         }
     }
@@ -443,8 +445,8 @@ pub struct Multicast<F: Fn(&Core) + Send + Sync + 'static> {
     message: StdArc<Descriptor<F>>,
     unsent: CoreSet,
     targets: usize,
-    /// The waker that was left for space, with whose mailbox, and when by its count.
-    waits: Option<(CoreId, u64, Waker)>,
+    /// The wait for the first target that has no space.
+    ticket: Option<StdArc<Ticket>>,
 }
 
 impl<F: Fn(&Core) + Send + Sync + 'static> fmt::Debug for Multicast<F> {
@@ -466,7 +468,7 @@ impl<F: Fn(&Core) + Send + Sync + 'static> Multicast<F> {
             tally: Tally::new(unsent.len()),
             function: f,
         });
-        let mut this = Self { shared: shared.clone(), message, unsent, targets: set.len(), waits: None };
+        let mut this = Self { shared: shared.clone(), message, unsent, targets: set.len(), ticket: None };
         this.send(true);
         if let Some(core) = own.filter(|_| with_self) {
             let _nested = core.nest();
@@ -475,22 +477,25 @@ impl<F: Fn(&Core) + Send + Sync + 'static> Multicast<F> {
         this
     }
 
-    /// Leaves the waker with the first target that has no space, unless it lies there. Returns whether it did: then to try again.
-    fn leave_waker(&mut self, waker: &Waker) -> bool {
+    /// Waits in the queue of the first target that has no space. Returns whether it was not there yet: then to try again.
+    fn queue(&mut self, waker: &Waker) -> bool {
         let Some(target) = self.unsent.iter().next() else {
-            self.waits = None;
             return false;
         };
-        let space = &self.shared.core(target).handlers.mailbox.space;
-        let made = space.made.load(Ordering::Relaxed);
-        if self.waits.as_ref().is_some_and(|(to, at, left)| (*to, *at) == (target, made) && left.will_wake(waker)) {
-            return false;
+        let ticket = match self.ticket.take().filter(|ticket| ticket.target == target) {
+            Some(ticket) => ticket,
+            None => StdArc::new(Ticket { target, queued: AtomicBool::new(false), waker: AtomicWaker::new() }),
+        };
+        // Before the look at `queued`: who clears it wakes this one.
+        ticket.waker.register(waker);
+        let newly = !ticket.queued.swap(true, Ordering::AcqRel);
+        if newly {
+            self.shared.core(target).handlers.mailbox.waiting.push(ticket.clone());
+            // [handlers M2] its other half is in M4.
+            fence(Ordering::SeqCst);
         }
-        space.waiting.push(waker.clone());
-        self.waits = Some((target, made, waker.clone()));
-        // [handlers M2] its other half is in M4.
-        fence(Ordering::SeqCst);
-        true
+        self.ticket = Some(ticket);
+        newly
     }
 
     /// M2 and M3 for everyone who has space.
@@ -526,7 +531,7 @@ impl<F: Fn(&Core) + Send + Sync + 'static> Future for Multicast<F> {
         // [handlers M2]
         while !this.unsent.is_empty() {
             this.send(false);
-            if !this.leave_waker(cx.waker()) {
+            if !this.queue(cx.waker()) {
                 break;
             }
         }
