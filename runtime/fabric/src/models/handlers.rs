@@ -11,7 +11,7 @@ use super::{A, B, Ended, Machine, Plain, Woken, explore, pair};
 use crate::call::CallError;
 use crate::handlers::{BellWait, HandlerId};
 use crate::port::FenceKind;
-use crate::sync::checker::thread;
+use crate::sync::checker::{Notify, thread};
 use crate::sync::{AtomicU32, Counter, Ordering};
 use crate::{Core, CoreId, CoreSet, Fabric, PanicPayload};
 
@@ -159,12 +159,10 @@ fn a_foreign_trigger_that_races_with_unregistering_is_refused_or_run_before_its_
     });
 }
 
-/// One core triggers a handler of another, which drains below itself `drains` times, and unregisters it: after that nothing of the handler goes on.
-fn unregister_while_it_runs(
-    drains: u32,
-    wait: impl Fn(&Arc<Machine>, &Fabric, &Core, HandlerId) + Send + Sync + Copy + 'static,
-) {
-    explore(2, move || {
+/// One core triggers a handler of another, which drains below itself, and unregisters it: after that nothing of the handler goes on.
+#[test]
+fn unregistering_waits_for_a_handler_that_drains_below_itself() {
+    explore(2, || {
         let machine = Machine::new(FenceKind::Symmetric, 2);
         let (fabric, seats) = machine.fabric();
         let (source, target) = pair(seats);
@@ -172,7 +170,8 @@ fn unregister_while_it_runs(
         let id = register(&fabric, {
             let written = written.clone();
             move |core| {
-                for _ in 0..drains {
+                // Twice: once for each round.
+                for _ in 0..2 {
                     thread::yield_now();
                     core.drain_all(8);
                 }
@@ -189,7 +188,7 @@ fn unregister_while_it_runs(
         });
         let source = source.enter();
         source.trigger(id, B).expect("live");
-        wait(&machine, &fabric, &source, id);
+        source.unregister_handler(id).expect("live");
         assert_eq!(written.read(), 7);
         ended.add(1);
         fabric.nudge(B);
@@ -198,16 +197,41 @@ fn unregister_while_it_runs(
 }
 
 #[test]
-fn unregistering_waits_for_a_handler_that_drains_below_itself() {
-    // Once for each round.
-    unregister_while_it_runs(2, |_, _, core, id| core.unregister_handler(id).expect("live"));
+fn who_awaits_an_unregistration_is_woken_at_its_end() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 1);
+        let (fabric, seats) = machine.fabric();
+        let ended = Arc::new(Counter::default());
+        let id = register(&fabric, |_| ());
+        let seat = seats.into_iter().next().expect("one core");
+        let runner = thread::spawn({
+            let (machine, ended) = (machine.clone(), ended.clone());
+            move || {
+                let core = seat.enter();
+                serve_until(&machine, &core, || ended.get() > 0);
+                Ended(core)
+            }
+        });
+        let signal = Arc::new(Signal::default());
+        let waker = Waker::from(signal.clone());
+        let mut unregister = pin!(fabric.unregister_handler(id).expect("live"));
+        while unregister.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            signal.0.wait();
+        }
+        ended.add(1);
+        fabric.nudge(A);
+        drop(runner.join().expect("no panic"));
+    });
 }
 
-#[test]
-fn who_awaits_an_unregistration_is_woken_at_its_end() {
-    unregister_while_it_runs(0, |machine, fabric, core, id| {
-        await_on(machine, fabric, core, fabric.unregister_handler(id).expect("live"));
-    });
+/// Blocks a thread that runs no core.
+#[derive(Default)]
+struct Signal(Notify);
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.0.notify();
+    }
 }
 
 /// As [`Machine::serve`], for what other threads bring about and then nudge the core.
