@@ -27,19 +27,22 @@ impl Turn {
 
     /// T1 and T2. `false`: `core` will be asked to stop when its turn comes.
     pub(super) fn take_or_wait(&self, core: CoreId) -> bool {
-        if self.is_of(core) || self.take(core) {
+        if self.is_of(core) {
             return true;
         }
-        // [cpusync T2] relaxed: the fence orders it before the second try.
-        self.word(core).fetch_or(bit(core), Ordering::Relaxed);
-        if !mutant!("cpusync-no-turn-fence") {
-            fence(Ordering::SeqCst);
+        if !self.take(core) {
+            // [cpusync T2] relaxed: the fence orders it before the second try.
+            self.word(core).fetch_or(bit(core), Ordering::Relaxed);
+            if !mutant!("cpusync-no-turn-fence") {
+                fence(Ordering::SeqCst);
+            }
+            if !self.take(core) {
+                return false;
+            }
         }
-        let taken = self.take(core);
-        if taken {
-            self.word(core).fetch_and(!bit(core), Ordering::Relaxed);
-        }
-        taken
+        // [cpusync T1] also of an earlier T2: who passes on by it finds a core that wants nothing any more.
+        self.clear(core);
+        true
     }
 
     fn take(&self, core: CoreId) -> bool {
@@ -111,4 +114,24 @@ fn name(core: CoreId) -> u32 {
 
 fn bit(core: CoreId) -> u64 {
     1 << (core.index() % 64)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const A: CoreId = CoreId::new(0);
+    const B: CoreId = CoreId::new(1);
+
+    #[test]
+    fn a_core_that_finds_the_lead_free_while_it_waits_waits_no_more() {
+        let turn = Turn::new();
+        assert!(turn.take_or_wait(B));
+        assert!(!turn.take_or_wait(A));
+        // B is in the middle of T4: it has looked before A waited, and has not looked again.
+        turn.lead.store(FREE, Ordering::Release);
+        assert!(turn.take_or_wait(A));
+        assert_eq!(turn.pass_on(A), None, "nobody waits");
+        assert!(turn.take_or_wait(B), "the lead is free");
+    }
 }
