@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
 use ipiq_executor::{Executor, JoinError, JoinHandle, Remote, SpinPolicy, yield_now};
+use ipiq_fabric::shootdown::Source;
 use ipiq_fabric::{Config, CoreId, Fabric, Message, Seat};
 use machine::Machine;
 
@@ -181,4 +182,38 @@ fn an_executor_is_not_made_of_two_fabrics() {
     let (_fabric, mut seats) = Fabric::new(Config::default(), Arc::new(Machine)).expect("a valid configuration");
     let other = executor();
     drop(Executor::new(seats.remove(0).enter(), other.remote().clone(), Arc::new(Machine), SpinPolicy::Never));
+}
+
+/// A value that is another one each time it is looked at.
+struct Latest(Mutex<u64>);
+
+impl Source for Latest {
+    type Value = Vec<u64>;
+
+    fn current(&self) -> (u64, Arc<Vec<u64>>) {
+        let mut version = self.0.lock().expect("not poisoned");
+        *version += 1;
+        (*version, Arc::new(vec![*version; 64]))
+    }
+}
+
+#[test]
+fn a_loop_does_not_begin_in_the_middle_of_a_read_of_what_it_would_replace() {
+    let (executor, source) = (executor(), Arc::new(Latest(Mutex::new(0))));
+    let remote = executor.remote().clone();
+    drop(executor.spawn({
+        let source = source.clone();
+        async move {
+            remote.update(&source).await.expect("no clone panics");
+            remote.stop();
+        }
+    }));
+    let replica = executor.core().replica(&source);
+    replica.read(|value| {
+        let begun = catch_unwind(AssertUnwindSafe(|| executor.run(&mut Machine)));
+        assert_eq!(*value, [1; 64]);
+        begun.expect_err("the value is being read");
+    });
+    drop(replica);
+    executor.run(&mut Machine);
 }

@@ -75,8 +75,10 @@ impl Executor {
     ///
     /// # Panics
     ///
-    /// If the calling thread runs a core already.
+    /// If the calling thread runs a core already, and if this core has replicas already: the caller may be in the middle of a read of one, and
+    /// the loop replaces their values.
     pub fn run(&self, idle: &mut dyn Idle) {
+        assert!(!self.core().has_replicas(), "a core's replicas are made, and let go, inside its loop");
         let _entered = self.enter();
         let mut turn = Turn {
             credit: i64::from(CREDIT),
@@ -110,7 +112,7 @@ impl Executor {
         let own = self.run_own_calls();
         // [loop L0]
         // SAFETY: 1. `run` is entered once per thread (`enter`), and calls this, itself or by `shut_down`, outside of polls and
-        // drains. 2. the loop holds no reference from a task or a message.
+        // drains. 2. the loop holds no reference from a task or a message, and when `run` began there was no replica to hold one of.
         unsafe { self.core().safe_point() };
         // [loop L1]
         let messages = self.core().drain(MESSAGE_BUDGET) + self.core().drain_foreign(FOREIGN_BUDGET);

@@ -151,6 +151,12 @@ impl Core {
         Replica { inner }
     }
 
+    /// Whether the core has replicas that are still in use. One without has none that is being read.
+    #[must_use]
+    pub fn has_replicas(&self) -> bool {
+        self.shootdowns.replicas.replicas.borrow().values().any(|entry| entry.strong_count() > 0)
+    }
+
     /// Brings every core's replica of `source` up to date, each at its next safe point; `done` runs on this core when no core has an older
     /// value than the source had when this was called.
     ///
