@@ -8,7 +8,7 @@ use crate::sync::{
     Arc, AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, mutant, relaxed_if, unwinds_in_a_model,
 };
 use crate::watch::WaitKind;
-use crate::{Core, CoreId, CoreSet, MAX_CORES, PanicPayload, catch, contain};
+use crate::{Core, CoreId, CoreSet, MAX_CORES, PanicPayload, assert_core, catch, contain};
 
 /// Messages of one source per look, while held or waiting.
 const BUDGET: u32 = 64;
@@ -80,6 +80,8 @@ impl Core {
             panicked: AtomicBool::new(false),
             panic: UnsafeCell::new(None),
         });
+        // Before any of them is held.
+        set.iter().for_each(|target| assert_core(target, self.cores()));
         let leading = Leading::start(self);
         // [cpusync W1]
         let send = |target: CoreId| {
@@ -200,5 +202,21 @@ impl Drop for Leading<'_> {
         if !unwinds_in_a_model() {
             self.0.stay_while_held();
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn a_set_with_a_core_that_is_not_there_holds_nobody() {
+        let (fabric, cores) = crate::tests::cores(2, 4);
+        let set: CoreSet = [1, 7].map(CoreId::new).into_iter().collect();
+        let stop = || drop(cores[0].cpusync_weak(&set, |_| (), || ()));
+        catch_unwind(AssertUnwindSafe(stop)).expect_err("there is no core 7");
+        assert_eq!(fabric.pair_counters(cores[0].id(), cores[1].id()).sent, 0);
     }
 }
