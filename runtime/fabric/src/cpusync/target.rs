@@ -1,7 +1,6 @@
 //! A target's side.
 
 use crate::cpusync::board::{Kind, Order};
-use crate::doorbell::Ask;
 use crate::sync::mutant;
 use crate::watch::WaitKind;
 use crate::{Core, catch};
@@ -78,9 +77,9 @@ impl Core {
 
     /// Runs messages, not tasks. Returns whether there was anything.
     pub(super) fn serve_while_stopped(&self) -> bool {
-        // What a handler sends must be looked for, as what a message sends.
-        let asked = self.own().doorbell.is_asked(Ask::IN_DRAINS) && !mutant!("cpusync-handlers-uncounted");
-        self.drain_all(WHILE_STOPPED) + self.flush() > 0 || asked
+        // What a handler sends must be looked for, as what a message sends; also that of one which was asked for only now.
+        let asked = self.serve_asked() && !mutant!("cpusync-handlers-uncounted");
+        self.drain_rings(WHILE_STOPPED) + self.flush() > 0 || asked
     }
 
     /// What foreign threads have posted by now.

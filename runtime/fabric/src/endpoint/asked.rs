@@ -7,15 +7,17 @@ use crate::shootdown::Lane;
 use crate::sync::mutant;
 
 impl Core {
-    /// [doorbell A2], for what every drain serves.
+    /// [doorbell A2], for what every drain serves. Returns whether there was any.
     #[inline(always)]
-    pub(crate) fn serve_asked(&self) {
+    pub(crate) fn serve_asked(&self) -> bool {
         if mutant!("replica-in-drains") && self.own().doorbell.take_asked(Ask::Update as u64) != 0 {
             self.serve_updates();
         }
-        if self.own().doorbell.is_asked(Ask::IN_DRAINS) {
+        let asked = self.own().doorbell.is_asked(Ask::IN_DRAINS);
+        if asked {
             self.serve_taken(Ask::IN_DRAINS);
         }
+        asked
     }
 
     /// For a core that must run nothing else. Returns whether there was any.

@@ -31,7 +31,7 @@ impl Core {
         self.serve_asked();
         if tick.is_multiple_of(SWEEP_TICKS) {
             // [doorbell R3]
-            return self.drain_all(budget);
+            return self.drain_rings(budget);
         }
         let mut ran = 0;
         for word in 0..self.shared.cores.len().div_ceil(64) {
@@ -46,6 +46,11 @@ impl Core {
     /// As [`drain`](Self::drain), from every ring there is.
     pub fn drain_all(&self, budget: u32) -> usize {
         self.serve_asked();
+        self.drain_rings(budget)
+    }
+
+    /// As [`drain_all`](Self::drain_all), without what was asked for beside the rings.
+    pub(crate) fn drain_rings(&self, budget: u32) -> usize {
         (0..self.cores())
             .map(CoreId::new)
             .filter(|&source| self.shared.has_link(source, self.id))

@@ -360,6 +360,35 @@ fn a_stop_that_drains_has_run_what_a_handler_sent() {
 }
 
 #[test]
+fn a_stop_that_drains_has_run_what_a_foreign_threads_handler_sent() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let over = Arc::new(Counter::default());
+        let (handled, arrived) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
+        let (counted, seen) = (handled.clone(), arrived.clone());
+        let forward = move |core: &Core| {
+            counted.add(1);
+            let seen = seen.clone();
+            core.send_or_list(B, move |_, _| seen.add(1));
+        };
+        let handler = fabric.register_handler(forward, |_, _| ()).expect("room");
+        let other = target(&machine, b, &over, 1);
+        let foreign = thread::spawn(move || fabric.trigger(handler, A).expect("registered"));
+        let core = a.enter();
+        lead_once(&machine, &core, &over, move |lead| {
+            let drain = CpuSync { drain: true, ..plan(set([A, B])) };
+            let counts = lead.cpusync(&drain, |_| (handled.get(), arrived.get()));
+            let ((handled, arrived), _) = counts.expect("no time limit");
+            assert_eq!(handled, arrived);
+        });
+        foreign.join().expect("no panic");
+        drop(other.join().expect("no panic"));
+    });
+}
+
+#[test]
 fn two_weak_leads_hold_each_other_and_both_come_through() {
     explore(2, || {
         let machine = Machine::new(FenceKind::Symmetric, 2);
