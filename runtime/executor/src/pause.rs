@@ -356,7 +356,12 @@ impl Remote {
         let (sender, outcome) = oneshot::channel();
         let home = self.home(core);
         let message = Message::foreign(move |core, _| {
-            with_current(core.port(), |executor| executor.lead_pause(plan, body, sender));
+            with_current(core.port(), |executor| {
+                // Messages of a core whose loop does not run may be run inside another one's.
+                if core::ptr::eq(executor.core(), core) {
+                    executor.lead_pause(plan, body, sender);
+                }
+            });
         });
         // A core that has left gives the message back; dropping it ends the channel.
         drop(home.fabric.post(core, message));

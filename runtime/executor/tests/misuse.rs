@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
-use ipiq_executor::{Executor, JoinError, JoinHandle, Remote, SpinPolicy, yield_now};
+use ipiq_executor::{Executor, JoinError, JoinHandle, Pause, Remote, SpinPolicy, yield_now};
 use ipiq_fabric::shootdown::Source;
 use ipiq_fabric::{Config, CoreId, Fabric, Message, Seat};
 use machine::Machine;
@@ -216,4 +216,21 @@ fn a_loop_does_not_begin_in_the_middle_of_a_read_of_what_it_would_replace() {
     });
     drop(replica);
     executor.run(&mut Machine);
+}
+
+#[test]
+fn a_pause_of_a_core_whose_loop_does_not_run_stops_no_other_runtime() {
+    let (running, idle) = (executor(), Rc::new(executor()));
+    let mut pausing = idle.remote().pause(A, Pause::all(), |_| ());
+    drop(running.spawn({
+        let (idle, remote) = (idle.clone(), running.remote().clone());
+        async move {
+            idle.core().drain_foreign(1);
+            yield_now().await;
+            remote.stop();
+        }
+    }));
+    running.run(&mut Machine);
+    let polled = Future::poll(std::pin::pin!(&mut pausing), &mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Ready(Err(error)) if error.is_gone()));
 }
