@@ -341,7 +341,8 @@ impl Executor {
 }
 
 impl Remote {
-    /// As [`Executor::pause`], from any thread; `body` runs on `core`.
+    /// As [`Executor::pause`], from any thread; `body` runs on `core`. On a runtime that has been told to stop, nothing is stopped for a thread
+    /// that runs none of its cores.
     ///
     /// # Panics
     ///
@@ -355,6 +356,9 @@ impl Remote {
         let _checked = plan.set(self.cores());
         let (sender, outcome) = oneshot::channel();
         let home = self.home(core);
+        if self.refuses_caller() {
+            return Pausing { outcome };
+        }
         let message = Message::foreign(move |core, _| {
             with_current(core.port(), |executor| {
                 // Messages of a core whose loop does not run may be run inside another one's.

@@ -234,3 +234,12 @@ fn a_pause_of_a_core_whose_loop_does_not_run_stops_no_other_runtime() {
     let polled = Future::poll(std::pin::pin!(&mut pausing), &mut Context::from_waker(Waker::noop()));
     assert!(matches!(polled, Poll::Ready(Err(error)) if error.is_gone()));
 }
+
+#[test]
+fn a_pause_asked_for_by_a_foreign_thread_after_the_stop_is_refused_at_once() {
+    let executor = executor();
+    executor.remote().stop();
+    let mut pausing = executor.remote().pause(A, Pause::all(), |_| ());
+    let polled = Future::poll(std::pin::pin!(&mut pausing), &mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Ready(Err(error)) if error.is_gone()));
+}

@@ -114,7 +114,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// As [`pause`](crate::pause()); also if `core` left first.
+    /// As [`pause`](crate::pause()); also if `core` left first, or the runtime had been told to stop.
     ///
     /// # Cancel safety
     ///
