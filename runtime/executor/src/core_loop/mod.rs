@@ -199,7 +199,7 @@ impl Executor {
             *turn = 0;
         } else {
             self.core().port().relax(*turn);
-            *turn += 1;
+            *turn = turn.saturating_add(1);
         }
     }
 

@@ -273,7 +273,7 @@ impl Lead<'_> {
         let serves = !matches!(order.kind(), Kind::Hold | Kind::Run);
         let mut left = self.held.get();
         let mut any = serves && (self.core().serve_while_stopped() || self.core().has_overflow());
-        let mut turns = 0;
+        let mut turns: u32 = 0;
         let mut waiting: Option<(CoreId, Waiting<'_>)> = None;
         loop {
             for target in left.iter() {
@@ -303,7 +303,7 @@ impl Lead<'_> {
             if let Some((_, waiting)) = &mut waiting {
                 waiting.turn(served);
             }
-            turns += 1;
+            turns = turns.saturating_add(1);
         }
     }
 

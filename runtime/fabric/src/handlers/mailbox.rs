@@ -271,11 +271,11 @@ pub(super) fn wait_for_all(core: &Core, mut is_over: impl FnMut() -> bool, late:
     while !is_over() {
         let named = late();
         let mut waiting = core.wait_for(named.unwrap_or(core.id()), WaitKind::Handler);
-        let mut turns = 0;
+        let mut turns: u32 = 0;
         while !is_over() {
             waiting.turn(core.serve_one_turn() > 0);
-            turns += 1;
-            if turns % NAME_TURNS == 0 && late() != named {
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(NAME_TURNS) && late() != named {
                 break;
             }
         }

@@ -226,7 +226,7 @@ impl Waiting<'_> {
     pub(crate) fn turn_for_one_of(&mut self, served: bool, late: impl FnOnce() -> Option<CoreId>) {
         if !served {
             self.core.port().relax(self.idle_turns);
-            self.idle_turns += 1;
+            self.idle_turns = self.idle_turns.saturating_add(1);
         }
         self.turns = self.turns.wrapping_add(1);
         // [watch N2]

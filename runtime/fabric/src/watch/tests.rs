@@ -127,6 +127,16 @@ fn a_loop_that_takes_too_long_kicks_and_reports_once_per_interval() {
 }
 
 #[test]
+fn a_loop_may_turn_more_often_than_it_can_count() {
+    let scene = Scene::new(2, false);
+    let mut waiting = scene.cores[0].wait_for(B, WaitKind::Cpusync);
+    waiting.idle_turns = u32::MAX;
+    waiting.turns = u32::MAX;
+    waiting.turn(false);
+    assert_eq!(waiting.idle_turns, u32::MAX, "it goes on giving its CPU away");
+}
+
+#[test]
 fn a_wait_for_several_cores_names_one_that_is_late() {
     let scene = Scene::new(4, false);
     let late = CoreId::new(3);
