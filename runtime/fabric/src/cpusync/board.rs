@@ -146,6 +146,13 @@ impl Board {
         same.then(|| word & 1 << (core.index() % 64) != 0)
     }
 
+    /// Whether `core` takes part in the stop, by a target that is about to answer the present order: as long as the answer is wanted, nobody
+    /// writes the set.
+    pub(crate) fn concerns(&self, core: CoreId) -> bool {
+        let word = self.set[core.index() / 64].load(Ordering::Relaxed);
+        word & 1 << (core.index() % 64) != 0 || core == self.lead()
+    }
+
     /// # Safety
     ///
     /// 1. The caller is a target of the present order and has not answered it.

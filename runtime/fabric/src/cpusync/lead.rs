@@ -272,7 +272,7 @@ impl Lead<'_> {
         let order = self.board().last();
         let serves = !matches!(order.kind(), Kind::Hold | Kind::Run);
         let mut left = self.held.get();
-        let mut any = serves && (self.core().serve_while_stopped() || self.core().has_overflow());
+        let mut any = serves && (self.core().serve_while_stopped() || self.has_listed());
         let mut turns: u32 = 0;
         let mut waiting: Option<(CoreId, Waiting<'_>)> = None;
         loop {
@@ -305,6 +305,12 @@ impl Lead<'_> {
             }
             turns = turns.saturating_add(1);
         }
+    }
+
+    /// Whether messages of the own core for its targets are not in their rings yet.
+    fn has_listed(&self) -> bool {
+        let held = self.held.get();
+        self.core().has_overflow_to(|target| held.contains(target))
     }
 
     fn has_left(&self, target: CoreId) -> bool {

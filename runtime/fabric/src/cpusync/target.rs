@@ -51,7 +51,7 @@ impl Core {
                 // [cpusync C3]
                 Kind::Hold | Kind::Idle | Kind::Change => {}
             }
-            answer.give(order, any || serves && self.has_overflow());
+            answer.give(order, any || serves && self.has_overflow_to(|other| board.concerns(other)));
             if order.kind() == Kind::Go {
                 return;
             }

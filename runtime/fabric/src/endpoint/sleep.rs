@@ -51,6 +51,11 @@ impl Core {
         self.outgoing.iter().any(|out| out.listed() > 0)
     }
 
+    /// As [`has_overflow`](Self::has_overflow), for the targets that `counts` says.
+    pub(crate) fn has_overflow_to(&self, counts: impl Fn(CoreId) -> bool) -> bool {
+        self.outgoing.iter().enumerate().any(|(target, out)| out.listed() > 0 && counts(CoreId::new(target)))
+    }
+
     /// Targets in whose rings this core waits for space.
     fn wanting(&self) -> CoreSet {
         self.attended().filter(|&target| self.out(target).wants_space()).collect()

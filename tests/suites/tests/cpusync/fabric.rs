@@ -280,6 +280,38 @@ fn a_stop_asked_for_in_a_message_begins_when_the_message_has_ended() {
 }
 
 #[test]
+fn a_stop_that_drains_does_not_wait_for_space_on_the_way_to_a_core_that_is_not_stopped() {
+    let _watch = watch("a_stop_that_drains_does_not_wait_for_space_on_the_way_to_a_core_that_is_not_stopped");
+    for fence in FENCES {
+        let (over, listed) = (AtomicBool::new(false), AtomicU64::new(0));
+        on_cores(config(3, 8), fence, |seated| {
+            if seated.id() == C {
+                // In a long poll.
+                while !over.load(Ordering::Acquire) {
+                    std::thread::yield_now();
+                }
+            } else {
+                (0..20).for_each(|_| seated.core.send_or_list(C, |_, _| ()));
+                add(&listed, 1);
+            }
+            if seated.id() == A {
+                while listed.load(Ordering::Acquire) < 2 {
+                    std::thread::yield_now();
+                }
+                lead_and_wait(seated, |lead| {
+                    let held = lead.cpusync(&CpuSync { drain: true, ..plan(set([A, B])) }, |held| held.cores());
+                    assert_eq!(value(held), set([A, B]));
+                    assert!(lead.core().has_overflow());
+                });
+                over.store(true, Ordering::Release);
+            }
+            serve_until(seated, &over);
+            seated.serve_until_all_are_done();
+        });
+    }
+}
+
+#[test]
 fn a_stop_that_gives_up_names_who_was_late_and_lets_the_others_go() {
     let _watch = watch("a_stop_that_gives_up_names_who_was_late_and_lets_the_others_go");
     for drain in [false, true] {
