@@ -266,14 +266,20 @@ fn assert_all_exist(set: &CoreSet, cores: usize) {
     }
 }
 
-/// Waits for what `late` names the culprits of, one after the other, until it names none; `served` turns between two looks.
-pub(super) fn wait_for_all(core: &Core, mut is_over: impl FnMut() -> bool, late: impl Fn() -> Option<CoreId>) {
+/// Waits for what `late` names the culprits of, one after the other, until it names none. Each turn serves the own core by `serve`, which
+/// says how much there was.
+pub(super) fn wait_for_all(
+    core: &Core,
+    serve: impl Fn(&Core) -> usize,
+    mut is_over: impl FnMut() -> bool,
+    late: impl Fn() -> Option<CoreId>,
+) {
     while !is_over() {
         let named = late();
         let mut waiting = core.wait_for(named.unwrap_or(core.id()), WaitKind::Handler);
         let mut turns: u32 = 0;
         while !is_over() {
-            waiting.turn(core.serve_one_turn() > 0);
+            waiting.turn(serve(core) > 0);
             turns = turns.wrapping_add(1);
             if turns.is_multiple_of(NAME_TURNS) && late() != named {
                 break;
@@ -282,7 +288,7 @@ pub(super) fn wait_for_all(core: &Core, mut is_over: impl FnMut() -> bool, late:
     }
 }
 
-/// Waits, when dropped, until nobody has the descriptor any more: also when something unwinds.
+/// Who may still have the descriptor. However it ends, nobody has it then.
 struct Outstanding<'a> {
     core: &'a Core,
     message: NonNull<Header>,
@@ -292,14 +298,25 @@ struct Outstanding<'a> {
     unsent: Cell<u32>,
 }
 
-impl Drop for Outstanding<'_> {
-    fn drop(&mut self) {
+impl Outstanding<'_> {
+    fn wait(&self, serve: impl Fn(&Core) -> usize) {
         let shared = self.core.shared();
         let has_it = |&target: &CoreId| shared.core(target).handlers.mailbox.holds(self.message);
         // Who has taken it is running it: any of them, then.
         let late = || self.targets.iter().find(has_it).or_else(|| self.targets.iter().last());
         // [handlers M6]
-        wait_for_all(self.core, || self.tally.left() <= self.unsent.get(), late);
+        wait_for_all(self.core, serve, || self.tally.left() <= self.unsent.get(), late);
+    }
+}
+
+impl Drop for Outstanding<'_> {
+    /// After a wait there is nothing left to do. Without one, a message's function has panicked, on the way or in the wait: no other message
+    /// may do so now.
+    fn drop(&mut self) {
+        self.wait(|core| {
+            core.serve_asked();
+            0
+        });
     }
 }
 
@@ -363,6 +380,7 @@ impl Core {
             let _nested = self.nest();
             message.tally.run(self, &message.function);
         }
+        waits.wait(Core::serve_one_turn);
         drop(waits);
         message.tally.outcome(set.len())
     }

@@ -205,7 +205,8 @@ impl Core {
         assert!(!self.is_in_handler(), "a handler cannot wait for the end of handlers: unregister by `Fabric`");
         let unregister = unregister(self.shared(), id)?;
         let unregister = RefCell::new(unregister);
-        mailbox::wait_for_all(self, || unregister.borrow_mut().advance(), || unregister.borrow().late());
+        let (is_over, late) = (|| unregister.borrow_mut().advance(), || unregister.borrow().late());
+        mailbox::wait_for_all(self, Self::serve_one_turn, is_over, late);
         Ok(())
     }
 

@@ -3,9 +3,11 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::future::Future;
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
@@ -280,6 +282,33 @@ fn handlers_that_hold_their_fabric_end_when_all_cores_have_left() {
     fabric.register_handler(move |_| drop(held.clone()), no_panic).expect("a free slot");
     drop(cores);
     assert_eq!(Arc::strong_count(&token), 1);
+}
+
+#[test]
+fn a_panic_that_a_wait_for_answers_meets_goes_on_only_when_all_have_answered() {
+    std::thread_local!(static OTHER: RefCell<Option<Core>> = const { RefCell::new(None) });
+    let (fabric, mut cores) = cores(2, 4);
+    let ran = AtomicUsize::new(0);
+    let id = fabric
+        .register_handler(|_| OTHER.with_borrow(|other| drop(other.as_ref().map(|other| other.drain(64)))), no_panic)
+        .expect("a free slot");
+    let other = cores.pop().expect("two cores");
+    // The handler, on A, lets B answer: only when the panic is on its way.
+    let broken = move |own: &Core, _: CoreId| {
+        own.trigger(id, A).expect("live");
+        std::panic::panic_any("a function's panic");
+    };
+    other.try_send(A, broken).map_err(drop).expect("space");
+    OTHER.set(Some(other));
+    let waited = catch_unwind(AssertUnwindSafe(|| cores[0].multicast(&set([1]), |_| bump(&ran))));
+    let answered = ran.load(Ordering::Relaxed);
+    if answered == 0 {
+        // Its mailbox points to a frame that is gone.
+        core::mem::forget(OTHER.take());
+    }
+    OTHER.set(None);
+    assert!(waited.is_err());
+    assert_eq!(answered, 1, "before the frame went");
 }
 
 #[test]
