@@ -440,8 +440,8 @@ impl Core {
     }
 }
 
-/// [handlers L1]: answers for what nobody will run any more.
-pub(crate) fn leave(shared: &Shared, core: CoreId) {
+/// [handlers L1], the mailbox: answers for what nobody will run any more.
+pub(super) fn leave(shared: &Shared, core: CoreId) {
     if mutant!("handlers-leave-no-sweep") {
         return;
     }

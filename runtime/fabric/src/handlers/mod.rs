@@ -18,7 +18,6 @@ use crate::{Core, CoreId, CoreSet, Fabric};
 
 pub use bell::{Bell, BellWait};
 pub use mailbox::Multicast;
-pub(crate) use mailbox::leave;
 pub(crate) use serve::{Counts, Inbox, Local};
 pub(crate) use table::Table;
 pub use table::{HandlerId, MAX_HANDLERS, OnPanic, TableFull, TriggerError, Unregistered};
@@ -39,6 +38,12 @@ fn mark(shared: &Shared, id: HandlerId, target: CoreId) -> Result<(), TriggerErr
 fn unregister(shared: &StdArc<Shared>, id: HandlerId) -> Result<Unregister, Unregistered> {
     shared.handlers.retire(id)?;
     Ok(Unregister::new(shared, Retired::new(id)))
+}
+
+/// [handlers L1]: the core's doorbell has `GONE`, and the fence has been.
+pub(crate) fn leave(shared: &Shared, core: CoreId) {
+    mailbox::leave(shared, core);
+    unregister::leave(shared, core);
 }
 
 /// [handlers L2]: what is registered may hold the fabric.

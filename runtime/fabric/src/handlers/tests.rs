@@ -186,6 +186,25 @@ fn unregistering_drops_the_function_and_waits_for_no_core_that_has_left() {
 }
 
 #[test]
+fn who_awaits_an_unregistration_is_woken_by_a_core_that_leaves() {
+    let (fabric, mut cores) = cores(2, 4);
+    let id = fabric.register_handler(|_| (), no_panic).expect("a free slot");
+    let mut unregister = fabric.unregister_handler(id).expect("live");
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut poll = || Pin::new(&mut unregister).poll(&mut Context::from_waker(&waker));
+    let mut leave = || {
+        cores.pop();
+        woken.0.swap(0, Ordering::Relaxed) > 0
+    };
+    assert!(poll().is_pending());
+    assert!(leave());
+    assert!(poll().is_pending());
+    assert!(leave(), "by the second one too");
+    assert!(poll().is_ready());
+}
+
+#[test]
 fn an_unregistration_that_nobody_awaits_is_ended_by_the_cores() {
     let (fabric, cores) = cores(2, 4);
     let token = Arc::new(());
@@ -289,9 +308,10 @@ fn a_panic_that_a_wait_for_answers_meets_goes_on_only_when_all_have_answered() {
     std::thread_local!(static OTHER: RefCell<Option<Core>> = const { RefCell::new(None) });
     let (fabric, mut cores) = cores(2, 4);
     let ran = AtomicUsize::new(0);
-    let id = fabric
-        .register_handler(|_| OTHER.with_borrow(|other| drop(other.as_ref().map(|other| other.drain(64)))), no_panic)
-        .expect("a free slot");
+    let let_other_answer = |_: &Core| {
+        OTHER.with_borrow(|other| _ = other.as_ref().map(|other| other.drain(64)));
+    };
+    let id = fabric.register_handler(let_other_answer, no_panic).expect("a free slot");
     let other = cores.pop().expect("two cores");
     // The handler, on A, lets B answer: only when the panic is on its way.
     let broken = move |own: &Core, _: CoreId| {

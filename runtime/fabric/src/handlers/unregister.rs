@@ -95,6 +95,14 @@ fn has_ended(shared: &Shared, wants: &[u64]) -> bool {
     wants.iter().enumerate().all(|(index, &wanted)| has_passed(shared, CoreId::new(index), wanted))
 }
 
+/// [handlers L1], the rounds: who waits for a pass of the core waits for none any more.
+pub(super) fn leave(shared: &Shared, core: CoreId) {
+    // [handlers L1] who leaves a waker fences and looks again: it sees the core gone, or this sees the waker.
+    while let Some(waker) = shared.core(core).handlers.rounds.waiting.pop() {
+        crate::contain(|| waker.wake());
+    }
+}
+
 /// Takes the unregistrations that nobody waits for as far as they go.
 pub(super) fn advance_orphans(shared: &Shared) {
     if shared.orphans.is_empty() {
@@ -176,7 +184,7 @@ impl Future for Unregister {
                 let rounds = &self.shared.core(CoreId::new(index)).handlers.rounds;
                 rounds.waiting.push(cx.waker().clone());
             }
-            // [handlers S6] its other half.
+            // [handlers S6] its other half, and that of [handlers L1].
             fence(Ordering::SeqCst);
             if !self.advance() && self.retired.as_ref().is_some_and(|retired| retired.is_in_round(round)) {
                 return Poll::Pending;
