@@ -46,10 +46,12 @@ pub(crate) fn leave(shared: &Shared, core: CoreId) {
     unregister::leave(shared, core);
 }
 
-/// [handlers L2]: what is registered may hold the fabric.
+/// [handlers L2]: what is or was registered may hold the fabric.
 pub(crate) fn all_have_left(shared: &StdArc<Shared>) {
     // [handlers L2]
     shared.handlers.live().for_each(|id| drop(unregister(shared, id)));
+    // [handlers L2]
+    unregister::advance_orphans(shared);
 }
 
 /// Handlers and bells, from any thread.

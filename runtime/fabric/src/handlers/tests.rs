@@ -304,6 +304,20 @@ fn handlers_that_hold_their_fabric_end_when_all_cores_have_left() {
 }
 
 #[test]
+fn unregistrations_that_nobody_awaits_end_when_all_cores_have_left() {
+    for passes in 0..2 {
+        let token = Arc::new(());
+        let (fabric, cores) = cores(2, 4);
+        let held = (token.clone(), fabric.clone());
+        let id = fabric.register_handler(move |_| drop(held.clone()), no_panic).expect("a free slot");
+        drop(fabric.unregister_handler(id));
+        (0..passes).for_each(|_| drain_all(&cores));
+        drop(cores);
+        assert_eq!(Arc::strong_count(&token), 1, "after {passes} passes");
+    }
+}
+
+#[test]
 fn a_panic_that_a_wait_for_answers_meets_goes_on_only_when_all_have_answered() {
     std::thread_local!(static OTHER: RefCell<Option<Core>> = const { RefCell::new(None) });
     let (fabric, mut cores) = cores(2, 4);

@@ -114,7 +114,27 @@ pub(super) fn advance_orphans(shared: &Shared) {
             unfinished.push(retired);
         }
     }
-    unfinished.into_iter().for_each(|retired| shared.orphans.push(retired));
+    unfinished.into_iter().for_each(|retired| leave_to_cores(shared, retired));
+}
+
+/// Leaves an unregistration to whoever comes to [`advance_orphans`] next.
+fn leave_to_cores(shared: &Shared, mut retired: Retired) {
+    let all_have_left = || (0..shared.cores.len()).all(|core| shared.is_gone(CoreId::new(core)));
+    let mut turn = 0;
+    // [handlers L2] nobody comes any more. All that it can wait for is a foreign trigger between two instructions.
+    while all_have_left() {
+        if retired.advance(shared) {
+            return;
+        }
+        shared.port.relax(turn);
+        turn += 1;
+    }
+    shared.orphans.push(retired);
+    // [handlers L2] a core that leaves fences and looks at the orphans: it finds this one, or this finds it gone.
+    fence(Ordering::SeqCst);
+    if all_have_left() {
+        advance_orphans(shared);
+    }
 }
 
 /// An unregistration under way; ready when the handler does not run and will not run any more, on any core.
@@ -204,7 +224,7 @@ impl Drop for Unregister {
         if !self.advance()
             && let Some(retired) = self.retired.take()
         {
-            self.shared.orphans.push(retired);
+            leave_to_cores(&self.shared, retired);
         }
     }
 }
