@@ -310,31 +310,38 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     }
 
     fn insert(&mut self, key: K, value: V, capacity: usize, dropped: &mut Vec<Entry<V>>) {
+        // Before it is there: where all others were used it would go at once.
+        if !self.entries.contains_key(&key) {
+            while self.entries.len() >= capacity {
+                dropped.push(self.evict());
+            }
+        }
         self.fills += 1;
         let fill = self.fills;
         self.order.push_back((key.clone(), fill));
         dropped.extend(self.entries.insert(key, Entry { value, fill, used: Cell::new(false) }));
-        while self.entries.len() > capacity {
-            dropped.extend(self.evict());
-        }
         // Keys of entries that have gone: at most as many as entries.
-        if self.order.len() > 2 * capacity {
+        if self.order.len() > capacity.saturating_mul(2) {
             let entries = &self.entries;
             self.order.retain(|(key, fill)| entries.get(key).is_some_and(|entry| entry.fill == *fill));
         }
     }
 
-    /// The oldest entry that was not used since it last came to the front.
-    fn evict(&mut self) -> Option<Entry<V>> {
-        while let Some((key, fill)) = self.order.pop_front() {
-            let Some(entry) = self.entries.get(&key).filter(|entry| entry.fill == fill) else { continue };
-            if entry.used.take() {
-                self.order.push_back((key, fill));
-            } else {
-                return self.entries.remove(&key);
+    /// The oldest entry that was not used since it last came to the front. There is one.
+    fn evict(&mut self) -> Entry<V> {
+        loop {
+            // It stays in front until nothing is compared any more: a comparison may panic, and an entry out of the order would never go.
+            let (key, fill) = self.order.front().expect("every entry is in the order");
+            match self.entries.get(key).filter(|entry| entry.fill == *fill) {
+                None => drop(self.order.pop_front()),
+                Some(entry) if entry.used.take() => self.order.rotate_left(1),
+                Some(_) => {
+                    let entry = self.entries.remove(key).expect("it was found");
+                    self.order.pop_front();
+                    return entry;
+                }
             }
         }
-        None
     }
 }
 

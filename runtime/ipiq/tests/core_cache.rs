@@ -1,6 +1,6 @@
 //! `CoreCache` from the outside.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -129,6 +129,65 @@ fn a_full_cache_lets_go_of_what_was_not_used() {
         // Refilling one key over and over keeps to the capacity.
         (0..100).for_each(|_| fill(&local, [9]));
         assert!(local.len() <= 4);
+    });
+}
+
+#[test]
+fn what_was_just_filled_stays_also_when_all_the_others_were_used() {
+    on_core_0(1, || async {
+        let cache = CoreCache::new(3);
+        let local = cache.local();
+        fill(&local, 0..3);
+        assert_eq!(held(&local, 0..3), [0, 1, 2]);
+        fill(&local, [3]);
+        assert_eq!(held(&local, 0..4), [1, 2, 3]);
+    });
+}
+
+#[test]
+fn a_capacity_may_be_any_number() {
+    on_core_0(1, || async {
+        let cache = CoreCache::new(usize::MAX);
+        let local = cache.local();
+        fill(&local, 0..100);
+        assert_eq!(local.len(), 100);
+    });
+}
+
+#[test]
+fn a_comparison_that_panics_while_there_is_no_space_leaves_nothing_that_never_goes() {
+    thread_local!(static COMPARISONS: Cell<u32> = const { Cell::new(u32::MAX) });
+    #[derive(Clone, PartialEq, Eq)]
+    struct Key(u32);
+    impl PartialOrd for Key {
+        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+    impl Ord for Key {
+        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+            let left = COMPARISONS.get();
+            assert_ne!(left, 0, "no more comparisons");
+            COMPARISONS.set(left - 1);
+            self.0.cmp(&other.0)
+        }
+    }
+    on_core_0(1, || async {
+        for comparisons in 0..20 {
+            let cache = CoreCache::new(2);
+            let local: LocalCache<Key, u32> = cache.local();
+            (0..2).for_each(|key| assert!(local.begin_fetch(Key(key)).fill(key)));
+            for key in 2..6 {
+                let begun = local.begin_fetch(Key(key));
+                COMPARISONS.set(comparisons);
+                // Whether it gets through depends on how many it needs.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| begun.fill(key)));
+                COMPARISONS.set(u32::MAX);
+            }
+            (6..8).for_each(|key| assert!(local.begin_fetch(Key(key)).fill(key)));
+            let there: Vec<u32> = (0..8).filter(|&key| local.get(&Key(key)).is_some()).collect();
+            assert_eq!(there, [6, 7], "{comparisons}");
+        }
     });
 }
 
