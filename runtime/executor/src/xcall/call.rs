@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 use core::future::Future;
+use core::marker::PhantomData;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
@@ -70,7 +71,12 @@ where
     }
 }
 
-/// A call that a core has issued: awaits its values; gives it a ticket.
+/// A call that a core has issued: awaits its values; gives it a ticket. It stays on its core; its ticket may be awaited anywhere.
+///
+/// ```compile_fail,E0277
+/// fn crosses<T: Send>() {}
+/// crosses::<ipiq_executor::xcall::LowBroadcast<u32>>();
+/// ```
 ///
 /// # Cancel safety
 ///
@@ -81,12 +87,14 @@ pub struct XCall<U: Future> {
     state: State<U>,
     class: Class,
     home: Arc<Home>,
+    /// Elsewhere it could be polled when its home has shut down: see [`State::Driven`].
+    not_send: PhantomData<*const ()>,
 }
 
 enum State<U: Future> {
     /// Polled by who holds it.
     Held(U),
-    /// Polled by a task of the ticket's home.
+    /// Polled by a task of the ticket's home, which only the home's shutdown cancels.
     Driven(Ticket, JoinHandle<U::Output>),
     Ended,
 }
@@ -185,7 +193,7 @@ where
 /// Calls of the core's own code.
 impl Executor {
     fn xcall<U: Future>(&self, class: Class, call: U) -> XCall<U> {
-        XCall { state: State::Held(call), class, home: self.home().clone() }
+        XCall { state: State::Held(call), class, home: self.home().clone(), not_send: PhantomData }
     }
 
     fn everywhere<P: Part>(&self, part: impl FnMut(CoreId) -> P) -> Everywhere<P> {
