@@ -9,7 +9,7 @@ use crate::doorbell::{Rung, State};
 use crate::handlers;
 use crate::message::Deliver;
 use crate::ring::Consumer;
-use crate::shootdown::Lane;
+use crate::shootdown::{Board, Lane};
 use crate::sync::{Ordering, mutant};
 use crate::watch::WaitKind;
 use crate::{CoreId, Message};
@@ -119,6 +119,8 @@ impl Drop for Core {
         }
         if others().all(|other| self.is_gone(other)) {
             handlers::all_have_left(&shared);
+            // [shootdown E2]
+            shared.boards.iter().for_each(Board::free_leftovers);
         }
     }
 }

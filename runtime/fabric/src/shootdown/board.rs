@@ -157,23 +157,31 @@ impl Board {
         (!failed.is_null()).then(|| *unsafe { Box::from_raw(failed) })
     }
 
-    /// [shootdown E1]: keeps `op`, which is the initiator's own, for as long as there is a fabric.
+    /// [shootdown E1]: keeps `op`, which is the initiator's own, until every core has left.
     pub(crate) fn keep(&self, initiator: CoreId, op: Shared) {
-        // [shootdown E1] relaxed: freed with the board only.
-        self.request(initiator).leftover.store(Box::into_raw(Box::new(op)), Ordering::Relaxed);
+        // [shootdown E1] release: another core may free it.
+        self.request(initiator).leftover.store(Box::into_raw(Box::new(op)), Ordering::Release);
+    }
+
+    /// [shootdown E2]: every core has left, or the board goes.
+    pub(crate) fn free_leftovers(&self) {
+        for initiator in (0..self.cores).map(CoreId::new) {
+            // [shootdown E2] two cores may leave as the last: an exchange.
+            let leftover = self.request(initiator).leftover.swap(core::ptr::null_mut(), Ordering::Acquire);
+            if !leftover.is_null() {
+                // SAFETY: 1. `keep` boxed it, once per initiator, and the swap took it out.
+                let op = unsafe { Box::from_raw(leftover) };
+                // SAFETY: 1. `keep` was given an own operation; targets that have gone execute nothing.
+                unsafe { op.free() };
+            }
+        }
     }
 }
 
 impl Drop for Board {
     fn drop(&mut self) {
+        self.free_leftovers();
         for initiator in (0..self.cores).map(CoreId::new) {
-            let leftover = self.request(initiator).leftover.swap(core::ptr::null_mut(), Ordering::Acquire);
-            if !leftover.is_null() {
-                // SAFETY: 1. `keep` boxed it, once per initiator.
-                let op = unsafe { Box::from_raw(leftover) };
-                // SAFETY: 1. `keep` was given an own operation; with the board every target has gone.
-                unsafe { op.free() };
-            }
             if let Some(error) = self.failure(initiator) {
                 crate::contain(|| drop(error));
             }

@@ -207,6 +207,23 @@ fn an_initiator_that_leaves_waits_for_nobody_and_what_targets_still_execute_live
 }
 
 #[test]
+fn an_operation_that_holds_its_fabric_and_was_in_flight_ends_when_all_cores_have_left() {
+    for drained in [false, true] {
+        let token = Arc::new(());
+        let (fabric, mut cores) = cores(2, 4);
+        let held = (token.clone(), fabric.clone());
+        drop(PendingShootdown::new(&cores[0], &of(&[1]), move |_: &Core| drop(held.clone())));
+        drop(cores.remove(0));
+        assert_eq!(Arc::strong_count(&token), 2, "the other may still execute it");
+        if drained {
+            cores[0].drain(1);
+        }
+        drop(cores);
+        assert_eq!(Arc::strong_count(&token), 1, "drained: {drained}");
+    }
+}
+
+#[test]
 fn a_panic_reaches_the_initiator_and_everybody_else_executes_it() {
     let (_fabric, cores) = cores(3, 4);
     let log = Log::default();
