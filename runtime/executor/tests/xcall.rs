@@ -113,7 +113,18 @@ fn a_ticket_drawn_after_the_end_has_ended() {
         assert_eq!((&mut call).await.expect("a value"), 5);
         let ticket = call.ticket();
         on_core(|executor| executor.wait_ticket(ticket)).await.expect("it was issued here");
+        assert_eq!(call.ticket(), ticket);
         let counters = on_core(Executor::xcall_counters);
         assert_eq!((counters.unicasts, counters.tickets, counters.finished), (1, 1, 1));
+    });
+}
+
+#[test]
+fn a_call_has_the_same_ticket_before_and_after_its_end() {
+    beside_a_core_that_has_left(async {
+        let mut call = on_core(|executor| executor.high_unicast(A, || 5));
+        let ticket = call.ticket();
+        assert_eq!((&mut call).await.expect("a value"), 5);
+        assert_eq!(call.ticket(), ticket);
     });
 }

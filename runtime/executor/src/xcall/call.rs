@@ -96,16 +96,28 @@ enum State<U: Future> {
     Held(U),
     /// Polled by a task of the ticket's home, which only the home's shutdown cancels.
     Driven(Ticket, JoinHandle<U::Output>),
-    Ended,
+    /// Its values were taken; with its ticket, if it was given one.
+    Ended(Option<Ticket>),
 }
 
 // What it holds is not pinned.
 impl<U: Future + Unpin> Unpin for XCall<U> {}
 
+impl<U: Future> XCall<U> {
+    /// The ticket that it was given.
+    #[inline(always)]
+    fn drawn(&self) -> Option<Ticket> {
+        match &self.state {
+            State::Held(_) => None,
+            State::Driven(ticket, _) => Some(*ticket),
+            State::Ended(ticket) => *ticket,
+        }
+    }
+}
+
 impl<U: Future> fmt::Debug for XCall<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ticket = if let State::Driven(ticket, _) = &self.state { Some(ticket) } else { None };
-        f.debug_struct("XCall").field("class", &self.class).field("ticket", &ticket).finish_non_exhaustive()
+        f.debug_struct("XCall").field("class", &self.class).field("ticket", &self.drawn()).finish_non_exhaustive()
     }
 }
 
@@ -124,9 +136,9 @@ impl<U: Future + Unpin> Future for XCall<U> {
                 // Only a core that shuts down cancels the task, and it polls the holder of the call no more.
                 Err(_) => return Poll::Pending,
             },
-            State::Ended => panic!("a call was polled after it was ready"),
+            State::Ended(_) => panic!("a call was polled after it was ready"),
         };
-        self.state = State::Ended;
+        self.state = State::Ended(self.drawn());
         Poll::Ready(output)
     }
 }
@@ -140,8 +152,8 @@ impl<U: Future + Unpin + 'static> XCall<U> {
     ///
     /// On a thread that runs no core of the runtime.
     pub fn ticket(&mut self) -> Ticket {
-        if let State::Driven(ticket, _) = &self.state {
-            return *ticket;
+        if let Some(ticket) = self.drawn() {
+            return ticket;
         }
         let home = self.home.clone();
         let drawn = with_current(&*home.port, |executor| executor.is_peer(&home).then(|| self.draw(executor)));
@@ -152,9 +164,9 @@ impl<U: Future + Unpin + 'static> XCall<U> {
         let table = executor.xcalls().clone();
         // [xcall K1]
         let ticket = table.issue(self.class, executor.core().id());
-        let call = match core::mem::replace(&mut self.state, State::Ended) {
+        let call = match core::mem::replace(&mut self.state, State::Ended(Some(ticket))) {
             State::Held(call) => call,
-            State::Driven(..) | State::Ended => {
+            State::Driven(..) | State::Ended(_) => {
                 table.finish(ticket);
                 return ticket;
             }
