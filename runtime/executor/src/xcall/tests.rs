@@ -53,6 +53,25 @@ fn a_tickets_bits_tell_class_home_and_number() {
     }
 }
 
+#[cfg(feature = "std")]
+#[test]
+fn a_waker_that_panics_reaches_nobody_else_who_waits() {
+    struct Broken;
+    impl Wake for Broken {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker's panic");
+        }
+    }
+    let table = Rc::new(Table::default());
+    let ticket = table.issue(Class::Low, A);
+    let mut waits = [(); 2].map(|()| WaitHere::new(table.clone(), ticket));
+    assert!(Pin::new(&mut waits[0]).poll(&mut Context::from_waker(&Waker::from(Arc::new(Broken)))).is_pending());
+    let bell = Arc::new(Bell::default());
+    assert!(poll(&mut waits[1], &bell).is_pending());
+    table.finish(ticket);
+    assert_eq!(bell.rung(), 1);
+}
+
 #[test]
 fn a_later_calls_end_does_not_end_an_earlier_wait() {
     let table = Rc::new(Table::default());

@@ -9,8 +9,8 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
-use ipiq_fabric::CoreId;
 use ipiq_fabric::call::CallError;
+use ipiq_fabric::{CoreId, contain};
 
 use crate::executor::with_current;
 use crate::{Executor, JoinHandle, Remote};
@@ -165,7 +165,8 @@ impl Table {
         let waiters = self.under_way.borrow_mut().remove(&ticket.number());
         self.count(|counters| counters.finished += 1);
         for (_, waker) in waiters.into_iter().flat_map(|waiters| waiters.wakers) {
-            waker.wake();
+            // A panic here would end the task of the call, and nobody behind would be woken.
+            contain(|| waker.wake());
         }
     }
 
