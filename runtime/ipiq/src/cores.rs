@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use ipiq_fabric::CoreId;
 
-/// An iterator over cores, from [`cores`](crate::cores) or [`Handle::cores`](crate::Handle::cores).
+/// An iterator over cores, from [`cores`](crate::cores()) or [`Handle::cores`](crate::Handle::cores).
 #[derive(Clone, Debug)]
 #[must_use = "iterators do nothing unless iterated"]
 pub struct Cores {
