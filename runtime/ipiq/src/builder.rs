@@ -138,7 +138,7 @@ impl Builder {
     ///
     /// let runtime = ipiq::Runtime::builder()
     ///     .stall_reports(Duration::from_millis(100), |stall| {
-    ///         eprintln!("{stall}"); // core 1 waits for core 3, 0.1 s, in call; core 3 is busy
+    ///         eprintln!("{stall}"); // core 1 waits for core 3, 100 ms, in call; core 3 is busy
     ///     })
     ///     .build()?;
     /// # Ok::<(), ipiq::BuildError>(())

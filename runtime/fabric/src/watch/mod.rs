@@ -75,7 +75,12 @@ pub struct Wait {
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { core, target, kind, elapsed } = self;
-        write!(f, "{core} waits for {target}, {:.1} s, in {kind}", elapsed.as_secs_f64())
+        write!(f, "{core} waits for {target}, ")?;
+        match elapsed.as_millis() {
+            ms @ ..1000 => write!(f, "{ms} ms")?,
+            _ => write!(f, "{:.1} s", elapsed.as_secs_f64())?,
+        }
+        write!(f, ", in {kind}")
     }
 }
 

@@ -97,6 +97,8 @@ fn a_stall_names_both_cores_the_time_and_the_reason() {
     let elapsed = Duration::from_millis(1_234);
     let wait = Wait { core: B, target: CoreId::new(3), kind: WaitKind::Call, elapsed };
     assert_eq!(wait.to_string(), "core 1 waits for core 3, 1.2 s, in call");
+    let short = Wait { elapsed: Duration::from_micros(20_460), ..wait };
+    assert_eq!(short.to_string(), "core 1 waits for core 3, 20 ms, in call");
     let back = Wait { core: CoreId::new(3), target: B, kind: WaitKind::Send, elapsed };
     let text = |target| Stall { wait, target, reports: 1 }.to_string();
     assert_eq!(text(TargetState::Busy), "core 1 waits for core 3, 1.2 s, in call; core 3 is busy");
