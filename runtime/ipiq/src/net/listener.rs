@@ -44,16 +44,16 @@ impl TcpListener {
     ///
     /// #[ipiq::main(cores = 2)]
     /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    ///     let servers = TcpListener::bind_each_core("127.0.0.1:0", |listener| async move {
-    ///         loop {
-    ///             let (stream, _peer) = listener.accept().await?;
-    ///             drop(ipiq::spawn_local(serve(stream))); // Not waited for.
-    ///         }
-    ///         # #[allow(unreachable_code)]
-    ///         # std::io::Result::Ok(())
-    ///     })?;
+    ///     let servers = TcpListener::bind_each_core("127.0.0.1:0", accept)?;
     ///     TcpStream::connect(servers.local_addr()).await?;
     ///     Ok(())
+    /// }
+    ///
+    /// async fn accept(listener: TcpListener) -> std::io::Result<()> {
+    ///     loop {
+    ///         let (stream, _peer) = listener.accept().await?;
+    ///         drop(ipiq::spawn_local(serve(stream))); // Not waited for.
+    ///     }
     /// }
     ///
     /// async fn serve(_stream: TcpStream) {
