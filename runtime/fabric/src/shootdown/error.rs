@@ -85,7 +85,7 @@ impl fmt::Display for ShootdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             Cause::Panicked(core, payload) => write!(f, "the operation panicked on {core}: {}", panic_text(payload)),
-            Cause::Gone => f.write_str("the initiating core has left before every core acknowledged"),
+            Cause::Gone => f.write_str("the runtime has stopped, or the initiating core has left, before every core acknowledged: some may have executed it"),
         }
     }
 }
