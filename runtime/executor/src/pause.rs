@@ -11,7 +11,7 @@ use core::time::Duration;
 use futures_channel::oneshot;
 use ipiq_fabric::cpusync::{CpuSync, CpuSyncError, Held, Lead};
 use ipiq_fabric::port::Clock;
-use ipiq_fabric::{Core, CoreId, CoreSet, Message, PanicPayload, catch, contain};
+use ipiq_fabric::{Core, CoreId, CoreSet, Message, PanicPayload, assert_core, catch, contain};
 
 use crate::executor::with_current;
 use crate::{Executor, Remote};
@@ -73,12 +73,19 @@ impl Pause {
         Self { timeout: Some(limit), ..self }
     }
 
-    fn set(&self, cores: usize) -> CoreSet {
-        let set = self.cores.unwrap_or_else(|| CoreSet::first(cores));
-        if let Some(wrong) = set.iter().find(|core| core.index() >= cores) {
-            panic!("there is no {wrong}: the runtime has {cores} cores");
+    /// Panics, at the caller's line, unless a runtime of `cores` cores has all that are to stop.
+    #[doc(hidden)]
+    #[track_caller]
+    pub fn assert_cores(&self, cores: usize) {
+        for core in self.cores.iter().flat_map(CoreSet::iter) {
+            assert_core(core, cores);
         }
-        set
+    }
+
+    #[track_caller]
+    fn set(&self, cores: usize) -> CoreSet {
+        self.assert_cores(cores);
+        self.cores.unwrap_or_else(|| CoreSet::first(cores))
     }
 
     /// Carries it out within `here`, the lead or the stop around it.
@@ -165,7 +172,9 @@ impl Paused<'_> {
     /// # Panics
     ///
     /// If the plan names a core that the runtime does not have.
+    #[track_caller]
     pub fn pause<R>(&self, plan: &Pause, body: impl FnOnce(&Paused<'_>) -> R) -> Result<(R, PauseTimes), PauseError> {
+        plan.assert_cores(self.held.core().cores());
         let clock = self.clock;
         plan.carry_out(self.held.core(), clock, plan.deadline_ns(clock), |stop| {
             self.held.cpusync(stop, |held| body(&Paused { held, clock }))
@@ -264,7 +273,7 @@ impl core::error::Error for PauseError {}
 /// # Cancel safety
 ///
 /// Dropped before its turn has come, it is not carried out. Once it has begun it is carried out whole, and its value dropped.
-#[must_use = "futures do nothing unless polled"]
+#[must_use = "a pause that is dropped before its turn is not carried out"]
 #[derive(Debug)]
 pub struct Pausing<R> {
     outcome: oneshot::Receiver<Result<(R, PauseTimes), PauseError>>,
@@ -347,6 +356,7 @@ impl Remote {
     /// # Panics
     ///
     /// If there is no such core, or the plan names one.
+    #[track_caller]
     pub fn pause<R: Send + 'static>(
         &self,
         core: CoreId,

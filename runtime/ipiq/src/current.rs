@@ -22,6 +22,15 @@ pub(crate) fn on_core<R>(what: &str, f: impl FnOnce(&Executor) -> R) -> R {
     }
 }
 
+/// Panics, at the caller's line, unless the calling core's runtime has all of `cores`; `what` names the function that was called.
+#[track_caller]
+pub(crate) fn assert_cores(what: &str, cores: impl IntoIterator<Item = CoreId>) {
+    let count = on_core(what, |executor| executor.core().cores());
+    for core in cores {
+        assert_core(core, count);
+    }
+}
+
 #[cold]
 #[track_caller]
 fn outside(what: &str) -> ! {

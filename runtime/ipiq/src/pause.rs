@@ -1,10 +1,10 @@
 //! Stopping cores.
 
 use ipiq_executor::{Pause, Paused, Pausing};
-use ipiq_fabric::CoreId;
+use ipiq_fabric::{CoreId, CoreSet};
 
 use crate::Handle;
-use crate::current::on_core;
+use crate::current::{assert_cores, on_core};
 
 /// Stops the cores of `plan`, each between two of its polls, runs `body` on the calling core while they stand still, then the function of
 /// [`Pause::each`] on each of them, and lets them go on.
@@ -54,6 +54,7 @@ use crate::current::on_core;
 #[doc(alias = "stop_the_world")]
 #[track_caller]
 pub fn pause<R: 'static>(plan: Pause, body: impl FnOnce(&Paused<'_>) -> R + 'static) -> Pausing<R> {
+    plan.assert_cores(on_core("pause", |executor| executor.core().cores()));
     on_core("pause", |executor| executor.pause(plan, body))
 }
 
@@ -95,7 +96,9 @@ pub fn pause<R: 'static>(plan: Pause, body: impl FnOnce(&Paused<'_>) -> R + 'sta
 #[doc(alias = "cpusync_quick")]
 #[track_caller]
 pub fn pause_each(cores: impl IntoIterator<Item = CoreId>, f: impl Fn() + Send + Sync + 'static) -> Pausing<()> {
-    on_core("pause_each", |executor| executor.pause_each(Some(cores.into_iter().collect()), f))
+    let cores = CoreSet::from_iter(cores);
+    assert_cores("pause_each", cores.iter());
+    on_core("pause_each", |executor| executor.pause_each(Some(cores), f))
 }
 
 impl Handle {

@@ -56,14 +56,14 @@ pub use ipiq_executor::xcall::{
     RemoteBarrier, RemoteHighBroadcast, RemoteLowBroadcast, RemoteWait, Ticket, Wait, XCall,
 };
 
-use crate::current::on_core;
+use crate::current::{assert_cores, on_core};
 
 /// Calls whose function runs between two polls.
 pub mod high {
     use ipiq_fabric::CoreId;
 
     use super::{HighBroadcast, HighUnicast};
-    use crate::current::on_core;
+    use crate::current::{assert_cores, on_core};
 
     /// Runs `f` on every core, between two of its polls, and brings the values back: a pair per core, in ascending order.
     ///
@@ -115,6 +115,7 @@ pub mod high {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
+        assert_cores("xcall::high::unicast", [core]);
         on_core("xcall::high::unicast", |executor| executor.high_unicast(core, f))
     }
 }
@@ -126,7 +127,7 @@ pub mod low {
     use ipiq_fabric::CoreId;
 
     use super::{LowBroadcast, LowUnicast};
-    use crate::current::on_core;
+    use crate::current::{assert_cores, on_core};
 
     /// Spawns a task on every core and brings their values back: a pair per core, in ascending order. `init` travels there and makes
     /// the future, which need not be `Send`.
@@ -172,6 +173,7 @@ pub mod low {
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
+        assert_cores("xcall::low::unicast", [core]);
         on_core("xcall::low::unicast", |executor| executor.low_unicast(core, init))
     }
 }
@@ -194,6 +196,7 @@ pub mod low {
 /// On a thread that runs no core, and if the ticket names a core that there is not.
 #[track_caller]
 pub fn wait(ticket: Ticket) -> Wait {
+    assert_cores("xcall::wait", [ticket.home()]);
     on_core("xcall::wait", |executor| executor.wait_ticket(ticket))
 }
 

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Mutex;
 
 use ipiq::net::{TcpListener, TcpStream};
-use ipiq::{CoreId, Handle, Runtime};
+use ipiq::{CoreCache, CoreId, CoreSet, Handle, Pause, Replicated, Runtime, ipi, xcall};
 
 /// The hook is the process's: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -51,6 +51,11 @@ fn a_core_that_is_not_there_is_named_at_the_callers_line() {
             Box::new(|| _ = handle.core_counters(absent)),
             Box::new(|| _ = handle.pair_counters(absent, present)),
             Box::new(|| _ = handle.pair_counters(present, absent)),
+            Box::new(|| drop(handle.pause(absent, Pause::all(), |_| ()))),
+            Box::new(|| drop(handle.pause(present, Pause::cores([absent]), |_| ()))),
+            Box::new(|| drop(handle.multicast(&CoreSet::from_iter([absent]), |_| ()))),
+            Box::new(|| handle.doorbell().ring(absent)),
+            Box::new(|| _ = handle.register_handler(|_| ()).expect("a place is free").trigger(absent)),
         ],
     );
     runtime.block_on(move || async move {
@@ -59,6 +64,13 @@ fn a_core_that_is_not_there_is_named_at_the_callers_line() {
             vec![
                 Box::new(|| drop(ipiq::spawn_on(absent, || async {}))),
                 Box::new(|| drop(ipiq::call_on(absent, || ()))),
+                Box::new(|| drop(ipiq::pause(Pause::cores([absent]), |_| ()))),
+                Box::new(|| drop(ipiq::pause_each([absent], || ()))),
+                Box::new(|| drop(xcall::high::unicast(absent, || ()))),
+                Box::new(|| drop(xcall::low::unicast(absent, || async {}))),
+                Box::new(|| drop(ipi::unicast(absent, |_| ()))),
+                Box::new(|| drop(ipi::multicast(&CoreSet::from_iter([absent]), |_| ()))),
+                Box::new(|| drop(ipi::multicast_blocking(&CoreSet::from_iter([absent]), |_| ()))),
             ],
         );
     });
@@ -76,6 +88,18 @@ fn what_needs_a_core_says_so_at_the_callers_line() {
             Box::new(|| drop(ipiq::call_on(CoreId::new(0), || ()))),
             Box::new(|| drop(ipiq::spawn_local(async {}))),
             Box::new(|| drop(ipiq::cores())),
+            Box::new(|| drop(ipiq::synchronize())),
+            Box::new(|| drop(ipiq::pause(Pause::all(), |_| ()))),
+            Box::new(|| drop(ipiq::pause_each([CoreId::new(0)], || ()))),
+            Box::new(|| drop(ipiq::shootdown(|| ()))),
+            Box::new(|| drop(xcall::high::broadcast(|| ()))),
+            Box::new(|| drop(xcall::low::unicast(CoreId::new(0), || async {}))),
+            Box::new(|| drop(ipi::register(|_| ()))),
+            Box::new(|| drop(ipi::broadcast(|_| ()))),
+            Box::new(|| drop(ipi::unicast(CoreId::new(0), |_| ()))),
+            Box::new(|| drop(ipi::Doorbell::new())),
+            Box::new(|| drop(Replicated::new(0))),
+            Box::new(|| drop(CoreCache::<u8, u8>::new(1))),
             Box::new(|| drop(TcpStream::connect("127.0.0.1:1"))),
             Box::new(|| drop(TcpListener::bind("127.0.0.1:0"))),
             Box::new(|| drop(TcpListener::bind_each_core("127.0.0.1:0", |_| async { std::io::Result::Ok(()) }))),
@@ -88,4 +112,14 @@ fn an_error_at_the_start_is_readable_where_main_prints_it() {
     let error = Runtime::builder().cores(0).build().expect_err("no cores");
     assert_eq!(format!("{error:?}"), error.to_string());
     assert!(error.to_string().contains("choose 1 to 256"), "{error}");
+}
+
+#[test]
+fn a_doorbell_of_another_runtime_says_so_at_the_callers_line() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let [one, other] = [(); 2].map(|()| Runtime::builder().cores(1).build().expect("a runtime of one core"));
+    let doorbell = other.handle().doorbell();
+    one.block_on(move || async move {
+        panic_here("another runtime's", vec![Box::new(|| drop(doorbell.notified()))]);
+    });
 }

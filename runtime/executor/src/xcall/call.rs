@@ -151,13 +151,14 @@ impl<U: Future + Unpin + 'static> XCall<U> {
     /// # Panics
     ///
     /// On a thread that runs no core of the runtime.
+    #[track_caller]
     pub fn ticket(&mut self) -> Ticket {
         if let Some(ticket) = self.drawn() {
             return ticket;
         }
         let home = self.home.clone();
         let drawn = with_current(&*home.port, |executor| executor.is_peer(&home).then(|| self.draw(executor)));
-        drawn.flatten().expect("a ticket is drawn on a core of the call's runtime")
+        drawn.flatten().expect("a ticket is drawn in a task of the call's runtime: draw it there, and send it here")
     }
 
     fn draw(&mut self, executor: &Executor) -> Ticket {

@@ -307,6 +307,7 @@ impl Executor {
     /// # Panics
     ///
     /// If the ticket names a core that there is not.
+    #[track_caller]
     pub fn wait_ticket(&self, ticket: Ticket) -> Wait {
         Wait(if ticket.home() == self.core().id() {
             Place::Here(WaitHere::new(self.xcalls().clone(), ticket))
@@ -328,6 +329,7 @@ impl Remote {
     /// # Panics
     ///
     /// If the ticket names a core that there is not.
+    #[track_caller]
     pub fn wait_ticket(&self, ticket: Ticket) -> RemoteWait {
         let home = self.home(ticket.home()).clone();
         // [xcall K4]

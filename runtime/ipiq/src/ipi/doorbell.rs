@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ipiq_executor::{Executor, with_current};
-use ipiq_fabric::CoreId;
 use ipiq_fabric::handlers::{Bell, BellWait};
+use ipiq_fabric::{CoreId, assert_core};
 use ipiq_linux::port::LinuxPort;
 
 use crate::Handle;
@@ -71,8 +71,7 @@ impl Doorbell {
     /// If there is no core `core`.
     #[track_caller]
     pub fn ring(&self, core: CoreId) {
-        let cores = self.bell.cores();
-        assert!(core.index() < cores, "there is no {core}: the runtime has {cores} cores");
+        assert_core(core, self.bell.cores());
         self.bell.ring(core);
     }
 
@@ -92,11 +91,13 @@ impl Doorbell {
     /// On a thread that runs no core; and when polled, on another core than where it was made or one of another runtime.
     #[track_caller]
     pub fn notified(&self) -> Notified<'_> {
-        on_core("Doorbell::notified", |executor| {
-            let core = executor.core();
-            assert!(executor.remote().fabric().is_same(&self.bell.fabric()), "this doorbell is another runtime's");
-            Notified { bell: &self.bell, core: core.id(), wait: BellWait::default(), not_send: PhantomData }
-        })
+        let here = on_core("Doorbell::notified", |executor| {
+            executor.remote().fabric().is_same(&self.bell.fabric()).then(|| executor.core().id())
+        });
+        let Some(core) = here else {
+            panic!("this doorbell is another runtime's: wait for it in a task of the runtime that it was made for")
+        };
+        Notified { bell: &self.bell, core, wait: BellWait::default(), not_send: PhantomData }
     }
 }
 

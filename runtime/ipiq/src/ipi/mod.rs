@@ -48,7 +48,7 @@ mod doorbell;
 mod handler;
 mod multicast;
 
-use ipiq_fabric::CoreSet;
+use ipiq_fabric::{CoreSet, assert_core};
 
 pub use doorbell::{Doorbell, Notified};
 pub use handler::{Handler, MAX_HANDLERS, TableFull, Trigger, TriggerError, Unregister, Unregistered, register};
@@ -56,7 +56,7 @@ pub use multicast::{Multicast, Unicast, broadcast, multicast, multicast_blocking
 
 #[track_caller]
 fn assert_all_exist(set: &CoreSet, cores: usize) {
-    if let Some(core) = set.iter().find(|core| core.index() >= cores) {
-        panic!("there is no {core}: the runtime has {cores} cores");
+    for core in set.iter() {
+        assert_core(core, cores);
     }
 }

@@ -10,7 +10,7 @@ use ipiq_fabric::{Core, CoreId, CoreSet, handlers};
 
 use super::assert_all_exist;
 use crate::Handle;
-use crate::current::on_core;
+use crate::current::{assert_cores, on_core};
 
 type OnCore = Box<dyn Fn(&Core) + Send + Sync>;
 
@@ -60,10 +60,8 @@ pub fn multicast<F>(set: &CoreSet, f: F) -> Multicast
 where
     F: Fn(CoreId) + Send + Sync + 'static,
 {
-    on_core("ipi::multicast", |executor| {
-        assert_all_exist(set, executor.core().cores());
-        Multicast { under_way: executor.core().multicast_later(set, boxed(f)) }
-    })
+    assert_cores("ipi::multicast", set.iter());
+    on_core("ipi::multicast", |executor| Multicast { under_way: executor.core().multicast_later(set, boxed(f)) })
 }
 
 /// [`multicast`] to every core, the calling one included.
@@ -97,6 +95,7 @@ pub fn unicast<F>(core: CoreId, f: F) -> Unicast
 where
     F: Fn(CoreId) + Send + Sync + 'static,
 {
+    assert_cores("ipi::unicast", [core]);
     Unicast { multicast: multicast(&CoreSet::from_iter([core]), f) }
 }
 
@@ -133,10 +132,8 @@ pub fn multicast_blocking<F>(set: &CoreSet, f: F) -> Result<usize, CallError>
 where
     F: Fn(CoreId) + Sync,
 {
-    on_core("ipi::multicast_blocking", |executor| {
-        assert_all_exist(set, executor.core().cores());
-        executor.core().multicast(set, |core| f(core.id()))
-    })
+    assert_cores("ipi::multicast_blocking", set.iter());
+    on_core("ipi::multicast_blocking", |executor| executor.core().multicast(set, |core| f(core.id())))
 }
 
 impl Handle {
