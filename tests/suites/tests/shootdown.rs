@@ -12,12 +12,12 @@ use ipiq::{CoreId, Replicated, Runtime};
 use ipiq_fabric::shootdown::{EarlyAck, PendingShootdown};
 use ipiq_fabric::{Config, Core, CoreSet};
 use ipiq_suites::cores::{FENCES, Seated, on_cores};
-use ipiq_suites::scale::scaled;
+use ipiq_suites::scale::scaled_up_to;
 use ipiq_suites::watchdog::with_watchdog;
 
 /// The full scale takes its time where the CPUs are fewer than the cores.
 fn watched(what: &str, scenario: impl FnOnce()) {
-    with_watchdog(what, Duration::from_secs(scaled(120, 3600)), scenario);
+    with_watchdog(what, Duration::from_secs(scaled_up_to(120, 120, 3600)), scenario);
 }
 
 /// A fabric whose generations wrap soon.
@@ -65,9 +65,9 @@ fn forget(page: usize) -> impl Fn(&Core) + Send + Sync + 'static {
     move |_: &Core| CACHED.with_borrow_mut(|cached| cached.get_mut(page).map_or((), |entry| *entry = None))
 }
 
-/// `IPIQ_STRESS=full` makes it a million.
+/// `IPIQ_STRESS=most` makes it a million.
 fn shootdowns() -> u64 {
-    scaled(2_000, 1_000_000)
+    scaled_up_to(2_000, 20_000, 1_000_000)
 }
 
 fn from_all_at_once(cores: usize) {
@@ -127,7 +127,7 @@ fn initiators_that_sleep_are_woken_by_the_last_acknowledgement() {
             let pages = Pages::new(cores);
             on_cores(config(cores), fence, |seated: &mut Seated<'_>| {
                 let own = seated.id().index();
-                for _ in 0..scaled(100, 20_000) {
+                for _ in 0..scaled_up_to(100, 1_000, 20_000) {
                     pages.read_all();
                     let value = pages.change(own);
                     let pending = PendingShootdown::new(&seated.core, &CoreSet::first(cores), forget(own));
@@ -147,7 +147,7 @@ fn several_requests_of_one_core_are_carried_out_in_order() {
         on_cores(config(3), FENCES[0], |seated: &mut Seated<'_>| {
             if seated.id() == CoreId::new(0) {
                 let all = CoreSet::first(3);
-                for batch in 0..scaled(50, 2000) {
+                for batch in 0..scaled_up_to(50, 200, 2_000) {
                     let op = |n: u64| move |_: &Core| assert_eq!(LAST.replace(n), n - 1);
                     let first = batch * 9;
                     let pending: Vec<_> =
@@ -224,7 +224,7 @@ fn an_early_operation_is_acknowledged_while_it_runs_and_any_other_after_it_has_r
 #[test]
 fn cores_that_leave_in_the_middle_are_not_waited_for_and_what_is_executed_is_executed_once() {
     watched("departures", || {
-        for round in 0..scaled(60, 2000) {
+        for round in 0..scaled_up_to(60, 300, 2_000) {
             let (cores, executed) = (4, AtomicUsize::new(0));
             let acknowledged = AtomicUsize::new(0);
             on_cores(config(cores), FENCES[round % 2], |seated: &mut Seated<'_>| {
@@ -247,7 +247,7 @@ fn cores_that_leave_in_the_middle_are_not_waited_for_and_what_is_executed_is_exe
 
 /// How many updates all cores of a runtime make together.
 fn updates() -> u64 {
-    scaled(320, 100_000)
+    scaled_up_to(320, 3_200, 100_000)
 }
 
 fn replicated_from_all_at_once(cores: usize) {
@@ -384,7 +384,7 @@ fn caches_filled_while_others_invalidate_never_serve_what_was_acknowledged_as_fo
                 runtime.handle().spawn_on(CoreId::new(core), move || async move {
                     // Each key has one writer.
                     let own: Vec<usize> = (0..KEYS).filter(|key| key % cores == core).collect();
-                    for n in 0..scaled(40, 10_000) {
+                    for n in 0..scaled_up_to(40, 400, 10_000) {
                         for &key in &own {
                             let value = pages.change(key);
                             match n % 5 {
@@ -415,7 +415,7 @@ fn foreign_threads_and_cores_update_at_once() {
     watched("foreign threads", || {
         let runtime = Runtime::builder().cores(2).build().expect("a runtime");
         let value = runtime.handle().replicated(0u64);
-        let rounds = scaled(200, 20_000);
+        let rounds = scaled_up_to(200, 2_000, 20_000);
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
@@ -441,7 +441,7 @@ fn foreign_threads_and_cores_update_at_once() {
 #[test]
 fn a_runtime_that_stops_while_updates_are_under_way_ends() {
     watched("the end of a runtime", || {
-        for round in 0..scaled(20, 500) {
+        for round in 0..scaled_up_to(20, 60, 500) {
             let runtime = Runtime::builder().cores(3).build().expect("a runtime");
             let value = runtime.handle().replicated(0u64);
             for core in 0..3 {

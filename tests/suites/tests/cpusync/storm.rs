@@ -13,7 +13,7 @@ use ipiq_linux::clock::MonotonicClock;
 use ipiq_linux::port::FenceChoice;
 use ipiq_suites::alone::alone;
 use ipiq_suites::cores::{FENCES, Seated, on_cores};
-use ipiq_suites::scale::scaled;
+use ipiq_suites::scale::scaled_up_to;
 
 /// At full size 16 threads hand each of a million stops around on a few CPUs.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -116,7 +116,7 @@ fn storm(cores: usize, rounds: u64, fence: FenceChoice) {
 fn bodies_of_four_masters_never_overlap_and_every_core_runs_its_function_once_a_stop() {
     alone("storm::bodies_of_four_masters_never_overlap_and_every_core_runs_its_function_once_a_stop", LIMIT, || {
         for cores in [2, 4, 16] {
-            storm(cores, scaled(2_000, 1_000_000), FenceChoice::Auto);
+            storm(cores, scaled_up_to(2_000, 20_000, 1_000_000), FenceChoice::Auto);
         }
         FENCES.into_iter().for_each(|fence| storm(3, 1_000, fence));
     });

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ipiq_fabric::{Config, Core, CoreId, CoreSet};
 use ipiq_linux::port::FenceChoice;
 use ipiq_suites::cores::{FENCES, on_cores};
-use ipiq_suites::scale::scaled;
+use ipiq_suites::scale::scaled_up_to;
 use ipiq_suites::watchdog::watch;
 
 use crate::add;
@@ -24,7 +24,7 @@ fn all_cores_lead_at_once_hold_each_other_and_all_come_through() {
     let _watch = watch("all_cores_lead_at_once_hold_each_other_and_all_come_through");
     for (cores, ring_capacity) in [(2, 8), (4, 2), (8, 16)] {
         let ran: Arc<Vec<AtomicU64>> = Arc::new((0..cores).map(|_| AtomicU64::new(0)).collect());
-        let rounds = scaled(200, 20_000);
+        let rounds = scaled_up_to(200, 2_000, 20_000);
         on_cores(config(cores, ring_capacity), FenceChoice::Auto, |seated| {
             for round in 1..=rounds {
                 let (seen, written) = (ran.clone(), Arc::new(AtomicU64::new(0)));
