@@ -62,7 +62,8 @@ impl Pause {
     ///
     /// Tasks stand still where they are: what a task does over several polls may be divided by the stop. A call that has to await
     /// space for its request in a full ring is sent by a later poll. Cores that are not stopped and other threads go on; of theirs, what
-    /// other threads had sent before is run.
+    /// other threads had sent before is run, and what they send meanwhile keeps the stop from becoming quiet. What is called by the
+    /// runtime's handle, on a core too, counts as sent by another thread.
     pub fn drain(self) -> Self {
         Self { drain: true, ..self }
     }
@@ -217,7 +218,8 @@ impl PauseError {
         self.stop().and_then(CpuSyncError::not_stopped).map(|set| ids(&set)).unwrap_or_default()
     }
 
-    /// Whether [`Pause::drain`] found no end, because messages went on causing messages; nothing has run.
+    /// Whether [`Pause::drain`] found no end, because messages went on causing messages, or cores that were not to stop went on sending them;
+    /// nothing has run.
     #[must_use]
     pub fn is_restless(&self) -> bool {
         self.stop().is_some_and(CpuSyncError::is_restless)

@@ -50,7 +50,8 @@ impl CpuSyncError {
         matches!(self.cause, Cause::TimedOut(_))
     }
 
-    /// Whether messages went on causing messages, so that *drain* came to no end; neither the body nor any function has run.
+    /// Whether messages went on causing messages, or others than the stopped cores went on sending them, so that *drain* came to no end; neither the
+    /// body nor any function has run.
     #[must_use]
     pub fn is_restless(&self) -> bool {
         matches!(self.cause, Cause::Restless)
@@ -99,7 +100,7 @@ impl fmt::Display for CpuSyncError {
                 write!(f, "cores {:?} did not stop in time: look for a long poll there, or raise the limit", Names(set))
             }
             Cause::Restless => {
-                f.write_str("messages went on causing messages: end their chain before a stop that drains")
+                f.write_str("messages went on causing messages, or coming from cores that were not to stop: end that before a stop that drains")
             }
             Cause::Panicked(payload) => write!(f, "a function of the stop panicked: {}", panic_text(payload)),
         }
