@@ -453,9 +453,16 @@ async fn run_remotely(server: &Arc<Server>, session: &mut Session) -> io::Result
         session.batch.take_exchanges().map(|(target, exchange)| (target, send_to(target, exchange))).collect();
     // Where a ring is full, the rest goes out in a later poll, and no snapshot may come between.
     let _divided = calls.iter().any(|(_, call)| !call.is_sent()).then(|| server.outgoing.divide());
+    let mut failed = None;
     for (target, call) in calls {
-        let exchange = call.await.map_err(|error| io::Error::other(error.to_string()))?;
-        session.batch.put_back(target, exchange);
+        match call.await {
+            Ok(exchange) => session.batch.put_back(target, exchange),
+            // What waits for space is sent all the same: a batch that failed on one shard is none that was sent in part.
+            Err(error) => failed = failed.or(Some(io::Error::other(error.to_string()))),
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     for (publication, reply) in session.batch.publications() {
         reply::integer(reply, publication.delivered().await as i64);
