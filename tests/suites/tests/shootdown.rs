@@ -12,7 +12,7 @@ use ipiq::{CoreId, Replicated, Runtime};
 use ipiq_fabric::shootdown::{EarlyAck, PendingShootdown};
 use ipiq_fabric::{Config, Core, CoreSet};
 use ipiq_suites::cores::{FENCES, Seated, on_cores};
-use ipiq_suites::scale::scaled_up_to;
+use ipiq_suites::scale::{scaled, scaled_up_to};
 use ipiq_suites::watchdog::with_watchdog;
 
 /// The full scale takes its time where the CPUs are fewer than the cores.
@@ -65,9 +65,9 @@ fn forget(page: usize) -> impl Fn(&Core) + Send + Sync + 'static {
     move |_: &Core| CACHED.with_borrow_mut(|cached| cached.get_mut(page).map_or((), |entry| *entry = None))
 }
 
-/// `IPIQ_STRESS=most` makes it a million.
+/// `IPIQ_STRESS=full` makes it a million.
 fn shootdowns() -> u64 {
-    scaled_up_to(2_000, 20_000, 1_000_000)
+    scaled(2_000, 1_000_000)
 }
 
 fn from_all_at_once(cores: usize) {
