@@ -229,7 +229,7 @@ fn a_core_in_a_long_function_is_named_by_who_waits_for_space() {
             let stall = told.first();
             let text = stall.to_string();
             assert!(
-                text.starts_with("core 0 waits for core 1, 0.") && text.ends_with("s, in send; core 1 is busy"),
+                text.starts_with("core 0 waits for core 1, ") && text.ends_with("s, in send; core 1 is busy"),
                 "{text}"
             );
             assert_eq!(ran.load(Ordering::Relaxed), 8);

@@ -44,7 +44,7 @@ fn a_core_in_a_long_poll_is_named_by_one_that_sleeps_until_its_answer() {
             assert_eq!((stall.wait.core, stall.wait.target, stall.wait.kind), (A, B, WaitKind::Call));
             assert_eq!(stall.target, TargetState::Busy);
             let text = stall.to_string();
-            assert!(text.starts_with("core 0 waits for core 1, 0.") && text.ends_with("s, in call; core 1 is busy"));
+            assert!(text.starts_with("core 0 waits for core 1, ") && text.ends_with("s, in call; core 1 is busy"));
             // and it could be read meanwhile.
             assert_eq!((waits[0].core, waits[0].target, waits[0].kind), (A, B, WaitKind::Call));
         }

@@ -76,7 +76,7 @@ impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { core, target, kind, elapsed } = self;
         write!(f, "{core} waits for {target}, ")?;
-        match elapsed.as_millis() {
+        match (elapsed.as_micros() + 500) / 1000 {
             ms @ ..1000 => write!(f, "{ms} ms")?,
             _ => write!(f, "{:.1} s", elapsed.as_secs_f64())?,
         }

@@ -147,7 +147,8 @@ fn a_wait_for_several_cores_names_one_that_is_late() {
         waiting.turn_for_one_of(false, || Some(late));
     }
     assert_eq!((scene.fabric.waits()[0].target, scene.fabric.waits()[0].kind), (late, WaitKind::Handler));
-    assert!(scene.told()[0].starts_with("core 0 waits for core 3, 1."));
+    let told = scene.told();
+    assert!(told[0].starts_with("core 0 waits for core 3, 1."), "{told:?}");
     assert_eq!(*scene.machine.kicks.lock().expect("not poisoned"), [late]);
     drop(waiting);
 }
