@@ -1,9 +1,11 @@
 //! Sets of cores.
 
+use core::fmt;
+
 use crate::{CoreId, MAX_CORES};
 
-/// A set of cores, as a bit per core.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A set of cores, as a bit per core. Collect it from an iterator of cores.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct CoreSet {
     words: [u64; MAX_CORES / 64],
 }
@@ -68,6 +70,13 @@ impl CoreSet {
     }
 }
 
+/// The indices: `{0, 2}`.
+impl fmt::Debug for CoreSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter().map(CoreId::index)).finish()
+    }
+}
+
 impl FromIterator<CoreId> for CoreSet {
     fn from_iter<I: IntoIterator<Item = CoreId>>(cores: I) -> Self {
         let mut set = Self::empty();
@@ -98,6 +107,7 @@ mod tests {
         let set: CoreSet = [200, 3, 64, 0].map(CoreId::new).into_iter().collect();
         assert_eq!(set.iter().map(CoreId::index).collect::<alloc::vec::Vec<_>>(), [0, 3, 64, 200]);
         assert_eq!(set.len(), 4);
+        assert_eq!(alloc::format!("{set:?}"), "{0, 3, 64, 200}");
         assert!(set.contains(CoreId::new(64)) && !set.contains(CoreId::new(65)));
     }
 
