@@ -52,6 +52,22 @@
 //! }
 //! ```
 //!
+//! # Which way to another core
+//!
+//! | Wanted | |
+//! |---|---|
+//! | a value from a core, by a short closure | [`call_on`] |
+//! | a task there, which may await | [`spawn_on`] |
+//! | either, from a thread that runs no core | [`Handle`] |
+//! | something on every core, with the values, map and reduce | [`xcall`]; [`xcall::barrier`] for nothing but its end |
+//! | everything sent so far carried out | [`synchronize`] |
+//! | to wake a task there, from any thread, without a queue | [`ipi::Doorbell`]; [`ipi::register`] for a function instead of a task |
+//! | a value that every core reads all the time | [`Replicated`] |
+//! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere |
+//! | all cores at one moment | [`pause`](pause()) |
+//!
+//! [`Handle::waits`] and [`Builder::stall_reports`] tell which core keeps which waiting.
+//!
 //! # All cores at one moment
 //!
 //! [`pause`](pause()) stops every core, or some, between two of their polls, runs a closure while they stand still, and lets them go on; each may run a

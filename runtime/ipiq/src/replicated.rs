@@ -207,7 +207,7 @@ impl<T> Local<T> {
         self.replica.read(f)
     }
 
-    /// A copy of the value, for small ones.
+    /// A copy of the value, for small ones; of others, [`read`](Self::read) clones what is wanted.
     #[must_use]
     #[inline(always)]
     pub fn get(&self) -> T
