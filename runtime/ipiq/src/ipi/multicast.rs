@@ -70,6 +70,10 @@ where
 ///
 /// As [`multicast`].
 ///
+/// # Cancel safety
+///
+/// As [`multicast`].
+///
 /// # Panics
 ///
 /// On a thread that runs no core.
@@ -86,6 +90,10 @@ where
 /// # Errors
 ///
 /// The future resolves to [`CallError`] if `f` panicked, or `core` has left.
+///
+/// # Cancel safety
+///
+/// As [`multicast`].
 ///
 /// # Panics
 ///
@@ -141,6 +149,10 @@ impl Handle {
     /// the poll.
     ///
     /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
     ///
     /// As there.
     ///
