@@ -34,9 +34,11 @@ impl fmt::Display for PlacementError {
                 )
             }
             Self::ListTooShort { cores, listed } => {
-                write!(f, "{cores} cores are to be pinned, but the list names {listed} CPUs")
+                write!(f, "{cores} cores are to be pinned, but the list names only {listed}: name a CPU for each")
             }
-            Self::NotAllowed { cpu } => write!(f, "CPU {cpu} is not among those that this process may use"),
+            Self::NotAllowed { cpu } => {
+                write!(f, "CPU {cpu} is not among those that this process may use: `taskset -cp $$` lists them")
+            }
         }
     }
 }
