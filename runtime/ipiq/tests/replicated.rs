@@ -120,15 +120,15 @@ fn a_value_is_dropped_on_the_core_whose_copy_it_is() {
         let clones = Arc::new(AtomicUsize::new(0));
         let value = Replicated::new(Here(clones.clone()));
         let (there, (said, heard)) = (value.clone(), futures::channel::oneshot::channel());
+        let (made, copied) = futures::channel::oneshot::channel();
         let keeper = ipiq::spawn_on(CoreId::new(1), move || async move {
             let _local = there.local();
+            made.send(()).expect("it waits");
             let _ = heard.await;
         });
-        // Its copy is made before this is answered.
-        ipiq::call_on(CoreId::new(1), || ()).await.expect("a value");
-        while clones.load(Ordering::Relaxed) == 0 {
-            ipiq::yield_now().await;
-        }
+        // From here on core 1 holds its copy, and not what that was made of.
+        copied.await.expect("it is said");
+        assert_eq!(clones.load(Ordering::Relaxed), 1);
         value.replace(Here(clones.clone())).await.expect("no panic");
         assert_eq!(ipiq::call_on(CoreId::new(1), || DROPPED.get()).await.expect("a value"), 1);
         assert_eq!(DROPPED.get(), 1, "what the copies were made of");
