@@ -64,7 +64,7 @@ impl Core {
         if self.cpusync.requests.borrow().is_empty() {
             return;
         }
-        let taken = self.shared().cpusync.turn.take_or_wait(self.id());
+        let taken = self.shared().cpusync.turn.take_or_wait(self.id(), self.cpusync.waits.get());
         self.cpusync.waits.set(!taken);
         if !taken {
             return;

@@ -25,12 +25,17 @@ impl Turn {
         self.lead.load(Ordering::Acquire) == name(core)
     }
 
-    /// T1 and T2. `false`: `core` will be asked to stop when its turn comes.
-    pub(super) fn take_or_wait(&self, core: CoreId) -> bool {
+    /// T1 and T2. `false`: `core` will be asked to stop when its turn comes. `waits`: so it was told before, and has not led since.
+    pub(super) fn take_or_wait(&self, core: CoreId, waits: bool) -> bool {
         if self.is_of(core) {
             return true;
         }
         if !self.take(core) {
+            // [cpusync T2] its bit is set, or was cleared by who is about to pass the lead on to it: set again, it would bring the lead once more, to
+            // a core that wants nothing.
+            if waits {
+                return false;
+            }
             // [cpusync T2] relaxed: the fence orders it before the second try.
             self.word(core).fetch_or(bit(core), Ordering::Relaxed);
             if !mutant!("cpusync-no-turn-fence") {
@@ -126,12 +131,25 @@ mod tests {
     #[test]
     fn a_core_that_finds_the_lead_free_while_it_waits_waits_no_more() {
         let turn = Turn::new();
-        assert!(turn.take_or_wait(B));
-        assert!(!turn.take_or_wait(A));
+        assert!(turn.take_or_wait(B, false));
+        assert!(!turn.take_or_wait(A, false));
         // B is in the middle of T4: it has looked before A waited, and has not looked again.
         turn.lead.store(FREE, Ordering::Release);
-        assert!(turn.take_or_wait(A));
+        assert!(turn.take_or_wait(A, true));
         assert_eq!(turn.pass_on(A), None, "nobody waits");
-        assert!(turn.take_or_wait(B), "the lead is free");
+        assert!(turn.take_or_wait(B, false), "the lead is free");
+    }
+
+    #[test]
+    fn a_core_that_looks_again_while_the_lead_is_on_its_way_gets_it_once() {
+        let turn = Turn::new();
+        assert!(turn.take_or_wait(B, false));
+        assert!(!turn.take_or_wait(A, false));
+        // B is in the middle of T3.
+        assert_eq!(turn.next_after(B), Some(A));
+        assert!(!turn.take_or_wait(A, true));
+        turn.lead.store(name(A), Ordering::Release);
+        assert!(turn.take_or_wait(A, true));
+        assert_eq!(turn.pass_on(A), None, "nobody waits");
     }
 }
