@@ -455,7 +455,9 @@ fn a_runtime_that_stops_while_updates_are_under_way_ends() {
                 }));
             }
             if round % 2 == 0 {
-                std::thread::sleep(Duration::from_micros(50 * round));
+                while *value.snapshot() < round {
+                    std::thread::yield_now();
+                }
             }
             let held = value.clone();
             let foreign = std::thread::spawn(move || while let Ok(()) = Runtime::wait(held.modify(|n| *n += 1)) {});

@@ -6,7 +6,7 @@ mod lead;
 mod target;
 #[cfg(all(test, not(loom)))]
 mod tests;
-mod turn;
+pub(crate) mod turn;
 mod weak;
 
 use alloc::boxed::Box;

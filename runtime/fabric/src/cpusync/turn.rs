@@ -8,14 +8,14 @@ use crate::{CoreId, MAX_CORES};
 const FREE: u32 = 0;
 
 /// The lead of a fabric, and who waits for it.
-pub(super) struct Turn {
+pub(crate) struct Turn {
     /// 0, or a core's index + 1.
     lead: AtomicU32,
     waiting: [AtomicU64; MAX_CORES / 64],
 }
 
 impl Turn {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { lead: AtomicU32::new(FREE), waiting: core::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
@@ -26,14 +26,14 @@ impl Turn {
     }
 
     /// T1 and T2. `false`: `core` will be asked to stop when its turn comes. `waits`: so it was told before, and has not led since.
-    pub(super) fn take_or_wait(&self, core: CoreId, waits: bool) -> bool {
+    pub(crate) fn take_or_wait(&self, core: CoreId, waits: bool) -> bool {
         if self.is_of(core) {
             return true;
         }
         if !self.take(core) {
             // [cpusync T2] its bit is set, or was cleared by who is about to pass the lead on to it: set again, it would bring the lead once more, to
             // a core that wants nothing.
-            if waits {
+            if waits && !mutant!("cpusync-waits-twice") {
                 return false;
             }
             // [cpusync T2] relaxed: the fence orders it before the second try.
@@ -58,7 +58,7 @@ impl Turn {
 
     /// T3 and T4: ends the turn of `core`. Returns whose turn it is now: that core must be asked to stop.
     #[must_use]
-    pub(super) fn pass_on(&self, core: CoreId) -> Option<CoreId> {
+    pub(crate) fn pass_on(&self, core: CoreId) -> Option<CoreId> {
         loop {
             if let Some(next) = self.next_after(core) {
                 // [cpusync T3] release: pairs with `is_of`.

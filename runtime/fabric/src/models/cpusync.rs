@@ -4,10 +4,11 @@ use alloc::sync::Arc;
 
 use super::{A, B, Ended, Machine, Plain, explore, pair};
 use crate::cpusync::board::{Board, Job, Kind, Order};
+use crate::cpusync::turn::Turn;
 use crate::cpusync::{CpuSync, CpuSyncError, Lead};
 use crate::port::{Clock, FenceKind};
 use crate::sync::Counter;
-use crate::sync::checker::thread;
+use crate::sync::checker::{Notify, thread};
 use crate::{Core, CoreId, CoreSet, Seat};
 
 /// A clock that stands still.
@@ -191,6 +192,35 @@ fn turns_exclude_each_other_and_none_is_slept_through() {
         let first = run(a)();
         drop((first, other.join().expect("no panic")));
         assert_eq!(shared.read(), 2);
+    });
+}
+
+/// A core that waits for its turn passes safe points meanwhile: it is asked to stop by others, too.
+#[test]
+fn who_looks_again_while_the_lead_is_on_its_way_gets_it_once() {
+    explore(4, || {
+        let shared = Arc::new((Turn::new(), [Notify::new(), Notify::new()]));
+        let run = |me: CoreId, looks: usize| {
+            let shared = shared.clone();
+            move || {
+                let (turn, asked) = &*shared;
+                if !(0..looks).any(|look| turn.take_or_wait(me, look > 0)) {
+                    asked[me.index()].wait();
+                    // The checker's waits end early, too.
+                    while !turn.take_or_wait(me, true) {
+                        asked[me.index()].wait();
+                    }
+                }
+                if let Some(next) = turn.pass_on(me) {
+                    assert_ne!(next, me, "it wants nothing any more");
+                    asked[next.index()].notify();
+                }
+            }
+        };
+        let other = thread::spawn(run(B, 1));
+        run(A, 2)();
+        other.join().expect("no panic");
+        assert!(shared.0.take_or_wait(A, false), "the lead is free");
     });
 }
 

@@ -79,6 +79,7 @@ const MUTANTS: &[(&str, &str)] = &[
     ("cpusync-wait-for-gone", "cpusync::a_core_that_leaves_holds_up_no_stop"),
     ("cpusync-one-round", "cpusync::a_stop_that_drains_has_run_what_was_sent_before"),
     ("cpusync-handlers-uncounted", "cpusync::a_stop_that_drains_has_run_what_a_handler_sent"),
+    ("cpusync-waits-twice", "cpusync::who_looks_again_while_the_lead_is_on_its_way_gets_it_once"),
     ("cpusync-weak-lead-stays", "cpusync::two_weak_leads_hold_each_other_and_both_come_through"),
     ("handlers-look-first", TRIGGERS),
     ("handlers-trigger-relaxed", TRIGGERS),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use ipiq::{CoreId, Pause, PauseError, Runtime};
+use ipiq::{CoreId, Pause, PauseError, Runtime, WaitKind};
 use ipiq_suites::runtimes::{Census, each_kind};
 use ipiq_suites::scale::scaled;
 use ipiq_suites::watchdog::watch;
@@ -170,9 +170,12 @@ fn a_pause_waits_for_the_poll_under_way_and_for_no_other() {
             ipiq::yield_now().await;
         }
         let pausing = ipiq::pause(Pause::cores([B]), move |_| seen.load(Ordering::Acquire));
-        // The stop is asked for at this core's next safe point; the poll ends a while after.
+        // The poll ends when it is being waited for.
+        let handle = ipiq::handle();
         let ender = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(20));
+            while !handle.waits().iter().any(|wait| wait.kind == WaitKind::Cpusync) {
+                std::thread::yield_now();
+            }
             go.store(true, Ordering::Release);
         });
         let (after, _) = pausing.await.expect("no limit");
