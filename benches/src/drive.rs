@@ -194,7 +194,8 @@ where
     per_item_ns(started.elapsed(), tasks as u64)
 }
 
-/// Local tasks: all spawned before the first is joined, in chunks, and one by one.
+/// Local tasks: all spawned before the first is joined, in chunks, and one by one. The first batch also pays for memory that the process has
+/// never touched, so it has a figure of its own.
 pub async fn local_spawns<F, R, E>(plan: Plan, spawn: impl Fn() -> F) -> Vec<Figure>
 where
     F: Future<Output = Result<R, E>>,
@@ -203,9 +204,11 @@ where
     chunked_spawns_ns(CHUNK, CHUNK, &spawn).await;
     let chunked = chunked_spawns_ns(plan.items, CHUNK, &spawn).await;
     let single = mean_ns(plan.section, || join(spawn())).await;
+    let first_batch = chunked_spawns_ns(plan.items, plan.items, &spawn).await;
     let batch = chunked_spawns_ns(plan.items, plan.items, &spawn).await;
     vec![
         Figure::new("per_task_batch", batch),
+        Figure::new("per_task_first_batch", first_batch),
         Figure::new("per_task_chunk", chunked),
         Figure::new("per_task_single", single),
     ]

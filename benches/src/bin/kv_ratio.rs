@@ -6,8 +6,10 @@
 //!
 //! ```text
 //! cargo build --release -p ipiq-examples --bin kv
-//! cargo run --release -p ipiq-benches --bin kv_ratio -- [--rounds N] [--requests N] [--driver epoll|uring]… [--json FILE]
+//! cargo run --release -p ipiq-benches --bin kv_ratio -- [FLAGS]
 //! ```
+//!
+//! `--help` lists the flags.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -20,10 +22,26 @@ use std::time::{Duration, Instant};
 
 const TESTS: [&str; 4] = ["get", "set", "incr", "mset"];
 
+const USAGE: &str = "\
+Compares the kv example with redis-server on the same CPU.
+
+usage: kv_ratio [FLAGS]
+
+  --rounds N       measure each ratio N times (default 5)
+  --requests N     requests per measurement; eight times as many with -P 16 (default 100000)
+  --driver D       only this driver: epoll or uring; may be repeated
+  --command C      only this command: get, set, incr or mset; may be repeated
+  --pipeline N     only this many requests under way per client: 1 or 16; may be repeated
+  --json FILE      also write one JSON object per ratio and line
+  --help           this text
+";
+
 struct Flags {
     rounds: usize,
     requests: u64,
     drivers: Vec<String>,
+    commands: Vec<&'static str>,
+    pipelines: Vec<u32>,
     json: Option<PathBuf>,
 }
 
@@ -62,12 +80,12 @@ fn main() -> Result<()> {
     let mut json = flags.json.as_ref().map(File::create).transpose()?;
     let mut ratios: BTreeMap<(String, u32, &str), Ratios> = BTreeMap::new();
     for round in 0..flags.rounds {
-        for depth in [1, 16] {
+        for &depth in &flags.pipelines {
             let requests = flags.requests * if depth == 1 { 1 } else { 8 };
-            let redis = measure(&redis_command(), depth, requests)?;
+            let redis = measure(&redis_command(), &flags.commands, depth, requests)?;
             for driver in &flags.drivers {
-                let ours = measure(&kv_command(&kv, driver), depth, requests)?;
-                for ((command, ours), redis) in TESTS.into_iter().zip(ours).zip(&redis) {
+                let ours = measure(&kv_command(&kv, driver), &flags.commands, depth, requests)?;
+                for ((command, ours), redis) in flags.commands.iter().copied().zip(ours).zip(&redis) {
                     let (per_second, cpu) = (ours.per_second / redis.per_second, ours.cpu_ns / redis.cpu_ns);
                     eprintln!(
                         "round {round} {driver} -P {depth} {command}: {:.0} / {:.0} = {per_second:.2} requests/s, {:.0} / {:.0} = {cpu:.2} ns of CPU",
@@ -106,22 +124,51 @@ fn spread(mut values: Vec<f64>) -> String {
 impl Flags {
     fn parse() -> Result<Self> {
         use lexopt::prelude::*;
-        let mut flags = Self { rounds: 5, requests: 100_000, drivers: Vec::new(), json: None };
+        let mut flags = Self {
+            rounds: 5,
+            requests: 100_000,
+            drivers: Vec::new(),
+            commands: Vec::new(),
+            pipelines: Vec::new(),
+            json: None,
+        };
         let mut arguments = lexopt::Parser::from_env();
         while let Some(argument) = arguments.next()? {
             match argument {
                 Long("rounds") => flags.rounds = arguments.value()?.parse()?,
                 Long("requests") => flags.requests = arguments.value()?.parse()?,
-                Long("driver") => flags.drivers.push(arguments.value()?.string()?),
+                Long("driver") => {
+                    flags.drivers.push(one_of(&["epoll", "uring"], &arguments.value()?.string()?)?.to_owned())
+                }
+                Long("command") => flags.commands.push(one_of(&TESTS, &arguments.value()?.string()?)?),
+                Long("pipeline") => flags.pipelines.push(one_of(&["1", "16"], &arguments.value()?.string()?)?.parse()?),
                 Long("json") => flags.json = Some(arguments.value()?.into()),
+                Long("help") => {
+                    print!("{USAGE}");
+                    std::process::exit(0);
+                }
                 other => return Err(other.unexpected().into()),
             }
         }
         if flags.drivers.is_empty() {
             flags.drivers = vec!["epoll".into(), "uring".into()];
         }
+        if flags.commands.is_empty() {
+            flags.commands = TESTS.into();
+        }
+        if flags.pipelines.is_empty() {
+            flags.pipelines = vec![1, 16];
+        }
         Ok(flags)
     }
+}
+
+fn one_of(known: &[&'static str], value: &str) -> Result<&'static str> {
+    known
+        .iter()
+        .copied()
+        .find(|&one| one == value)
+        .ok_or_else(|| format!("`{value}` is none of: {}", known.join(", ")).into())
 }
 
 fn kv_binary() -> Result<PathBuf> {
@@ -142,9 +189,9 @@ fn kv_command(kv: &std::path::Path, driver: &str) -> Vec<String> {
 }
 
 /// What the server makes of each of [`TESTS`].
-fn measure(server: &[String], depth: u32, requests: u64) -> Result<Vec<Served>> {
+fn measure(server: &[String], commands: &[&str], depth: u32, requests: u64) -> Result<Vec<Served>> {
     let server = start(server)?;
-    TESTS.into_iter().map(|command| server.load(command, depth, requests)).collect()
+    commands.iter().map(|command| server.load(command, depth, requests)).collect()
 }
 
 impl Server {
