@@ -83,8 +83,8 @@ impl Seated<'_> {
     /// One tick: the safe point, messages, the flush. Returns how much there was. Not inside a function of a message.
     pub fn serve(&self) -> usize {
         // SAFETY: 1. scenarios call this from their bodies, not from messages. 2. none of them holds anything over it.
-        unsafe { self.core.safe_point() };
-        self.core.drain(64) + self.core.drain_foreign(64) + self.core.flush()
+        let stopped = usize::from(unsafe { self.core.safe_point() });
+        stopped + self.core.drain(64) + self.core.drain_foreign(64) + self.core.flush()
     }
 
     /// Sleeps until kicked, or for `timeout_ns`, unless there is something to do.

@@ -113,14 +113,14 @@ impl Executor {
         // [loop L0]
         // SAFETY: 1. `run` is entered once per thread (`enter`), and calls this, itself or by `shut_down`, outside of polls and
         // drains. 2. the loop holds no reference from a task or a message, and when `run` began there was no replica to hold one of.
-        unsafe { self.core().safe_point() };
+        let stopped = usize::from(unsafe { self.core().safe_point() });
         // [loop L1]
         let messages = self.core().drain(MESSAGE_BUDGET) + self.core().drain_foreign(FOREIGN_BUDGET);
         // [loop L2]
         let polls = self.run_tasks(TASK_BUDGET) as usize;
         // [loop L3]
         let moved = self.core().flush();
-        (own + messages).div_ceil(4) + polls + moved
+        (own + messages).div_ceil(4) + stopped + polls + moved
     }
 
     /// [loop L4]: timers, I/O and `stop`. Returns whether there was anything of the first two.

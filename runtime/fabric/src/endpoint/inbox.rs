@@ -20,7 +20,8 @@ const QUIET_PASSES: u16 = if cfg!(loom) { 1 } else { 1024 };
 const SWEEP_TICKS: u64 = if cfg!(loom) { 2 } else { 64 };
 
 impl Core {
-    /// One tick's look at the inbox: *runs messages*, at most `budget` of each source. Returns how many ran.
+    /// One tick's look at the inbox: *runs messages*, at most `budget` of each source. Returns how many ran; triggers and shootdowns together
+    /// count as one.
     ///
     /// Looks at the rings whose pending bit is set; at every ring each 64th tick.
     #[inline(always)]
@@ -28,12 +29,11 @@ impl Core {
         let tick = self.tick.get().wrapping_add(1);
         self.tick.set(tick);
         self.own().counts.ticks.add(1);
-        self.serve_asked();
+        let mut ran = usize::from(self.serve_asked());
         if tick.is_multiple_of(SWEEP_TICKS) {
             // [doorbell R3]
-            return self.drain_rings(budget);
+            return ran + self.drain_rings(budget);
         }
-        let mut ran = 0;
         for word in 0..self.shared.cores.len().div_ceil(64) {
             // [doorbell R1]
             for bit in bits(self.own().doorbell.pending(word)) {
@@ -45,8 +45,7 @@ impl Core {
 
     /// As [`drain`](Self::drain), from every ring there is.
     pub fn drain_all(&self, budget: u32) -> usize {
-        self.serve_asked();
-        self.drain_rings(budget)
+        usize::from(self.serve_asked()) + self.drain_rings(budget)
     }
 
     /// As [`drain_all`](Self::drain_all), without what was asked for beside the rings.

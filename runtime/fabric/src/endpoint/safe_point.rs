@@ -36,7 +36,7 @@ impl<'a> SafePoint<'a> {
 
 impl Core {
     /// Serves what may be served at a safe point only: stops, and what was put off by [`at_safe_point`](Self::at_safe_point).
-    /// One load when there is nothing.
+    /// One load when there is nothing. Returns whether there was anything.
     ///
     /// The core's loop calls it every tick, also while it shuts down and while it waits for others: a core that runs and does not come
     /// here holds up everyone who wants it to stop. One that has left is waited for by nobody. While the core is stopped this
@@ -54,10 +54,12 @@ impl Core {
     /// }
     /// ```
     #[inline(always)]
-    pub unsafe fn safe_point(&self) {
-        if self.wants_safe_point() {
+    pub unsafe fn safe_point(&self) -> bool {
+        let wanted = self.wants_safe_point();
+        if wanted {
             self.serve_safe_point();
         }
+        wanted
     }
 
     /// Whether something waits for the core's next safe point: a loop that polls tasks ends its turn early then.

@@ -403,7 +403,7 @@ impl Source for Master {
 
 fn pass(core: &Core) {
     // SAFETY: 1. and 2. the test itself is the loop, and is not inside a read.
-    unsafe { core.safe_point() }
+    unsafe { core.safe_point() };
 }
 
 #[test]
