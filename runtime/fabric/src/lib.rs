@@ -78,6 +78,7 @@ pub mod port;
 pub mod ring;
 mod send_future;
 pub mod shootdown;
+pub mod slice;
 pub(crate) mod sync;
 pub mod synchronize;
 pub mod trace;

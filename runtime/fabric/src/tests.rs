@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::call::{CallError, PendingCall};
 use crate::port::{FenceKind, Port};
+use crate::slice::Progress;
 use crate::{Config, Core, CoreId, CoreSet, Fabric, Message, SendError, SpaceWait};
 
 struct Quiet;
@@ -584,4 +585,34 @@ fn what_is_put_off_on_a_core_that_leaves_is_dropped_and_not_run() {
     });
     cores.clear();
     assert_eq!(Arc::strong_count(&token), 1);
+}
+
+#[test]
+fn the_end_of_a_slice_ends_one_turn_of_a_core_that_is_awake() {
+    let (fabric, cores) = cores(2, 4);
+    let Progress::Turn(first) = fabric.progress(B) else { panic!("it is awake") };
+    assert!(!cores[1].should_yield());
+    fabric.end_slice(B);
+    assert!(cores[1].should_yield());
+    assert!(cores[1].wants_safe_point());
+    assert!(!cores[0].should_yield(), "another core");
+    cores[1].drain(64);
+    assert!(cores[1].should_yield(), "still before the safe point");
+    safe_point(&cores[1]);
+    assert!(!cores[1].should_yield());
+    let Progress::Turn(later) = fabric.progress(B) else { panic!("it is awake") };
+    assert_eq!(later, first + 1);
+}
+
+#[test]
+fn a_core_that_sleeps_or_has_left_is_in_no_turn() {
+    let (fabric, mut cores) = cores(2, 4);
+    let armed = cores[1].arm(|| true).expect("there is nothing to do");
+    assert_eq!(fabric.progress(B), Progress::Asleep);
+    drop(armed);
+    assert!(matches!(fabric.progress(B), Progress::Turn(_)));
+    fabric.end_slice(B);
+    assert!(cores[1].arm(|| true).is_none(), "one turn more");
+    cores.pop();
+    assert_eq!(fabric.progress(B), Progress::Gone);
 }

@@ -42,6 +42,7 @@ pub struct Builder {
     pub(crate) on_thread_start: Option<ThreadHook>,
     pub(crate) fence: FenceChoice,
     pub(crate) watch: Watch,
+    pub(crate) time_slice: Option<Duration>,
 }
 
 impl fmt::Debug for Builder {
@@ -54,6 +55,7 @@ impl fmt::Debug for Builder {
             .field("ring_capacity", &self.ring_capacity)
             .field("fence", &self.fence)
             .field("watch", &self.watch)
+            .field("time_slice", &self.time_slice)
             .finish_non_exhaustive()
     }
 }
@@ -70,6 +72,7 @@ impl Builder {
             on_thread_start: None,
             fence: FenceChoice::default(),
             watch: Watch { report: Some(Arc::new(warn)), ..Watch::default() },
+            time_slice: Some(Duration::from_millis(10)),
         }
     }
 
@@ -155,6 +158,16 @@ impl Builder {
         self
     }
 
+    /// How long a core may run messages and tasks in one turn of its loop before [`should_yield`](crate::should_yield) says that it is time to give
+    /// way. Default: 10 ms; a millisecond at least; `None`: never.
+    ///
+    /// A thread of its own looks at all cores twice per slice, so the answer comes one to two slices after the turn began. When
+    /// all cores have slept for a second it sleeps too.
+    pub fn time_slice(mut self, slice: impl Into<Option<Duration>>) -> Self {
+        self.time_slice = slice.into().map(|slice| slice.max(Duration::from_millis(1)));
+        self
+    }
+
     /// Starts the cores.
     ///
     /// # Errors
@@ -182,6 +195,7 @@ pub(crate) enum Cause {
     Config(ConfigError),
     Placement(PlacementError),
     Thread(CoreId, io::Error),
+    Slices(io::Error),
     Pin(CoreId, ipiq_linux::pin::PinError),
     Driver(CoreId, DriverError),
 }
@@ -216,6 +230,12 @@ impl fmt::Display for BuildError {
             Cause::Config(error) => error.fmt(f),
             Cause::Placement(error) => error.fmt(f),
             Cause::Thread(core, error) => write!(f, "{core}: its thread could not be started: {error}"),
+            Cause::Slices(error) => {
+                write!(
+                    f,
+                    "the thread that watches over time slices could not be started: {error}; `time_slice(None)` does without it"
+                )
+            }
             Cause::Pin(core, error) => write!(f, "{core}: {error}"),
             Cause::Driver(core, error) => write!(f, "{core}: {error}"),
         }
@@ -227,7 +247,7 @@ impl std::error::Error for BuildError {
         match &self.cause {
             // The text is the whole of it.
             Cause::Config(_) | Cause::Placement(_) => None,
-            Cause::Thread(_, error) => Some(error),
+            Cause::Thread(_, error) | Cause::Slices(error) => Some(error),
             Cause::Pin(_, error) => Some(error),
             Cause::Driver(_, error) => Some(error),
         }

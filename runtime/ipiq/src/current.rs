@@ -219,3 +219,39 @@ pub fn cores() -> Cores {
 pub fn handle() -> Handle {
     on_core("handle", |executor| Handle::new(executor.remote().clone()))
 }
+
+/// Whether the running task should give way: its turn has taken a [time slice](crate::Builder::time_slice), or another core has asked this one to stop, to
+/// run a handler, or to carry out a shootdown.
+///
+/// It costs one relaxed load, so a loop may ask on every pass. It goes on saying yes until the task's poll ends. `false` on a thread that
+/// runs no core.
+///
+/// ```
+/// # async fn sum(numbers: &[u64]) -> u64 {
+/// let mut sum = 0;
+/// for number in numbers {
+///     sum += number;
+///     if ipiq::should_yield() {
+///         ipiq::yield_now().await;
+///     }
+/// }
+/// # sum
+/// # }
+/// ```
+#[must_use]
+#[inline]
+pub fn should_yield() -> bool {
+    with_current(LinuxPort::thread(), |executor| executor.core().should_yield()).unwrap_or(false)
+}
+
+/// [`yield_now`](crate::yield_now) if [`should_yield`] says so; otherwise goes on at once.
+///
+/// # Cancel safety
+///
+/// Nothing is lost when it is dropped.
+#[inline]
+pub async fn yield_if_needed() {
+    if should_yield() {
+        crate::yield_now().await;
+    }
+}

@@ -1,5 +1,6 @@
 //! The one place where a core waits: for I/O, timers and kicks together.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipiq_driver::{Driver, Notifier};
@@ -7,19 +8,26 @@ use ipiq_fabric::Armed;
 use ipiq_fabric::port::Idle;
 use ipiq_linux::kick::Kick;
 
+use crate::slices::Bell;
+
 /// Sleeps in the driver's wait.
-pub(crate) struct DriverIdle(pub(crate) Driver);
+pub(crate) struct DriverIdle {
+    pub(crate) driver: Driver,
+    pub(crate) bell: Arc<Bell>,
+}
 
 impl Idle for DriverIdle {
     fn poll(&mut self) -> usize {
-        self.0.poll()
+        // The loop comes here when it has woken, and every so often while it is awake.
+        self.bell.ring();
+        self.driver.poll()
     }
 
     fn park(&mut self, armed: &Armed<'_>, timeout_ns: Option<u64>) {
         if armed.is_kicked() {
             return;
         }
-        if let Err(error) = self.0.wait(timeout_ns.map(Duration::from_nanos)) {
+        if let Err(error) = self.driver.wait(timeout_ns.map(Duration::from_nanos)) {
             // Nothing is lost by not sleeping: the loop looks at everything again.
             tracing::warn!(%error, "the driver's wait failed");
             std::thread::yield_now();

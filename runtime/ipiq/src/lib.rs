@@ -78,8 +78,8 @@
 //! - A task stays on its core: [`spawn_local`] for this one, [`spawn_on`] for another. Nothing balances the load.
 //! - [`spawn_on`] and [`Runtime::block_on`] take a closure that makes the future: the closure is sent, and the future, made on
 //!   the core, need not be `Send`.
-//! - A poll or a called closure that takes long, or blocks, holds up its whole core. [`yield_now`] lets the others run; work
-//!   that blocks belongs on a thread of your own, which gets back in through a [`Handle`].
+//! - A poll or a called closure that takes long, or blocks, holds up its whole core. [`yield_now`] lets the others run, [`yield_if_needed`]
+//!   does when it is time to; work that blocks belongs on a thread of your own, which gets back in through a [`Handle`].
 //! - Channels, `select!` and the like of `futures` and `tokio::sync` work; what needs tokio's own runtime (`tokio::net`,
 //!   `tokio::time`, `tokio::spawn`) does not.
 //! - A panic ends its task or call and is returned as an error, [`JoinError`] or [`CallError`]; the core goes on.
@@ -108,6 +108,7 @@ mod placement;
 mod replicated;
 mod runtime;
 mod shootdown;
+mod slices;
 mod thread;
 pub mod time;
 pub mod xcall;
@@ -115,7 +116,9 @@ pub mod xcall;
 pub use builder::{BuildError, Builder, IdlePolicy};
 pub use core_cache::{CoreCache, Fetch, LocalCache};
 pub use cores::Cores;
-pub use current::{call_on, core_count, core_id, cores, handle, spawn_local, spawn_on, synchronize};
+pub use current::{
+    call_on, core_count, core_id, cores, handle, should_yield, spawn_local, spawn_on, synchronize, yield_if_needed,
+};
 pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
 pub use ipiq_executor::{

@@ -17,6 +17,7 @@ use ipiq_linux::port::LinuxPort;
 
 use crate::builder::{BuildError, Builder, Cause};
 use crate::idle::DriverKick;
+use crate::slices::{Bell, Slices};
 use crate::thread::{self, Ready, Start};
 use crate::{Handle, IdlePolicy, Placement};
 
@@ -46,6 +47,7 @@ pub struct RuntimeInfo {
 pub struct Runtime {
     remote: Remote,
     threads: Vec<ThreadHandle<()>>,
+    slices: Option<Slices>,
     info: RuntimeInfo,
 }
 
@@ -87,6 +89,7 @@ impl Runtime {
             IdlePolicy::Spin => SpinPolicy::Always,
         };
         let remote = Remote::new(&fabric);
+        let bell = Arc::new(Bell::default());
         let mut starting = Starting::default();
         let (report, reports) = mpsc::channel();
         for seat in seats {
@@ -100,6 +103,7 @@ impl Runtime {
                 driver: builder.driver,
                 spin,
                 on_start: builder.on_thread_start.clone(),
+                bell: bell.clone(),
                 report,
                 go,
             })?;
@@ -125,7 +129,9 @@ impl Runtime {
         if let Some(cause) = first_error {
             return Err(BuildError::new(cause));
         }
-        Ok(Self { remote, threads: starting.go(), info })
+        let slices = builder.time_slice.map(|slice| Slices::start(fabric, slice, bell)).transpose();
+        let slices = slices.map_err(|error| BuildError::new(Cause::Slices(error)))?;
+        Ok(Self { remote, threads: starting.go(), slices, info })
     }
 
     /// What the runtime was given.
@@ -223,6 +229,7 @@ impl Drop for Runtime {
         if self.threads.iter().all(|thread| thread.thread().id() != this) {
             // A core's panic aborts the process; there is no error to report.
             self.threads.drain(..).for_each(|thread| drop(thread.join()));
+            self.slices.take().into_iter().for_each(Slices::join);
         }
     }
 }

@@ -14,6 +14,7 @@ use ipiq_linux::pin;
 use crate::builder::{Cause, ThreadHook};
 use crate::driver;
 use crate::idle::DriverIdle;
+use crate::slices::Bell;
 
 /// What a core's thread is given.
 pub(crate) struct Start {
@@ -25,6 +26,8 @@ pub(crate) struct Start {
     pub(crate) driver: DriverKind,
     pub(crate) spin: SpinPolicy,
     pub(crate) on_start: Option<ThreadHook>,
+    /// Of the thread that watches over time slices.
+    pub(crate) bell: Arc<Bell>,
     /// Says how far the core got.
     pub(crate) report: mpsc::Sender<(CoreId, Result<Ready, Cause>)>,
     /// Closed without a word if another core could not start.
@@ -41,7 +44,7 @@ pub(crate) struct Ready {
 
 /// A core's thread.
 pub(crate) fn main(start: Start) {
-    let Start { seat, remote, cpu, pin_or_fail, driver, spin, on_start, report, go } = start;
+    let Start { seat, remote, cpu, pin_or_fail, driver, spin, on_start, bell, report, go } = start;
     let id = seat.id();
     let prepared = catch(|| prepare(id, cpu, pin_or_fail, driver, on_start)).unwrap_or_else(|payload| {
         let text = format!("it panicked while it started: {}", panic_text(&payload));
@@ -66,7 +69,7 @@ pub(crate) fn main(start: Start) {
     if go.recv().is_err() {
         return;
     }
-    if let Err(payload) = catch(|| run(seat, remote, driver, spin)) {
+    if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin)) {
         die(id, &payload);
     }
 }
@@ -101,12 +104,12 @@ fn prepare(
 }
 
 /// From the word to go to the end.
-fn run(seat: Seat, remote: Remote, driver: Driver, spin: SpinPolicy) {
+fn run(seat: Seat, remote: Remote, driver: Driver, bell: Arc<Bell>, spin: SpinPolicy) {
     let id = seat.id();
     let executor = Executor::new(seat.enter(), remote, Arc::new(MonotonicClock), spin);
     let installed = driver::install(driver.clone());
     // Before anything is dropped that the tasks may use.
-    if let Err(payload) = catch(|| executor.run(&mut DriverIdle(driver))) {
+    if let Err(payload) = catch(|| executor.run(&mut DriverIdle { driver, bell })) {
         die(id, &payload);
     }
     drop(executor);

@@ -65,6 +65,8 @@ pub(crate) enum Ask {
     Deferred = 1 << 3,
     /// Bring the replicas up to date at the next safe point.
     Update = 1 << 4,
+    /// End the turn: it has been long enough.
+    Slice = 1 << 5,
 }
 
 #[allow(dead_code)]
@@ -72,7 +74,8 @@ impl Ask {
     /// Served in every drain, nested ones included: those who asked may be waiting in one.
     pub(crate) const IN_DRAINS: u64 = Self::Handlers as u64 | Self::Shootdown as u64;
     /// Served by the outermost loop alone, between polls.
-    pub(crate) const AT_SAFE_POINTS: u64 = Self::Stop as u64 | Self::Deferred as u64 | Self::Update as u64;
+    pub(crate) const AT_SAFE_POINTS: u64 =
+        Self::Stop as u64 | Self::Deferred as u64 | Self::Update as u64 | Self::Slice as u64;
 }
 
 /// One target's doorbell.
@@ -160,6 +163,12 @@ impl Doorbell {
         // did not see the request. Release: who takes the bit sees the request.
         self.asked.fetch_or(what as u64, Ordering::Release);
         self.ring_foreign()
+    }
+
+    /// A1 without the kick: for what concerns a core that is awake, and no other.
+    pub(crate) fn ask_awake(&self, what: Ask) {
+        // Relaxed: nothing was written down for it.
+        self.asked.fetch_or(what as u64, Ordering::Relaxed);
     }
 
     /// Which of `mask` is asked for; a hint.

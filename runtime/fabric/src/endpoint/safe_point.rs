@@ -35,7 +35,7 @@ impl<'a> SafePoint<'a> {
 }
 
 impl Core {
-    /// Serves what may be served at a safe point only: stops, and what was put off by [`at_safe_point`](Self::at_safe_point).
+    /// Serves what may be served at a safe point only: stops, the end of a slice, and what was put off by [`at_safe_point`](Self::at_safe_point).
     /// One load when there is nothing. Returns whether there was anything.
     ///
     /// The core's loop calls it every tick, also while it shuts down and while it waits for others: a core that runs and does not come
@@ -66,13 +66,14 @@ impl Core {
     #[must_use]
     #[inline(always)]
     pub fn wants_safe_point(&self) -> bool {
+        // [slice C2]
         self.own().doorbell.is_asked(Ask::AT_SAFE_POINTS)
     }
 
     #[cold]
     fn serve_safe_point(&self) {
         assert!(self.nesting.get() == 0, "a safe point inside a function of a message");
-        // [doorbell A2]
+        // [doorbell A2] [slice C3]
         let taken = self.own().doorbell.take_asked(Ask::AT_SAFE_POINTS);
         let here = SafePoint { core: self };
         if taken & Ask::Stop as u64 != 0 {
