@@ -1,5 +1,7 @@
 //! From an argument vector to a typed command, or to redis's error text.
 
+use std::time::Duration;
+
 use crate::pubsub::Topic;
 use crate::reply::{NOT_AN_INTEGER, SYNTAX};
 use crate::resp::{Args, parse_integer};
@@ -89,17 +91,10 @@ pub(crate) enum Verb {
 /// A command over every shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShardsOp<B> {
-    Keys {
-        pattern: B,
-    },
     /// The channels that somebody listens to.
-    Channels {
-        pattern: Option<B>,
-    },
+    Channels { pattern: Option<B> },
     /// How many listen to a channel.
-    Subscribers {
-        channel: B,
-    },
+    Subscribers { channel: B },
     /// The patterns that somebody listens to.
     Patterns,
 }
@@ -108,7 +103,6 @@ impl<B> ShardsOp<B> {
     /// The same operation on bytes held in another way.
     pub(crate) fn map<C>(self, hold: impl FnOnce(B) -> C) -> ShardsOp<C> {
         match self {
-            Self::Keys { pattern } => ShardsOp::Keys { pattern: hold(pattern) },
             Self::Channels { pattern } => ShardsOp::Channels { pattern: pattern.map(hold) },
             Self::Subscribers { channel } => ShardsOp::Subscribers { channel: hold(channel) },
             Self::Patterns => ShardsOp::Patterns,
@@ -204,6 +198,10 @@ pub(crate) enum ConnectionOp<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Errand {
     Everywhere(Everywhere),
+    /// KEYS of this pattern.
+    Keys(Vec<u8>),
+    /// DEBUG SLEEP: the core is busy for so long, and gives way whenever it is told to.
+    DebugSleep(Duration),
     Save,
     /// BGSAVE: answered once the moment is taken.
     BackgroundSave,
@@ -309,6 +307,7 @@ pub(crate) const CATALOGUE: &[(&str, i64, bool, [i64; 3])] = &[
     ("command", -1, false, [0, 0, 0]),
     ("config", -2, false, [0, 0, 0]),
     ("dbsize", 1, false, [0, 0, 0]),
+    ("debug", -2, false, [0, 0, 0]),
     ("decr", 2, true, [1, 1, 1]),
     ("decrby", 3, true, [1, 1, 1]),
     ("del", -2, true, [1, -1, 1]),
@@ -380,7 +379,7 @@ macro_rules! names {
 
 names! {
     APPEND = b"append"; CLIENT = b"client"; COMMAND = b"command"; CONFIG = b"config"; DBSIZE = b"dbsize";
-    DECR = b"decr"; DECRBY = b"decrby"; DEL = b"del"; ECHO = b"echo"; EXISTS = b"exists"; EXPIRE = b"expire";
+    DEBUG = b"debug"; DECR = b"decr"; DECRBY = b"decrby"; DEL = b"del"; ECHO = b"echo"; EXISTS = b"exists"; EXPIRE = b"expire";
     EXPIREAT = b"expireat"; EXPIRETIME = b"expiretime"; FLUSHALL = b"flushall"; FLUSHDB = b"flushdb"; GET = b"get";
     GETDEL = b"getdel"; GETSET = b"getset"; HOST = b"host:"; INCR = b"incr"; INCRBY = b"incrby"; INFO = b"info";
     KEYS = b"keys"; MGET = b"mget"; MSET = b"mset"; PERSIST = b"persist"; PEXPIRE = b"pexpire";
@@ -429,7 +428,8 @@ pub(crate) fn parse<'a>(args: Args<'a>, now_ms: i64) -> Result<Command<'a>, Refu
         (PEXPIRETIME, 2) => key(KeyOp::Ttl(TtlUnit::UnixMilliseconds)),
         (PERSIST, 2) => key(KeyOp::Persist),
         (TYPE, 2) => key(KeyOp::Type),
-        (KEYS, 2) => Ok(Command::Shards(ShardsOp::Keys { pattern: arg(1) })),
+        (KEYS, 2) => connection(ConnectionOp::Errand(Errand::Keys(arg(1).to_vec()))),
+        (DEBUG, 2..) => debug(args),
         (DBSIZE, 1) => Ok(Everywhere::Size.into()),
         (FLUSHALL | FLUSHDB, _) => flush(args),
         (INFO, _) => Ok(Everywhere::Info(Sections::of(args.from(1))).into()),
@@ -688,6 +688,19 @@ fn config(args: Args<'_>) -> Result<Command<'_>, Refusal> {
             Ok(Command::Connection(ConnectionOp::Errand(Errand::Configure(changes))))
         }
         _ => Err(unknown_subcommand(subcommand, "CONFIG")),
+    }
+}
+
+fn debug(args: Args<'_>) -> Result<Command<'_>, Refusal> {
+    let subcommand = args.get(1).unwrap_or_default();
+    match (&subcommand.to_ascii_lowercase()[..], args.get(2)) {
+        (b"sleep", Some(seconds)) if args.len() == 3 => {
+            let seconds: Option<f64> = str::from_utf8(seconds).ok().and_then(|text| text.parse().ok());
+            let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            let time = time.ok_or("ERR value is not a valid float")?;
+            Ok(Command::Connection(ConnectionOp::Errand(Errand::DebugSleep(time))))
+        }
+        _ => Err(unknown_subcommand(subcommand, "DEBUG")),
     }
 }
 

@@ -26,6 +26,8 @@ kv: a RESP2 key-value server, one shard of the keys per core
   --save 'S C ...'     take a snapshot once C changes are S seconds old, and at the end (default: never)
   --enable-protected-configs
                        let CONFIG SET change dir and dbfilename
+  --enable-debug-command
+                       obey DEBUG SLEEP SECONDS, which keeps a core busy
   -h, --help           print this
   -V, --version        print the version
 ";
@@ -39,6 +41,7 @@ pub(crate) struct Flags {
     pub(crate) driver: DriverKind,
     pub(crate) ring_capacity: usize,
     pub(crate) protected_configs: bool,
+    pub(crate) debug_command: bool,
     pub(crate) settings: Settings,
 }
 
@@ -68,6 +71,7 @@ impl Flags {
             driver: DriverKind::Auto,
             ring_capacity: 1024,
             protected_configs: false,
+            debug_command: false,
             settings: Settings::default(),
         };
         while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
@@ -82,6 +86,7 @@ impl Flags {
                 "version" => return Ok(Asked::Version),
                 "pin" => flags.pin = true,
                 "enable-protected-configs" => flags.protected_configs = true,
+                "enable-debug-command" => flags.debug_command = true,
                 _ => flags.take(&name, &mut parser)?,
             }
         }

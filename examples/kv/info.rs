@@ -22,6 +22,8 @@ pub(crate) struct Facts {
     pub(crate) fence: String,
     /// Whether CONFIG SET may change where snapshots are written.
     pub(crate) protected_configs: bool,
+    /// Whether DEBUG is obeyed.
+    pub(crate) debug_command: bool,
     pub(crate) started: Instant,
     pub(crate) clients: AtomicUsize,
     pub(crate) accepted: AtomicU64,
@@ -42,6 +44,7 @@ impl Facts {
             driver: "epoll".to_owned(),
             fence: "membarrier".to_owned(),
             protected_configs: false,
+            debug_command: false,
             started: Instant::now(),
             clients: 0.into(),
             accepted: 0.into(),

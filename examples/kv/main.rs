@@ -94,6 +94,7 @@ fn run(flags: Flags) -> Result<(), String> {
             driver: driver_name(info.driver).to_owned(),
             fence: fence_name(info.fence).to_owned(),
             protected_configs: flags.protected_configs,
+            debug_command: flags.debug_command,
             started: Instant::now(),
             clients: 0.into(),
             accepted: 0.into(),

@@ -9,20 +9,20 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use compio_buf::{BufResult, IntoInner, IoBuf};
 use futures::channel::oneshot;
 use futures::future::{Either, join_all, select};
 use ipiq::ipi::{Handler, TableFull};
 use ipiq::net::{TcpListener, TcpStream};
-use ipiq::{Call, CallError, CoreId, Handle, time, xcall};
+use ipiq::{Call, CallError, CoreId, Handle, JoinError, time, xcall};
 
 use crate::command::{Errand, Everywhere, Shutdown};
 use crate::pubsub::{Arrival, Mailbox, Post};
 use crate::session::{Context, Next, Session};
 use crate::settings::{self, Changes};
-use crate::shard::{Exchange, Shard, Stats};
+use crate::shard::{Exchange, KeyList, Shard, Stats};
 use crate::snapshot::{self, Loaded, Outgoing};
 use crate::{autosave, reply};
 
@@ -331,6 +331,17 @@ async fn run_errand(server: &Arc<Server>, errand: Errand) -> Option<Vec<u8>> {
             Ok(stats) => return Some(server.context.answer(asked, stats)),
             Err(error) => Err(format!("ERR {error}")),
         },
+        Errand::Keys(pattern) => match find_keys(pattern).await {
+            Ok(keys) => return Some(keys.reply()),
+            Err(error) => Err(format!("ERR {error}")),
+        },
+        Errand::DebugSleep(time) if server.context.facts.debug_command => {
+            be_busy(time).await;
+            Ok(())
+        }
+        Errand::DebugSleep(_) => {
+            Err("ERR DEBUG command not allowed. Start the server with --enable-debug-command to allow it.".into())
+        }
         Errand::Save => snapshot::save_now(server).await,
         Errand::BackgroundSave => {
             done = "Background saving started";
@@ -349,6 +360,29 @@ async fn run_errand(server: &Arc<Server>, errand: Errand) -> Option<Vec<u8>> {
         Err(text) => reply::error(&mut out, text.replace(['\r', '\n'], " ")),
     }
     Some(out)
+}
+
+/// Asks all shards for their keys, each by a task that gives way when it is told to. A key that is there all the while is found, and once.
+async fn find_keys(pattern: Vec<u8>) -> Result<KeyList, JoinError> {
+    let pattern: Arc<[u8]> = pattern.into();
+    let parts = xcall::low::broadcast(move || async move {
+        let (mut keys, mut position, now_ms) = (KeyList::default(), 0, now_ms());
+        while let Some(next) = with_shard(|shard| shard.find_keys(position, &pattern, now_ms, &mut keys)) {
+            position = next;
+            ipiq::yield_if_needed().await;
+        }
+        keys
+    });
+    parts.fold(KeyList::default(), KeyList::join).await
+}
+
+/// Keeps this core busy for `time`, and gives way whenever it is told to.
+async fn be_busy(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        std::hint::spin_loop();
+        ipiq::yield_if_needed().await;
+    }
 }
 
 /// Asks all shards, each between two polls of its core, and adds their figures.

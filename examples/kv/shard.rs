@@ -73,6 +73,35 @@ impl Add for Stats {
     }
 }
 
+/// Keys that were found, as elements of a reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeyList {
+    count: usize,
+    bulks: Vec<u8>,
+}
+
+impl KeyList {
+    fn push(&mut self, key: &[u8]) {
+        self.count += 1;
+        reply::bulk(&mut self.bulks, key);
+    }
+
+    /// The keys of both.
+    pub(crate) fn join(mut self, other: Self) -> Self {
+        self.count += other.count;
+        self.bulks.extend_from_slice(&other.bulks);
+        self
+    }
+
+    /// The whole reply.
+    pub(crate) fn reply(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        reply::array(&mut out, self.count);
+        out.extend_from_slice(&self.bulks);
+        out
+    }
+}
+
 /// One core's part of the keys.
 pub(crate) struct Shard {
     index: usize,
@@ -242,7 +271,6 @@ impl Shard {
     /// Appends this shard's part of a command over all shards.
     pub(crate) fn run_all(&mut self, op: ShardsOp<&[u8]>, out: &mut Vec<u8>) {
         match op {
-            ShardsOp::Keys { pattern } => self.keys(pattern, out),
             ShardsOp::Channels { pattern } => self.hub.channels(pattern, out),
             ShardsOp::Subscribers { channel } => self.hub.subscribers(channel, out),
             ShardsOp::Patterns => self.hub.patterns(out),
@@ -272,17 +300,14 @@ impl Shard {
         out.extend_from_slice(&found);
     }
 
-    fn keys(&self, pattern: &[u8], out: &mut Vec<u8>) {
-        let mut found = Vec::new();
-        let mut length = 0;
-        self.store.for_each_key(self.now_ms, |key| {
+    /// The next step of a KEYS from `position` on, one that takes some microseconds; answers where to go on, or `None` at the end.
+    pub(crate) fn find_keys(&self, position: u64, pattern: &[u8], now_ms: i64, keys: &mut KeyList) -> Option<u64> {
+        const STEP: u64 = 128;
+        self.store.walk(position, STEP, now_ms, |key| {
             if pattern == b"*" || glob::matches(pattern, key) {
-                length += 1;
-                reply::bulk(&mut found, key);
+                keys.push(key);
             }
-        });
-        reply::array(out, length);
-        out.extend_from_slice(&found);
+        })
     }
 
     /// This shard's part of what is asked of all, and its figures after that.
@@ -629,6 +654,18 @@ mod tests {
             String::from_utf8(out).unwrap().replace("\r\n", " ").trim_end().to_owned()
         }
 
+        /// As KEYS does, in all its steps.
+        fn keys(&self, pattern: &[u8]) -> Vec<String> {
+            let (mut keys, mut position) = (KeyList::default(), 0);
+            while let Some(next) = self.shard.find_keys(position, pattern, self.now_ms, &mut keys) {
+                position = next;
+            }
+            let reply = String::from_utf8(keys.reply()).expect("text");
+            let words: Vec<_> = reply.split("\r\n").map(str::to_owned).collect();
+            assert_eq!(words[0], format!("*{}", (words.len() - 2) / 2));
+            words[2..].iter().step_by(2).cloned().collect()
+        }
+
         fn scenario(&mut self, steps: &[(&str, &str)]) {
             for (line, expected) in steps {
                 assert_eq!(self.ask(line), *expected, "{line}");
@@ -721,6 +758,24 @@ mod tests {
     }
 
     #[test]
+    fn keys_finds_each_key_of_its_pattern_once_in_many_steps() {
+        let mut rig = Rig::new();
+        for n in 0..1000 {
+            rig.ask(&format!("set key{n} v"));
+            rig.ask(&format!("set other{n} v px {}", 1 + n % 2 * 1000));
+        }
+        rig.now_ms += 5;
+        let sorted = |mut keys: Vec<String>| {
+            keys.sort();
+            keys
+        };
+        let expected = |name: &str, step| sorted((0..1000).rev().step_by(step).map(|n| format!("{name}{n}")).collect());
+        assert_eq!(sorted(rig.keys(b"key*")), expected("key", 1));
+        assert_eq!(sorted(rig.keys(b"other*")), expected("other", 2), "half of them have expired");
+        assert_eq!(rig.keys(b"*").len(), 1500);
+    }
+
+    #[test]
     fn the_cycle_removes_what_has_expired() {
         let mut rig = Rig::new();
         for n in 0..5000 {
@@ -732,7 +787,7 @@ mod tests {
         }
         assert_eq!(rig.ask("dbsize"), ":2500");
         rig.now_ms += 1000;
-        assert_eq!(rig.ask("keys *"), "*0");
+        assert!(rig.keys(b"*").is_empty());
         for _ in 0..20 {
             rig.shard.expire_cycle(rig.now_ms, 1 << 20);
         }

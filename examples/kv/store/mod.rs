@@ -289,15 +289,6 @@ impl Store {
         *self = emptied;
     }
 
-    /// Calls `visit` with each key that is alive.
-    pub(crate) fn for_each_key(&self, now_ms: i64, mut visit: impl FnMut(&[u8])) {
-        for slot in self.chunks.iter().flatten() {
-            if slot.live && !slot.expired(now_ms) {
-                visit(slot.key());
-            }
-        }
-    }
-
     /// Walks on from `position` over about `count` living keys; answers where to go on, or `None` at the end.
     ///
     /// A chain of calls from 0 to the end visits each key that is there during all of it exactly once.

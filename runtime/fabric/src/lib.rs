@@ -93,7 +93,7 @@ mod tests;
 pub use core_set::CoreSet;
 pub use counters::{CoreCounters, PairCounters};
 pub use doorbell::Armed;
-pub use endpoint::{Core, Gone, SafePoint, SendError, Sequence};
+pub use endpoint::{Core, Gone, SafePoint, SendError, Sequence, Served};
 pub use fabric::{Config, ConfigError, Fabric, Seat};
 pub use message::{INLINE_BYTES, Message};
 pub use overflow::SpaceWait;

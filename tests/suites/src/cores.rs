@@ -6,7 +6,7 @@ use std::thread;
 
 use ipiq_fabric::port::{FenceKind, Idle};
 use ipiq_fabric::watch::Watch;
-use ipiq_fabric::{Config, Core, CoreId, Fabric};
+use ipiq_fabric::{Config, Core, CoreId, Fabric, Served};
 use ipiq_linux::kick::FutexIdle;
 use ipiq_linux::port::{FenceChoice, LinuxPort};
 use ipiq_linux::{cpus, pin};
@@ -83,7 +83,8 @@ impl Seated<'_> {
     /// One tick: the safe point, messages, the flush. Returns how much there was. Not inside a function of a message.
     pub fn serve(&self) -> usize {
         // SAFETY: 1. scenarios call this from their bodies, not from messages. 2. none of them holds anything over it.
-        let stopped = usize::from(unsafe { self.core.safe_point() });
+        let served = unsafe { self.core.safe_point() };
+        let stopped = usize::from(served != Served::Nothing);
         stopped + self.core.drain(64) + self.core.drain_foreign(64) + self.core.flush()
     }
 

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Command, ExitStatus};
+use std::thread;
 use std::time::Duration;
 
 use ipiq_suites::kv::{Client, Kv, Scratch, binary, free_port, request, wait_until};
@@ -160,7 +161,7 @@ fn a_setting_holds_on_every_core_when_its_change_is_answered() {
 #[test]
 fn settings_changed_by_several_clients_at_once_lose_nothing() {
     let kv = Kv::start("--cores 4");
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for name in ["maxmemory", "timeout", "maxclients"] {
             let mut client = kv.connect();
             scope.spawn(move || {
@@ -195,6 +196,51 @@ fn where_files_are_written_is_changed_only_where_the_command_line_allows_it() {
     assert!(client.ask("config get dir").ends_with(&path));
 }
 
+/// How often another client is answered before the answer to `slow` comes.
+fn answers_during(kv: &Kv, slow: &str) -> (String, usize) {
+    let (mut client, mut other) = (kv.connect(), kv.connect());
+    thread::scope(|scope| {
+        let slow = scope.spawn(move || client.ask(slow));
+        let mut answers = 0;
+        while !slow.is_finished() {
+            assert_eq!(other.ask("ping"), "+PONG");
+            answers += 1;
+        }
+        (slow.join().expect("no panic"), answers)
+    })
+}
+
+#[test]
+fn a_slow_command_gives_way_to_others() {
+    let closed = Kv::start("--cores 1");
+    let refusal = closed.connect().ask("debug sleep 1");
+    assert!(refusal.starts_with("-ERR DEBUG command not allowed"), "{refusal}");
+    let kv = Kv::start("--cores 1 --enable-debug-command");
+    let (reply, answers) = answers_during(&kv, "debug sleep 1.5");
+    assert_eq!(reply, "+OK");
+    assert!(answers >= 10, "{answers} answers in 1.5 s");
+    let mut client = kv.connect();
+    for wrong in ["debug sleep x", "debug sleep -1", "debug sleep", "debug nonsense"] {
+        assert!(client.ask(wrong).starts_with("-ERR "), "{wrong}");
+    }
+}
+
+#[test]
+fn keys_over_a_large_shard_finds_all_and_gives_way_to_others() {
+    const BATCHES: usize = 400;
+    const KEYS: usize = 1000;
+    let kv = Kv::start("--cores 1");
+    let mut client = kv.connect();
+    for batch in 0..BATCHES {
+        let pairs: String = (0..KEYS).map(|key| format!(" key:{batch}:{key} v")).collect();
+        assert_eq!(client.ask(&format!("mset{pairs}")), "+OK");
+    }
+    let (reply, answers) = answers_during(&kv, "keys key:*");
+    assert_eq!(reply.split("\r\n").next(), Some(&format!("*{}", BATCHES * KEYS)[..]));
+    println!("{answers} answers meanwhile");
+    assert!(answers >= 2, "{answers} answers meanwhile");
+}
+
 #[test]
 fn idle_clients_are_closed_and_subscribers_are_not() {
     let kv = Kv::start("--cores 2 --timeout 1");
@@ -216,7 +262,7 @@ fn of_two_that_start_at_once_on_one_port_one_gets_it() {
         let arguments = format!("--cores 2 --port {}", free_port());
         let starts = [(); 4].map(|()| {
             let arguments = arguments.clone();
-            std::thread::spawn(move || Kv::try_start(&arguments))
+            thread::spawn(move || Kv::try_start(&arguments))
         });
         let outcomes = starts.map(|start| start.join().expect("it ends"));
         let started = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
@@ -351,7 +397,7 @@ fn accepting_rests_without_descriptors_and_goes_on_with_them() {
 fn counters_that_all_connections_raise_lose_nothing() {
     let kv = Kv::start("--cores 4");
     let clients: Vec<_> = (0..16).map(|_| kv.connect()).collect();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for mut client in clients {
             scope.spawn(move || {
                 for round in 0..100 {

@@ -4,6 +4,7 @@ mod spin;
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use ipiq_fabric::Served;
 use ipiq_fabric::port::Idle;
 
 use crate::Executor;
@@ -113,7 +114,12 @@ impl Executor {
         // [loop L0]
         // SAFETY: 1. `run` is entered once per thread (`enter`), and calls this, itself or by `shut_down`, outside of polls and
         // drains. 2. the loop holds no reference from a task or a message, and when `run` began there was no replica to hold one of.
-        let stopped = usize::from(unsafe { self.core().safe_point() });
+        let stopped = match unsafe { self.core().safe_point() } {
+            Served::Nothing => 0,
+            Served::Something => 1,
+            // [loop L4] few polls may have taken long.
+            Served::SliceOver => CREDIT as usize,
+        };
         // [loop L1]
         let messages = self.core().drain(MESSAGE_BUDGET) + self.core().drain_foreign(FOREIGN_BUDGET);
         // [loop L2]

@@ -34,7 +34,7 @@ use crate::{CoreId, Fabric, MAX_CORES, Message};
 
 pub use error::{Gone, SendError};
 pub use executed::Sequence;
-pub use safe_point::SafePoint;
+pub use safe_point::{SafePoint, Served};
 
 /// Messages of one source that a waiting core runs before it looks again at what it waits for.
 const WAIT_BUDGET: u32 = 64;

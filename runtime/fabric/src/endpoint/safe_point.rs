@@ -34,9 +34,20 @@ impl<'a> SafePoint<'a> {
     }
 }
 
+/// What a safe point found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// Nothing was asked for.
+    Nothing,
+    /// Something was, and was done.
+    Something,
+    /// The same, and the turn before had taken its [slice](crate::slice).
+    SliceOver,
+}
+
 impl Core {
     /// Serves what may be served at a safe point only: stops, the end of a slice, and what was put off by [`at_safe_point`](Self::at_safe_point).
-    /// One load when there is nothing. Returns whether there was anything.
+    /// One load when there is nothing.
     ///
     /// The core's loop calls it every tick, also while it shuts down and while it waits for others: a core that runs and does not come
     /// here holds up everyone who wants it to stop. One that has left is waited for by nobody. While the core is stopped this
@@ -54,12 +65,8 @@ impl Core {
     /// }
     /// ```
     #[inline(always)]
-    pub unsafe fn safe_point(&self) -> bool {
-        let wanted = self.wants_safe_point();
-        if wanted {
-            self.serve_safe_point();
-        }
-        wanted
+    pub unsafe fn safe_point(&self) -> Served {
+        if self.wants_safe_point() { self.serve_safe_point() } else { Served::Nothing }
     }
 
     /// Whether something waits for the core's next safe point: a loop that polls tasks ends its turn early then.
@@ -71,7 +78,7 @@ impl Core {
     }
 
     #[cold]
-    fn serve_safe_point(&self) {
+    fn serve_safe_point(&self) -> Served {
         assert!(self.nesting.get() == 0, "a safe point inside a function of a message");
         // [doorbell A2] [slice C3]
         let taken = self.own().doorbell.take_asked(Ask::AT_SAFE_POINTS);
@@ -87,6 +94,7 @@ impl Core {
             let deferred = self.deferred.take();
             deferred.into_iter().for_each(|f| contain(|| f(&here)));
         }
+        if taken & Ask::Slice as u64 != 0 { Served::SliceOver } else { Served::Something }
     }
 
     /// Puts `f` off to this core's next safe point: runs it there, after what was put off before. From anywhere on the core's
