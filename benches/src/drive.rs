@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use futures::channel::mpsc;
 use futures::stream::FuturesUnordered;
 
 use crate::stats::{Spread, Times};
@@ -233,6 +234,87 @@ where
 
 async fn join<R, E: Debug>(task: impl Future<Output = Result<R, E>>) {
     hint::black_box(task.await.expect("a task was lost"));
+}
+
+/// A task of its own on this core.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What the long task is asked to give way after, where the peer lets that be chosen.
+pub const SLICE: Duration = Duration::from_millis(1);
+
+/// Names of the figures of [`mixed_load`].
+pub struct MixedLoad {
+    /// The check alone, when there is nothing to give way to.
+    pub per_check: &'static str,
+    /// Round trip of the two that talk.
+    pub pair_p50: &'static str,
+    /// Its tail.
+    pub pair_p99: &'static str,
+    /// A pass of the long task, with all that ran in between.
+    pub per_pass: &'static str,
+}
+
+/// The figures of a peer's own way of giving way.
+pub const OWN_WAY: MixedLoad =
+    MixedLoad { per_check: "per_check", pair_p50: "pair_p50", pair_p99: "pair_p99", per_pass: "per_pass" };
+
+/// A long task that asks after every pass whether to give way, and two others of the same core that talk to each other.
+///
+/// # Panics
+///
+/// When a task is lost.
+pub async fn mixed_load<C: Future + Send>(
+    plan: Plan,
+    names: &MixedLoad,
+    give_way: impl Fn() -> C + Clone + Send + 'static,
+    spawn: impl Fn(Task),
+) -> Vec<Figure> {
+    let per_check = mean_ns(plan.section, &give_way).await;
+    let (ask, mut asked) = mpsc::unbounded();
+    let (answer, mut answered) = mpsc::unbounded();
+    spawn(Box::pin(async move {
+        while asked.next().await.is_some() {
+            if answer.unbounded_send(()).is_err() {
+                return;
+            }
+        }
+    }));
+    let (over, passes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (ended, counted) = (Arc::clone(&over), Arc::clone(&passes));
+    let started = Instant::now();
+    spawn(Box::pin(async move {
+        while !ended.load(Ordering::Relaxed) {
+            pass();
+            counted.fetch_add(1, Ordering::Relaxed);
+            give_way().await;
+        }
+    }));
+    let mut times = Times::new();
+    while started.elapsed() < plan.section {
+        let asked_at = Instant::now();
+        ask.unbounded_send(()).expect("the other listens");
+        answered.next().await.expect("the other answers");
+        times.record(clock_ns(asked_at.elapsed()));
+    }
+    let per_pass = per_item_ns(started.elapsed(), passes.load(Ordering::Relaxed));
+    over.store(true, Ordering::Relaxed);
+    vec![
+        Figure::new(names.per_check, per_check),
+        Figure::new(names.pair_p50, times.percentile_ns(50.0)),
+        Figure::new(names.pair_p99, times.percentile_ns(99.0)),
+        Figure::new(names.per_pass, per_pass),
+    ]
+}
+
+/// Some hundred nanoseconds of work.
+fn pass() {
+    let mut value = hint::black_box(1_u64);
+    for _ in 0..100 {
+        value ^= value << 13;
+        value ^= value >> 7;
+        value ^= value << 17;
+    }
+    hint::black_box(value);
 }
 
 /// The runtime's own yield, and a future that wakes itself once.

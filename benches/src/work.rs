@@ -122,6 +122,11 @@ pub trait Peer: Sync {
     fn shootdown(&self, _plan: Plan) -> Outcome {
         Outcome::NotOffered
     }
+
+    /// Computes without an end, giving way when it is time to, beside two tasks of the same core that talk.
+    fn preempt(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
 }
 
 /// What a figure is divided by.
@@ -249,6 +254,7 @@ pub static WORKS: &[Work] = &[
         run: |peer, plan| peer.cpusync(plan),
     },
     Work { name: "shootdown", yardstick: Yardstick::Line, budgets: &[], run: |peer, plan| peer.shootdown(plan) },
+    Work { name: "preempt", yardstick: Yardstick::Line, budgets: &[], run: |peer, plan| peer.preempt(plan) },
 ];
 
 const fn at_most(metric: &'static str, at_most: f64) -> Budget {

@@ -2,9 +2,11 @@
 
 use std::hint;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use ::ipiq::xcall::{self, Class};
-use ::ipiq::{CoreId, IdlePolicy, Pause, Placement, Runtime};
+use ::ipiq::{Builder, CoreId, IdlePolicy, Pause, Placement, Runtime};
 
 use crate::drive::{self, Lanes};
 use crate::work::{Figure, Outcome, Peer, Plan};
@@ -78,6 +80,10 @@ impl Peer for Ipiq {
 
     fn shootdown(&self, plan: Plan) -> Outcome {
         self.unless_parking(|| on_cores(plan, IdlePolicy::Adaptive, shootdown))
+    }
+
+    fn preempt(&self, plan: Plan) -> Outcome {
+        self.unless_parking(|| run(builder(plan).time_slice(drive::SLICE), plan, preempt))
     }
 }
 
@@ -157,17 +163,49 @@ async fn shootdown(plan: Plan, target: CoreId) -> Vec<Figure> {
     figures
 }
 
+/// By [`::ipiq::yield_if_needed`]; and, for comparison, by a clock that is read after each pass.
+async fn preempt(plan: Plan, _target: CoreId) -> Vec<Figure> {
+    let spawn = |task: drive::Task| drop(::ipiq::spawn_local(task));
+    let mut figures = drive::mixed_load(plan, &drive::OWN_WAY, ::ipiq::yield_if_needed, spawn).await;
+    let clock = drive::MixedLoad {
+        per_check: "per_check_of_clock",
+        pair_p50: "pair_p50_by_clock",
+        pair_p99: "pair_p99_by_clock",
+        per_pass: "per_pass_by_clock",
+    };
+    let (epoch, begun_ns) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+    let by_clock = move || {
+        let begun_ns = Arc::clone(&begun_ns);
+        async move {
+            let now_ns = epoch.elapsed().as_nanos() as u64;
+            if now_ns - begun_ns.load(Ordering::Relaxed) >= drive::SLICE.as_nanos() as u64 {
+                begun_ns.store(now_ns, Ordering::Relaxed);
+                ::ipiq::yield_now().await;
+            }
+        }
+    };
+    figures.extend(drive::mixed_load(plan, &clock, by_clock, spawn).await);
+    figures
+}
+
 /// Runs a measurement on the first of two cores.
 fn on_cores<M, F>(plan: Plan, idle: IdlePolicy, measurement: M) -> Outcome
 where
     M: FnOnce(Plan, CoreId) -> F + Send + 'static,
     F: Future<Output = Vec<Figure>> + 'static,
 {
-    let runtime = Runtime::builder()
-        .cores(plan.cpus.len())
-        .placement(Placement::Fixed(plan.cpus.to_vec()))
-        .idle(idle)
-        .build()
-        .expect("a runtime of two cores starts");
+    run(builder(plan).idle(idle), plan, measurement)
+}
+
+fn builder(plan: Plan) -> Builder {
+    Runtime::builder().cores(plan.cpus.len()).placement(Placement::Fixed(plan.cpus.to_vec()))
+}
+
+fn run<M, F>(builder: Builder, plan: Plan, measurement: M) -> Outcome
+where
+    M: FnOnce(Plan, CoreId) -> F + Send + 'static,
+    F: Future<Output = Vec<Figure>> + 'static,
+{
+    let runtime = builder.build().expect("a runtime of two cores starts");
     runtime.block_on(move || measurement(plan, CoreId::new(1))).into()
 }

@@ -3,6 +3,8 @@
 use crate::work::Peer;
 
 pub mod fabric;
+#[cfg(all(feature = "glommio", target_arch = "x86_64"))]
+mod glommio;
 mod ipiq;
 mod raw;
 mod tokio;
@@ -21,4 +23,6 @@ pub static PEERS: &[&dyn Peer] = &[
     &tokio::CURRENT_THREAD_SPAWN,
     &tokio::CURRENT_THREAD_SPAWN_BUSY,
     &tokio::MULTI_THREAD,
+    #[cfg(all(feature = "glommio", target_arch = "x86_64"))]
+    &glommio::ONE,
 ];

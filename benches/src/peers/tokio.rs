@@ -160,6 +160,15 @@ impl Peer for Tokio {
         // A broadcast, again.
         self.broadcast(plan)
     }
+
+    fn preempt(&self, plan: Plan) -> Outcome {
+        match self.way {
+            Way::Channel { busy: false } => measure!(self, plan, preempt(plan)),
+            // With several workers the two that talk go elsewhere.
+            Way::Workers => Outcome::NotOffered,
+            _ => Outcome::Elsewhere,
+        }
+    }
 }
 
 impl Tokio {
@@ -249,6 +258,12 @@ async fn barrier(reach: impl Reach, plan: Plan) -> Vec<Figure> {
         Ok::<_, Infallible>(())
     };
     drive::round_trips(plan, meet).await
+}
+
+/// By tokio's budget: of so many steps, whatever they cost.
+async fn preempt<R: Reach>(_reach: R, plan: Plan) -> Vec<Figure> {
+    let spawn = |task: drive::Task| drop(R::spawn_here(task));
+    drive::mixed_load(plan, &drive::OWN_WAY, task::coop::consume_budget, spawn).await
 }
 
 /// How one core gets something done on the other.
