@@ -21,7 +21,7 @@ use ipiq_linux::port::FenceChoice;
 use ipiq_suites::alone::alone;
 use ipiq_suites::cores::{FENCES, Seated, on_cores};
 use ipiq_suites::runtimes::{Census, each_kind};
-use ipiq_suites::scale::scaled;
+use ipiq_suites::scale::{scaled, scaled_up_to};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const CORES: [usize; 3] = [2, 4, 16];
@@ -77,7 +77,7 @@ impl Told {
 #[test]
 fn no_trigger_is_lost() {
     alone("no_trigger_is_lost", LIMIT, || {
-        each_shape(|fence, cores| triggers(fence, cores, scaled(20_000, 500_000)));
+        each_shape(|fence, cores| triggers(fence, cores, scaled_up_to(20_000, 500_000, 1_000_000)));
     });
 }
 
