@@ -12,6 +12,7 @@ use ipiq_fabric::Core;
 use ipiq_fabric::port::{Clock, Port};
 
 use crate::core_loop::{Lifecycle, Spin, SpinPolicy};
+use crate::named::Names;
 use crate::prefetch::prefetch;
 use crate::remote::Remote;
 use crate::task::{Home, JoinHandle, Meta, TaskList, spawn_here};
@@ -36,6 +37,7 @@ pub struct Executor {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) spin: Spin,
     polls: Cell<u64>,
+    names: Names,
 }
 
 impl fmt::Debug for Executor {
@@ -67,6 +69,7 @@ impl Executor {
             clock,
             spin: Spin::new(spin),
             polls: Cell::new(0),
+            names: Names::default(),
         }
     }
 
@@ -102,6 +105,10 @@ impl Executor {
 
     pub(crate) fn xcalls(&self) -> &Rc<Table> {
         &self.xcalls
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
     }
 
     pub(crate) fn own_calls(&self) -> &OwnQueue {

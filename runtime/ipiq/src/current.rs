@@ -1,8 +1,9 @@
 //! What code on a core does: spawn, call, ask where it is.
 
+use std::borrow::Cow;
 use std::future::Future;
 
-use ipiq_executor::{Call, Executor, JoinHandle, Synchronize, with_current};
+use ipiq_executor::{Call, Executor, JoinHandle, Named, Synchronize, TaskName, with_current};
 use ipiq_fabric::{CoreId, assert_core};
 use ipiq_linux::port::LinuxPort;
 
@@ -254,4 +255,32 @@ pub async fn yield_if_needed() {
     if should_yield() {
         crate::yield_now().await;
     }
+}
+
+/// Gives a future a name, by which [`task_name`] knows it while it is polled. The name goes with the future, wherever it is spawned.
+///
+/// ```
+/// #[ipiq::main(cores = 1)]
+/// async fn main() {
+///     let indexer = ipiq::named("indexer", async { ipiq::task_name().unwrap().text().to_owned() });
+///     assert_eq!(ipiq::spawn_local(indexer).await.unwrap(), "indexer");
+///     assert!(ipiq::task_name().is_none());
+/// }
+/// ```
+///
+/// # Cancel safety
+///
+/// That of `future`.
+#[track_caller]
+pub fn named<F>(name: impl Into<Cow<'static, str>>, future: F) -> Named<F>
+where
+    F: Future,
+{
+    Named::new(name, LinuxPort::thread(), future)
+}
+
+/// The innermost [name](named()) of what is being polled on this thread.
+#[must_use]
+pub fn task_name() -> Option<TaskName> {
+    with_current(LinuxPort::thread(), Executor::task_name).flatten()
 }

@@ -117,13 +117,14 @@ pub use builder::{BuildError, Builder, IdlePolicy};
 pub use core_cache::{CoreCache, Fetch, LocalCache};
 pub use cores::Cores;
 pub use current::{
-    call_on, core_count, core_id, cores, handle, should_yield, spawn_local, spawn_on, synchronize, yield_if_needed,
+    call_on, core_count, core_id, cores, handle, named, should_yield, spawn_local, spawn_on, synchronize, task_name,
+    yield_if_needed,
 };
 pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
 pub use ipiq_executor::{
-    Call, CallError, JoinError, JoinHandle, Pause, PauseError, PauseTimes, Paused, Pausing, RemoteCall, Shootdown,
-    ShootdownError, Synchronize, YieldNow, yield_now,
+    Call, CallError, JoinError, JoinHandle, Named, Pause, PauseError, PauseTimes, Paused, Pausing, RemoteCall,
+    Shootdown, ShootdownError, Synchronize, TaskName, YieldNow, yield_now,
 };
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};

@@ -370,3 +370,33 @@ fn misuse_has_clear_messages() {
     let text = panic.downcast_ref::<String>().expect("a text");
     assert!(text.contains("`core_id` was called on a thread that runs no core"), "{text}");
 }
+
+#[test]
+fn a_name_is_known_while_its_future_is_polled_and_only_then() {
+    let text = || ipiq::task_name().map(|name| name.text().to_owned());
+    assert_eq!(text(), None, "a thread that runs no core");
+    let runtime = Runtime::builder().cores(2).build().expect("a runtime of two cores");
+    runtime.block_on(move || async move {
+        let inner = ipiq::named("inner", async move {
+            yield_now().await;
+            text()
+        });
+        let line = line!() + 1;
+        let outer = ipiq::named(String::from("outer"), async move {
+            let before = text();
+            let within = inner.await;
+            (before, within, text(), ipiq::task_name().expect("it has one").location().line())
+        });
+        let task = spawn_local(outer);
+        yield_now().await;
+        assert_eq!(text(), None, "another task");
+        let some = |name: &str| Some(name.to_owned());
+        assert_eq!(task.await.expect("no panic"), (some("outer"), some("inner"), some("outer"), line));
+        let panics = spawn_local(ipiq::named("panics", async { panic!("in it") }));
+        panics.await.expect_err("it panicked");
+        assert_eq!(text(), None, "the name has gone with the panic");
+        // It travels.
+        let there = spawn_on(B, move || ipiq::named("there", async move { text() }));
+        assert_eq!(there.await.expect("no panic"), some("there"));
+    });
+}
