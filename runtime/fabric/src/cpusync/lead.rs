@@ -277,9 +277,16 @@ impl Lead<'_> {
         let mut waiting: Option<(CoreId, Waiting<'_>)> = None;
         loop {
             for target in left.iter() {
-                match self.shared().core(target).answer.to(order) {
+                let answer = &self.shared().core(target).answer;
+                let mut answered = answer.to(order);
+                let gone = answered.is_none() && self.has_left(target);
+                if gone && !mutant!("cpusync-left-unheard") {
+                    // [cpusync M4] it may have answered after the first look; what it says now is its last word.
+                    answered = answer.to(order);
+                }
+                match answered {
                     Some(did) => any |= did,
-                    None if self.has_left(target) => self.forget(target),
+                    None if gone => self.forget(target),
                     None => continue,
                 }
                 left.remove(target);

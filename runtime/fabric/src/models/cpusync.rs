@@ -1,5 +1,6 @@
 //! [Stops](crate::cpusync) with real endpoints: every core sleeps whenever it finds nothing.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use super::{A, B, Ended, Machine, Plain, explore, pair};
@@ -264,6 +265,32 @@ fn a_core_that_leaves_holds_up_no_stop() {
             let stopped = lead.cpusync(&plan(set([A, B])), |held| assert!(held.cores().contains(A)));
             assert!(stopped.is_ok());
         });
+        leaver.join().expect("no panic");
+    });
+}
+
+#[test]
+fn the_panic_of_a_core_that_leaves_right_after_its_function_reaches_the_lead() {
+    explore(3, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let leaver = thread::spawn(move || {
+            let core = b.enter();
+            // SAFETY: 1. and 2. nothing else is on the stack.
+            unsafe { core.safe_point() };
+        });
+        let core = a.enter();
+        let (over, ran, heard) = (Arc::default(), Arc::new(Counter::default()), Arc::new(Counter::default()));
+        let (counted, told) = (ran.clone(), heard.clone());
+        lead_once(&machine, &core, &over, move |lead| {
+            let outcome = lead.quick(&set([B]), &|_: &Core| {
+                counted.add(1);
+                std::panic::resume_unwind(Box::new(()));
+            });
+            told.add(u64::from(outcome.is_err()));
+        });
+        assert_eq!(heard.get(), ran.get());
         leaver.join().expect("no panic");
     });
 }

@@ -77,6 +77,7 @@ const MUTANTS: &[(&str, &str)] = &[
     ("cpusync-answer-relaxed", PHASES),
     ("cpusync-answer-early", PHASES),
     ("cpusync-wait-for-gone", "cpusync::a_core_that_leaves_holds_up_no_stop"),
+    ("cpusync-left-unheard", "cpusync::the_panic_of_a_core_that_leaves_right_after_its_function_reaches_the_lead"),
     ("cpusync-one-round", "cpusync::a_stop_that_drains_has_run_what_was_sent_before"),
     ("cpusync-handlers-uncounted", "cpusync::a_stop_that_drains_has_run_what_a_handler_sent"),
     ("cpusync-waits-twice", "cpusync::who_looks_again_while_the_lead_is_on_its_way_gets_it_once"),
