@@ -71,6 +71,27 @@ struct Turn {
     stopping: bool,
 }
 
+impl Turn {
+    fn new() -> Self {
+        Self {
+            credit: i64::from(CREDIT),
+            idle_ticks: 0,
+            idle_since_ns: None,
+            looks: 0,
+            io_active: false,
+            stopping: false,
+        }
+    }
+
+    /// Counts an idle tick. Returns whether it is one of those in which an idle core looks outside.
+    #[inline(always)]
+    fn count_idle(&mut self) -> bool {
+        // A core that never sleeps makes more of them in a row than the count holds, in an hour of a debug build.
+        self.idle_ticks = self.idle_ticks.wrapping_add(1);
+        self.idle_ticks.is_multiple_of(CREDIT) || self.io_active
+    }
+}
+
 impl Executor {
     /// Runs the core until its [`Remote`](crate::Remote) is told to stop, then shuts it down (E1 to E4).
     ///
@@ -81,14 +102,7 @@ impl Executor {
     pub fn run(&self, idle: &mut dyn Idle) {
         assert!(!self.core().has_replicas(), "a core's replicas are made, and let go, inside its loop");
         let _entered = self.enter();
-        let mut turn = Turn {
-            credit: i64::from(CREDIT),
-            idle_ticks: 0,
-            idle_since_ns: None,
-            looks: 0,
-            io_active: false,
-            stopping: false,
-        };
+        let mut turn = Turn::new();
         while !turn.stopping {
             if turn.credit <= 0 {
                 // [loop L4]
@@ -153,9 +167,7 @@ impl Executor {
     /// [loop L5]
     #[inline(always)]
     fn idle_tick(&self, idle: &mut dyn Idle, turn: &mut Turn) {
-        turn.idle_ticks += 1;
-        let look = turn.idle_ticks.is_multiple_of(CREDIT) || turn.io_active || self.spin.is_off();
-        if !look {
+        if !turn.count_idle() && !self.spin.is_off() {
             return core::hint::spin_loop();
         }
         if self.look_outside(idle, turn) {
@@ -236,5 +248,17 @@ impl Executor {
             self.run_own_calls();
             self.run_tasks(u32::MAX);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_that_never_sleeps_looks_outside_for_ever() {
+        let mut turn = Turn { idle_ticks: u32::MAX - 2 * CREDIT, ..Turn::new() };
+        let looks = (0..4 * CREDIT).filter(|_| turn.count_idle()).count();
+        assert_eq!(looks, 4);
     }
 }
