@@ -1,10 +1,11 @@
 //! The fabric on one thread and on a few: what needs no real machine.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -298,7 +299,7 @@ fn dropping_a_call_at_any_point_drops_its_value_once() {
 fn a_panic_in_a_called_closure_reaches_the_caller_alone() {
     let (_fabric, cores) = cores(2, 4);
     let hook = std::panic::take_hook();
-    std::panic::set_hook(std::boxed::Box::new(|_| ()));
+    std::panic::set_hook(Box::new(|_| ()));
     let mut call = PendingCall::new(&cores[0], B, || -> u32 { panic!("no such key") });
     cores[1].drain(64);
     std::panic::set_hook(hook);
@@ -424,6 +425,29 @@ pub(crate) fn reaching(cores: Vec<Core>, scenario: impl FnOnce()) {
     REACHED.with(|reached| reached.borrow_mut().extend(cores.into_iter().map(Rc::new)));
     scenario();
     REACHED.with(RefCell::take);
+}
+
+/// A waker of somebody else's, whose clone runs `f` first. It stays on this thread.
+pub(crate) fn meddling(f: impl Fn() + 'static) -> Waker {
+    type Data = Box<dyn Fn()>;
+    static TABLE: RawWakerVTable = RawWakerVTable::new(
+        |data| {
+            // SAFETY: 1. the waker that is cloned holds a count.
+            unsafe { Rc::increment_strong_count(data.cast::<Data>()) };
+            // SAFETY: 1. as above.
+            let f = unsafe { &*data.cast::<Data>() };
+            f();
+            RawWaker::new(data, &TABLE)
+        },
+        // SAFETY: 1. the waker's own count.
+        |data| drop(unsafe { Rc::from_raw(data.cast::<Data>()) }),
+        |_| (),
+        // SAFETY: 1. the waker's own count.
+        |data| drop(unsafe { Rc::from_raw(data.cast::<Data>()) }),
+    );
+    let data: *const Data = Rc::into_raw(Rc::new(Box::new(f)));
+    // SAFETY: 1. the functions of the table treat the pointer as what it is. 2. it stays on this thread.
+    unsafe { Waker::from_raw(RawWaker::new(data.cast(), &TABLE)) }
 }
 
 /// Sends to `B` again when it is dropped, `again` times.

@@ -60,6 +60,13 @@ pub(crate) struct Waiters {
     left: BTreeMap<(usize, u64), (StdArc<Inner>, Option<Waker>)>,
 }
 
+impl Waiters {
+    /// Whether the waker that was left at `place` is there, and would wake the same as `waker`.
+    fn would_wake(&self, place: (usize, u64), waker: &Waker) -> bool {
+        self.left.get(&place).and_then(|(_, left)| left.as_ref()).is_some_and(|left| left.will_wake(waker))
+    }
+}
+
 impl Bell {
     pub(super) fn new(shared: &StdArc<Shared>) -> Self {
         let number = shared.bells.fetch_add(1, Ordering::Relaxed) as usize % NUMBERS;
@@ -118,20 +125,27 @@ impl Core {
             self.end_bell_wait(bell, wait);
             return Poll::Ready(());
         }
+        if let Some(ticket) = wait.ticket
+            && self.handlers.waiters.borrow().would_wake((bell.inner.number, ticket), cx.waker())
+        {
+            return Poll::Pending;
+        }
+        // A waker's clone and drop may run foreign code, which may come back here: not under the borrow.
+        let fresh = cx.waker().clone();
+        // [handlers B4] a look after it: a pass in the middle of the clone would have found no waker. None is needed after the waker is left: who
+        // rings from here on is heard in a later pass, on this thread.
+        if bell.inner.take(self.id()) {
+            self.end_bell_wait(bell, wait);
+            return Poll::Ready(());
+        }
         let mut waiters = self.handlers.waiters.borrow_mut();
         let ticket = *wait.ticket.get_or_insert_with(|| {
             waiters.next += 1;
             waiters.next
         });
-        // [handlers B4] no second look: who rings after the first one is heard in a later pass, on this thread.
-        let place = waiters.left.entry((bell.inner.number, ticket)).or_insert_with(|| (bell.inner.clone(), None));
-        let old = if place.1.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            None
-        } else {
-            place.1.replace(cx.waker().clone())
-        };
+        let (_, left) = waiters.left.entry((bell.inner.number, ticket)).or_insert_with(|| (bell.inner.clone(), None));
+        let old = left.replace(fresh);
         drop(waiters);
-        // A waker's destructor may come back here.
         drop(old);
         Poll::Pending
     }

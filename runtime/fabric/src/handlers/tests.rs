@@ -14,7 +14,7 @@ use std::task::Wake;
 
 use super::{BellWait, HandlerId, MAX_HANDLERS, TableFull, TriggerError, Unregistered};
 use crate::call::CallError;
-use crate::tests::cores;
+use crate::tests::{cores, meddling, reached, reaching};
 use crate::watch::tests::{INTERVAL_NS, Machine};
 use crate::watch::{Stall, WaitKind, Watch};
 use crate::{Config, Core, CoreId, CoreSet, Fabric, PanicPayload};
@@ -591,4 +591,20 @@ fn an_unregistration_wakes_who_awaits_it() {
         }
     }
     assert!(ready());
+}
+
+#[test]
+fn a_bell_may_be_rung_and_heard_in_the_middle_of_a_wakers_clone() {
+    let (fabric, cores) = cores(1, 4);
+    let bell = fabric.bell();
+    reaching(cores, || {
+        let core = reached(0).expect("a core");
+        let rung = bell.clone();
+        let waker = meddling(move || {
+            rung.ring(A);
+            reached(0).into_iter().for_each(|core| _ = core.drain_all(64));
+        });
+        let mut wait = BellWait::default();
+        assert!(core.poll_bell(&bell, &mut wait, &Context::from_waker(&waker)).is_ready());
+    });
 }

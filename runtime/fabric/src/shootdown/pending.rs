@@ -70,10 +70,15 @@ impl Future for PendingShootdown {
     type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if let Some(outcome) = self.state.outcome.take() {
+            return Poll::Ready(outcome);
+        }
+        // A waker's clone may run foreign code, in which the last acknowledgement may arrive: hence the second look.
+        let fresh = cx.waker().clone();
         match self.state.outcome.take() {
             Some(outcome) => Poll::Ready(outcome),
             None => {
-                self.state.waker.set(Some(cx.waker().clone()));
+                drop(self.state.waker.replace(Some(fresh)));
                 Poll::Pending
             }
         }

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::{EarlyAck, Operation, PendingShootdown, ShootdownError, Source};
-use crate::tests::cores;
+use crate::tests::{cores, meddling, reached, reaching};
 use crate::{Core, CoreId, CoreSet};
 
 type Log = Arc<Mutex<Vec<usize>>>;
@@ -505,4 +505,16 @@ fn a_value_whose_clone_panics_leaves_the_old_one_and_says_so() {
         assert_eq!(there.read(|value| value.0), if value == 1 { 0 } else { 2 });
     }
     assert_eq!(*outcomes.borrow(), [Err(Some(CoreId::new(1))), Ok(2)]);
+}
+
+#[test]
+fn the_last_acknowledgement_may_come_in_the_middle_of_a_wakers_clone() {
+    let (_fabric, cores) = cores(2, 4);
+    reaching(cores, || {
+        let core = reached(0).expect("the initiator");
+        let mut pending = PendingShootdown::new(&core, &CoreSet::first(2), |_: &Core| ());
+        let waker = meddling(|| [1, 0].into_iter().filter_map(reached).for_each(|core| _ = core.drain_all(64)));
+        let polled = Pin::new(&mut pending).poll(&mut Context::from_waker(&waker));
+        assert!(matches!(polled, Poll::Ready(Ok(2))), "{polled:?}");
+    });
 }

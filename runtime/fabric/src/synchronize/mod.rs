@@ -41,6 +41,22 @@ impl Synchronizations {
         ended.into_iter().for_each(Waker::wake);
     }
 
+    /// Leaves a waker with a wait. `false`: it has ended.
+    fn leave(&self, ticket: Ticket, waker: &Waker) -> bool {
+        let waits = |wait: &Pending| wait.ticket == ticket && !wait.outstanding.is_empty();
+        if !self.pending.borrow().iter().any(waits) {
+            return false;
+        }
+        // A waker's clone and drop may run foreign code, which may come back here: not under the borrow. The answers may come in it.
+        let fresh = waker.clone();
+        let mut pending = self.pending.borrow_mut();
+        let Some(wait) = pending.iter_mut().find(|wait| waits(wait)) else { return false };
+        let old = wait.waker.replace(fresh);
+        drop(pending);
+        drop(old);
+        true
+    }
+
     fn forget(&self, ticket: Ticket) {
         let mut pending = self.pending.borrow_mut();
         let place = pending.iter().position(|wait| wait.ticket == ticket);
@@ -83,20 +99,11 @@ impl PendingSynchronize {
     /// Ready when it has all been executed, on every core that has not left.
     pub fn poll(&mut self, core: &Core, cx: &Context<'_>) -> Poll<()> {
         let Some(ticket) = self.ticket else { return Poll::Ready(()) };
-        let mut pending = core.synchronizations().pending.borrow_mut();
-        match pending.iter_mut().find(|wait| wait.ticket == ticket) {
-            Some(wait) if !wait.outstanding.is_empty() => {
-                let old = wait.waker.replace(cx.waker().clone());
-                drop(pending);
-                drop(old);
-                Poll::Pending
-            }
-            _ => {
-                drop(pending);
-                self.cancel(core);
-                Poll::Ready(())
-            }
+        if core.synchronizations().leave(ticket, cx.waker()) {
+            return Poll::Pending;
         }
+        self.cancel(core);
+        Poll::Ready(())
     }
 
     /// Ends the wait before its time: for whoever drops it before it was ready.

@@ -6,7 +6,7 @@ use core::task::{Context, Waker};
 use std::vec::Vec;
 
 use super::PendingSynchronize;
-use crate::tests::{cores, reached, reaching};
+use crate::tests::{cores, meddling, reached, reaching};
 use crate::{Core, CoreId};
 
 const B: CoreId = CoreId::new(1);
@@ -111,4 +111,16 @@ fn a_wait_that_was_dropped_leaves_nothing_behind() {
         cores[0].flush();
     }
     assert!(cores[0].synchronizations().pending.borrow().is_empty());
+}
+
+#[test]
+fn the_last_answer_may_come_in_the_middle_of_a_wakers_clone() {
+    let (_fabric, cores) = cores(2, 4);
+    reaching(cores, || {
+        let core = reached(0).expect("the source");
+        core.try_send(B, |_, _| ()).expect("space");
+        let mut wait = PendingSynchronize::new(&core);
+        let waker = meddling(|| [1, 0].into_iter().filter_map(reached).for_each(|core| _ = core.drain_all(64)));
+        assert!(wait.poll(&core, &Context::from_waker(&waker)).is_ready());
+    });
 }
