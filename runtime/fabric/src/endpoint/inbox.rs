@@ -87,11 +87,13 @@ impl Core {
     #[cold]
     fn meet(&self, source: CoreId) -> Option<&(Consumer<Message>, Arc<Link>)> {
         let link = self.shared.link(source, self.id)?;
-        Some(self.incoming[source.index()].end.get_or_init(|| {
-            // SAFETY: 1. each core has one `Incoming` per source, and makes its consumer once.
-            let consumer = unsafe { Consumer::new(link.ring.clone()) };
-            (consumer, link)
-        }))
+        // SAFETY: 1. each core has one `Incoming` per source, and makes its consumer once.
+        let consumer = unsafe { Consumer::new(link.ring.clone()) };
+        let end = &self.incoming[source.index()].end;
+        let is_first = end.set((consumer, link)).is_ok();
+        // Not `get_or_init`: what that returns comes of an exclusive reference, which the next `get`, in a nested pass, would end while the outer one
+        // still uses the cells in it.
+        Some(end.get().filter(|_| is_first).expect("each end is made once"))
     }
 
     #[inline(always)]

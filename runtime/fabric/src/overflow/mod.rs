@@ -77,13 +77,20 @@ impl Outgoing {
     /// The ring and what belongs to it, made on first use.
     #[inline(always)]
     pub(crate) fn end(&self, make: impl FnOnce() -> Arc<Link>) -> &(Producer<Message>, Arc<Link>) {
-        self.end.get_or_init(|| {
-            let link = make();
-            // SAFETY: 1. a link is made here only, once per source and target, and each source has one `Outgoing` per
-            // target.
-            let producer = unsafe { Producer::new(link.ring.clone()) };
-            (producer, link)
-        })
+        match self.end.get() {
+            Some(end) => end,
+            None => self.make_end(make()),
+        }
+    }
+
+    #[cold]
+    fn make_end(&self, link: Arc<Link>) -> &(Producer<Message>, Arc<Link>) {
+        // SAFETY: 1. a link is made for `end` only, once per source and target, and each source has one `Outgoing` per target.
+        let producer = unsafe { Producer::new(link.ring.clone()) };
+        let is_first = self.end.set((producer, link)).is_ok();
+        // Not `get_or_init`: what that returns comes of an exclusive reference, which the next `get` would end while the first caller still uses
+        // the cells in it.
+        self.end.get().filter(|_| is_first).expect("each end is made once")
     }
 
     /// The ring, if it was ever used.
