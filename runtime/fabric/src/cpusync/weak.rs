@@ -40,7 +40,7 @@ struct Request {
 
 const HELD: u32 = 0;
 const RELEASED: u32 = 1;
-/// Released without a function, because the body panicked.
+/// Released without a function, because the body panicked, or a message that the lead ran before it.
 const DROPPED: u32 = 2;
 
 // SAFETY: 1. the panic is written by the one core that claims `panicked`, before it acknowledges, and read by the lead after.
@@ -83,6 +83,7 @@ impl Core {
         // Before any of them is held.
         set.iter().for_each(|target| assert_core(target, self.cores()));
         let leading = Leading::start(self);
+        let holding = Holding(&request);
         // [cpusync W1]
         let send = |target: CoreId| {
             let request = request.clone();
@@ -91,9 +92,7 @@ impl Core {
         let targets: CoreSet = set.iter().filter(|&target| target != self.id() && send(target)).collect();
         self.wait_until_acknowledged(&request.stopped, &targets);
         let value = catch(body);
-        // [cpusync W3] release pairs with W4's acquire.
-        let release = relaxed_if(mutant!("cpusync-weak-release-relaxed"), Ordering::Release);
-        request.state.store(if value.is_ok() { RELEASED } else { DROPPED }, release);
+        holding.let_go(if value.is_ok() { RELEASED } else { DROPPED });
         if value.is_ok() && set.contains(self.id()) {
             request.run(self);
         }
@@ -183,6 +182,28 @@ impl Request {
     }
 }
 
+/// Lets everyone go, also when a message that the lead runs while it waits unwinds.
+struct Holding<'a>(&'a Request);
+
+impl Holding<'_> {
+    fn let_go(self, how: u32) {
+        self.store(how);
+        core::mem::forget(self);
+    }
+
+    fn store(&self, how: u32) {
+        // [cpusync W3] release pairs with W4's acquire.
+        let release = relaxed_if(mutant!("cpusync-weak-release-relaxed"), Ordering::Release);
+        self.0.state.store(how, release);
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.store(DROPPED);
+    }
+}
+
 /// Counts one lead, also when it unwinds; then what was put off for it holds the core.
 struct Leading<'a>(&'a Core);
 
@@ -207,9 +228,46 @@ impl Drop for Leading<'_> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use alloc::vec::Vec;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
     use super::*;
+    use crate::port::{FenceKind, Port};
+    use crate::{Config, Fabric, Seat};
+
+    /// A machine on one thread, where a long wait would never end.
+    struct Alone;
+
+    // SAFETY: 1. the slot is always null, and nobody sets it. 2. the fence kind is symmetric: the heavy fence is never used.
+    unsafe impl Port for Alone {
+        fn fence_kind(&self) -> FenceKind {
+            FenceKind::Symmetric
+        }
+        fn heavy_fence(&self) -> bool {
+            unreachable!("symmetric")
+        }
+        fn kick(&self, _target: CoreId) {}
+        fn relax(&self, turn: u32) {
+            assert!(turn < 1000, "it waits for ever");
+        }
+        fn current(&self) -> *const () {
+            core::ptr::null()
+        }
+        unsafe fn set_current(&self, _slot: *const ()) {}
+    }
+
+    #[test]
+    fn a_message_that_panics_while_the_lead_waits_leaves_nobody_held() {
+        let config = Config { cores: 3, ..Config::default() };
+        let (_fabric, seats) = Fabric::new(config, Arc::new(Alone)).expect("a valid configuration");
+        let cores: Vec<_> = seats.into_iter().map(Seat::enter).collect();
+        let lead = &cores[0];
+        cores[2].try_send(lead.id(), |_, _| resume_unwind(Box::new(7))).map_err(drop).expect("space");
+        let stop = || drop(lead.cpusync_weak(&[cores[1].id()].into_iter().collect(), |_| unreachable!(), || ()));
+        let payload = catch_unwind(AssertUnwindSafe(stop)).expect_err("the message's panic");
+        assert_eq!(payload.downcast_ref(), Some(&7));
+        assert_eq!(cores[1].drain(64), 1, "it was held, and let go");
+    }
 
     #[test]
     fn a_set_with_a_core_that_is_not_there_holds_nobody() {
