@@ -117,6 +117,28 @@ mod tests {
     }
 
     #[test]
+    fn a_send_that_was_woken_and_not_polled_holds_up_nobody_and_keeps_its_place() {
+        let (_fabric, cores) = cores(2, 2);
+        let target = CoreId::new(1);
+        let mut cx = Context::from_waker(Waker::noop());
+        let fill = || (0..2).for_each(|_| cores[0].try_send(target, |_, _| ()).map(drop).expect("space"));
+        fill();
+        let mut late = pin!(cores[0].send_when_space(target, |_, _| ()));
+        assert!(late.as_mut().poll(&mut cx).is_pending());
+        cores[1].drain(64);
+        assert!(cores[0].try_send(target, |_, _| ()).is_err(), "it has not been woken");
+        cores[0].flush();
+        fill();
+        let mut later = pin!(cores[0].send_when_space(target, |_, _| ()));
+        assert!(later.as_mut().poll(&mut cx).is_pending());
+        assert!(late.as_mut().poll(&mut cx).is_pending());
+        cores[1].drain(64);
+        assert!(later.as_mut().poll(&mut cx).is_pending(), "the late one came first");
+        assert!(late.as_mut().poll(&mut cx).is_ready());
+        assert!(later.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
     fn a_send_to_a_core_that_has_left_gives_the_closure_back() {
         let (_fabric, mut cores) = cores(2, 2);
         cores.truncate(1);

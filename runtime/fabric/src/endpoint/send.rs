@@ -90,8 +90,9 @@ impl Core {
         self.try_send(target, f)
     }
 
-    /// As [`try_send`](Self::try_send), by who has waited for space with [`poll_space`](Self::poll_space): newcomers and later
-    /// waiters do not come first. A send that succeeds ends the wait; a refused one keeps its place.
+    /// As [`try_send`](Self::try_send), by who has waited for space with [`poll_space`](Self::poll_space): until it is woken, newcomers and later
+    /// waiters do not come first. Between the wake and this they may: who is late must not hold up the others. A send that succeeds ends the wait;
+    /// a refused one keeps its place.
     ///
     /// # Errors
     ///
