@@ -1,6 +1,7 @@
 //! The local APIC: what little of it a kick needs.
 
 use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 /// The address of a core on the interrupt bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ unsafe impl LocalApic for X2Apic {
     }
 }
 
-/// An APIC in xAPIC mode: a page of memory, the same address on every core.
+/// An APIC in xAPIC mode: a page of memory, the same address on every core. Its addresses have eight bits.
 #[derive(Clone, Copy, Debug)]
 pub struct XApic {
     page: NonNull<u32>,
@@ -128,7 +129,13 @@ unsafe impl LocalApic for XApic {
         ApicId(self.read(Self::ID) >> 24)
     }
 
+    /// # Panics
+    ///
+    /// If the target's address has more than eight bits: only x2APIC mode reaches it.
     fn send(&self, target: ApicId, vector: u8) {
+        assert!(target.0 <= 0xff, "an APIC in xAPIC mode reaches no core of this address: use x2APIC mode");
+        // Volatile accesses are ordered among themselves only; the CPU writes uncached memory after what was stored before.
+        compiler_fence(Ordering::SeqCst);
         while self.read(Self::COMMAND_LOW) & Self::PENDING != 0 {
             core::hint::spin_loop();
         }
@@ -158,5 +165,13 @@ mod tests {
         apic.send(ApicId(5), 0x41);
         assert_eq!(apic.read(XApic::COMMAND_HIGH), 5 << 24);
         assert_eq!(apic.read(XApic::COMMAND_LOW), 0x4041);
+    }
+    #[test]
+    #[should_panic(expected = "use x2APIC mode")]
+    fn the_memory_form_refuses_an_address_that_it_would_cut_short() {
+        let mut page = [0u32; 1024];
+        // SAFETY: 1., 2. as above.
+        let apic = unsafe { XApic::new(NonNull::from(&mut page).cast()) };
+        apic.send(ApicId(0x105), 0x41);
     }
 }
