@@ -37,7 +37,7 @@ mod models;
 pub use call::Call;
 pub use core_loop::{Lifecycle, SpinPolicy};
 pub use executor::{Executor, with_current};
-pub use ipiq_fabric::call::{CallError, panic_text};
+pub use ipiq_fabric::call::CallError;
 pub use ipiq_fabric::shootdown::ShootdownError;
 pub use named::{Named, TaskName};
 pub use pause::{Pause, PauseError, PauseTimes, Paused, Pausing};

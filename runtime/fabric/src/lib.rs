@@ -98,7 +98,7 @@ pub use fabric::{Config, ConfigError, Fabric, Seat};
 pub use message::{INLINE_BYTES, Message};
 pub use overflow::SpaceWait;
 pub use send_future::SendWhenSpace;
-pub use unwind::{PanicPayload, catch, contain};
+pub use unwind::{Panic, PanicPayload, catch, contain};
 
 /// The most cores that one fabric connects.
 pub const MAX_CORES: usize = 256;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use ipiq_driver::{Config, Driver, DriverKind, Notifier};
-use ipiq_executor::panic_text;
 use ipiq_executor::{Executor, Remote, SpinPolicy};
-use ipiq_fabric::{CoreId, PanicPayload, Seat, catch, contain};
+use ipiq_fabric::{CoreId, Panic, PanicPayload, Seat, catch, contain};
 use ipiq_linux::clock::MonotonicClock;
 use ipiq_linux::pin;
 
@@ -47,8 +46,9 @@ pub(crate) fn main(start: Start) {
     let Start { seat, remote, cpu, pin_or_fail, driver, spin, on_start, bell, report, go } = start;
     let id = seat.id();
     let prepared = catch(|| prepare(id, cpu, pin_or_fail, driver, on_start)).unwrap_or_else(|payload| {
-        let text = format!("it panicked while it started: {}", panic_text(&payload));
-        contain(|| drop(payload));
+        let panic = Panic::new(payload);
+        let text = format!("it panicked while it started: {panic}");
+        contain(|| drop(panic));
         Err(Cause::Thread(id, io::Error::other(text)))
     });
     let (cpu, driver) = match prepared {
@@ -70,14 +70,14 @@ pub(crate) fn main(start: Start) {
         return;
     }
     if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin)) {
-        die(id, &payload);
+        die(id, payload);
     }
 }
 
 /// Tasks and message functions contain their panics: one that comes here is a defect of the runtime, and the other cores
 /// would wait for this one for ever.
-fn die(id: CoreId, payload: &PanicPayload) -> ! {
-    eprintln!("ipiq: the loop of {id} panicked: {}", panic_text(payload));
+fn die(id: CoreId, payload: PanicPayload) -> ! {
+    eprintln!("ipiq: the loop of {id} panicked: {}", Panic::new(payload));
     std::process::abort();
 }
 
@@ -110,7 +110,7 @@ fn run(seat: Seat, remote: Remote, driver: Driver, bell: Arc<Bell>, spin: SpinPo
     let installed = driver::install(driver.clone());
     // Before anything is dropped that the tasks may use.
     if let Err(payload) = catch(|| executor.run(&mut DriverIdle { driver, bell })) {
-        die(id, &payload);
+        die(id, payload);
     }
     drop(executor);
     drop(installed);

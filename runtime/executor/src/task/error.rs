@@ -2,8 +2,7 @@
 
 use core::fmt;
 
-use ipiq_fabric::PanicPayload;
-use ipiq_fabric::call::panic_text;
+use ipiq_fabric::{Panic, PanicPayload};
 
 /// Why a task has no value.
 pub struct JoinError {
@@ -12,7 +11,7 @@ pub struct JoinError {
 
 enum Cause {
     Cancelled,
-    Panicked(PanicPayload),
+    Panicked(Panic),
 }
 
 impl JoinError {
@@ -21,7 +20,7 @@ impl JoinError {
     }
 
     pub(super) fn panicked(payload: PanicPayload) -> Self {
-        Self { cause: Cause::Panicked(payload) }
+        Self { cause: Cause::Panicked(Panic::new(payload)) }
     }
 
     /// Whether the task was aborted, or its core had left or was shutting down.
@@ -43,21 +42,17 @@ impl JoinError {
     /// The error itself, if it is no panic.
     pub fn try_into_panic(self) -> Result<PanicPayload, Self> {
         match self.cause {
-            Cause::Panicked(payload) => Ok(payload),
+            Cause::Panicked(panic) => Ok(panic.into_payload()),
             Cause::Cancelled => Err(self),
         }
     }
 }
 
-// SAFETY: 1. a shared reference reads a panic's payload only as a `&str` or `String`, which are `Sync`; any other payload can
-// be reached by value only (`try_into_panic`).
-unsafe impl Sync for JoinError {}
-
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             Cause::Cancelled => f.write_str("JoinError::Cancelled"),
-            Cause::Panicked(payload) => write!(f, "JoinError::Panicked({:?})", panic_text(payload)),
+            Cause::Panicked(panic) => write!(f, "JoinError::Panicked({:?})", panic.text()),
         }
     }
 }
@@ -66,7 +61,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             Cause::Cancelled => f.write_str("the task was cancelled"),
-            Cause::Panicked(payload) => write!(f, "the task panicked: {}", panic_text(payload)),
+            Cause::Panicked(panic) => write!(f, "the task panicked: {panic}"),
         }
     }
 }

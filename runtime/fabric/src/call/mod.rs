@@ -12,7 +12,7 @@ use crate::block::BlockPool;
 use crate::message::Deliver;
 use crate::sync::mutant;
 use crate::unwind::{catch, contain};
-use crate::{Core, CoreId, PanicPayload, SendError, SpaceWait, assert_core};
+use crate::{Core, CoreId, Panic, PanicPayload, SendError, SpaceWait, assert_core};
 
 /// Why a call has no value.
 pub struct CallError {
@@ -20,7 +20,7 @@ pub struct CallError {
 }
 
 enum Cause {
-    Panicked(PanicPayload),
+    Panicked(Panic),
     Gone,
 }
 
@@ -28,7 +28,7 @@ impl CallError {
     /// The closure panicked, with this payload.
     #[must_use]
     pub fn panicked(payload: PanicPayload) -> Self {
-        Self { cause: Cause::Panicked(payload) }
+        Self { cause: Cause::Panicked(Panic::new(payload)) }
     }
 
     /// The target has left, or is closing; the closure did not run.
@@ -56,20 +56,16 @@ impl CallError {
     /// The error itself, if it is no panic.
     pub fn try_into_panic(self) -> Result<PanicPayload, Self> {
         match self.cause {
-            Cause::Panicked(payload) => Ok(payload),
+            Cause::Panicked(panic) => Ok(panic.into_payload()),
             Cause::Gone => Err(self),
         }
     }
 }
 
-// SAFETY: 1. a shared reference reads a panic's payload only as a `&str` or `String`, which are `Sync`; any other payload can
-// be reached by value only (`try_into_panic`).
-unsafe impl Sync for CallError {}
-
 impl fmt::Debug for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
-            Cause::Panicked(payload) => write!(f, "CallError::Panicked({:?})", panic_text(payload)),
+            Cause::Panicked(panic) => write!(f, "CallError::Panicked({:?})", panic.text()),
             Cause::Gone => f.write_str("CallError::Gone"),
         }
     }
@@ -78,25 +74,13 @@ impl fmt::Debug for CallError {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
-            Cause::Panicked(payload) => write!(f, "the called closure panicked: {}", panic_text(payload)),
+            Cause::Panicked(panic) => write!(f, "the called closure panicked: {panic}"),
             Cause::Gone => f.write_str("the called core has left; the closure did not run"),
         }
     }
 }
 
 impl core::error::Error for CallError {}
-
-/// The text of a panic, if it has one.
-#[must_use]
-pub fn panic_text(payload: &PanicPayload) -> &str {
-    if let Some(text) = payload.downcast_ref::<&'static str>() {
-        text
-    } else if let Some(text) = payload.downcast_ref::<alloc::string::String>() {
-        text
-    } else {
-        "(no text)"
-    }
-}
 
 /// What comes back from a call.
 pub type Outcome<R> = Result<R, CallError>;

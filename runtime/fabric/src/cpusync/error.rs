@@ -2,8 +2,7 @@
 
 use core::fmt;
 
-use crate::call::panic_text;
-use crate::{CoreSet, PanicPayload};
+use crate::{CoreSet, Panic, PanicPayload};
 
 /// Why a stop has no value. All its cores have been released.
 pub struct CpuSyncError {
@@ -13,7 +12,7 @@ pub struct CpuSyncError {
 pub(super) enum Cause {
     TimedOut(CoreSet),
     Restless,
-    Panicked(PanicPayload),
+    Panicked(Panic),
 }
 
 impl CpuSyncError {
@@ -31,7 +30,7 @@ impl CpuSyncError {
     /// A function of the stop panicked with this payload.
     #[must_use]
     pub fn panicked(payload: PanicPayload) -> Self {
-        Self::new(Cause::Panicked(payload))
+        Self::new(Cause::Panicked(Panic::new(payload)))
     }
 
     /// The cores that did not stop in time, if that is why; neither the body nor any function has run. The set is empty if
@@ -70,22 +69,18 @@ impl CpuSyncError {
     /// The error itself, if it is no panic.
     pub fn try_into_panic(self) -> Result<PanicPayload, Self> {
         match self.cause {
-            Cause::Panicked(payload) => Ok(payload),
+            Cause::Panicked(panic) => Ok(panic.into_payload()),
             _ => Err(self),
         }
     }
 }
-
-// SAFETY: 1. a shared reference reads a panic's payload only as a `&str` or `String`, which are `Sync`; any other payload can
-// be reached by value only (`try_into_panic`).
-unsafe impl Sync for CpuSyncError {}
 
 impl fmt::Debug for CpuSyncError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             Cause::TimedOut(set) => f.debug_tuple("TimedOut").field(&Names(set)).finish(),
             Cause::Restless => f.write_str("Restless"),
-            Cause::Panicked(payload) => write!(f, "Panicked({:?})", panic_text(payload)),
+            Cause::Panicked(panic) => write!(f, "Panicked({:?})", panic.text()),
         }
     }
 }
@@ -102,7 +97,7 @@ impl fmt::Display for CpuSyncError {
             Cause::Restless => {
                 f.write_str("messages went on causing messages, or coming from cores that were not to stop: end that before a stop that drains")
             }
-            Cause::Panicked(payload) => write!(f, "a function of the stop panicked: {}", panic_text(payload)),
+            Cause::Panicked(panic) => write!(f, "a function of the stop panicked: {panic}"),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::call::CallError;
 use crate::tests::{cores, meddling, reached, reaching};
 use crate::watch::tests::{INTERVAL_NS, Machine};
 use crate::watch::{Stall, WaitKind, Watch};
-use crate::{Config, Core, CoreId, CoreSet, Fabric, PanicPayload};
+use crate::{Config, Core, CoreId, CoreSet, Fabric, Panic, PanicPayload};
 
 const A: CoreId = CoreId::new(0);
 const B: CoreId = CoreId::new(1);
@@ -282,8 +282,8 @@ fn waiting_for_the_end_of_handlers_inside_of_one_is_refused() {
         .register_handler(
             move |core| core.unregister_handler(other).expect("live"),
             |_, payload| {
-                let text = crate::call::panic_text(&payload);
-                PANICS.fetch_add(usize::from(text.contains("cannot wait")), Ordering::Relaxed);
+                let panic = Panic::new(payload);
+                PANICS.fetch_add(usize::from(panic.text().contains("cannot wait")), Ordering::Relaxed);
             },
         )
         .expect("a free slot");

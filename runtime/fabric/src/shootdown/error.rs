@@ -1,11 +1,10 @@
 //! Why a shootdown failed.
 
 use alloc::boxed::Box;
-use alloc::format;
+use alloc::string::String;
 use core::fmt;
 
-use crate::call::panic_text;
-use crate::{CoreId, PanicPayload};
+use crate::{CoreId, Panic, PanicPayload};
 
 /// An operation panicked on one of the cores, the first to say so, or the initiator's core left before all had acknowledged.
 ///
@@ -15,13 +14,13 @@ pub struct ShootdownError {
 }
 
 enum Cause {
-    Panicked(CoreId, PanicPayload),
+    Panicked(CoreId, Panic),
     Gone,
 }
 
 impl ShootdownError {
     pub(crate) fn panicked(core: CoreId, payload: PanicPayload) -> Self {
-        Self { cause: Cause::Panicked(core, payload) }
+        Self { cause: Cause::Panicked(core, Panic::new(payload)) }
     }
 
     /// The initiator's core left, or the runtime was stopped, before all had acknowledged.
@@ -33,9 +32,7 @@ impl ShootdownError {
     /// The same news for somebody else: a payload cannot be cloned, its text can.
     pub(crate) fn again(&self) -> Self {
         match &self.cause {
-            Cause::Panicked(core, payload) => {
-                Self::panicked(*core, Box::new(alloc::string::String::from(panic_text(payload))))
-            }
+            Cause::Panicked(core, panic) => Self::panicked(*core, Box::new(String::from(panic.text()))),
             Cause::Gone => Self::gone(),
         }
     }
@@ -62,29 +59,25 @@ impl ShootdownError {
     /// The error itself, if it is no panic.
     pub fn try_into_panic(self) -> Result<PanicPayload, Self> {
         match self.cause {
-            Cause::Panicked(_, payload) => Ok(payload),
+            Cause::Panicked(_, panic) => Ok(panic.into_payload()),
             Cause::Gone => Err(self),
         }
     }
 }
 
-// SAFETY: 1. a shared reference reads a panic's payload only as a `&str` or `String`, which are `Sync`; any other payload can
-// be reached by value only (`try_into_panic`).
-unsafe impl Sync for ShootdownError {}
-
 impl fmt::Debug for ShootdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&match &self.cause {
-            Cause::Panicked(core, payload) => format!("ShootdownError::Panicked({core}, {:?})", panic_text(payload)),
-            Cause::Gone => "ShootdownError::Gone".into(),
-        })
+        match &self.cause {
+            Cause::Panicked(core, panic) => write!(f, "ShootdownError::Panicked({core}, {:?})", panic.text()),
+            Cause::Gone => f.write_str("ShootdownError::Gone"),
+        }
     }
 }
 
 impl fmt::Display for ShootdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
-            Cause::Panicked(core, payload) => write!(f, "the operation panicked on {core}: {}", panic_text(payload)),
+            Cause::Panicked(core, panic) => write!(f, "the operation panicked on {core}: {panic}"),
             Cause::Gone => f.write_str("the runtime has stopped, or the initiating core has left, before every core acknowledged: some may have executed it"),
         }
     }

@@ -5,9 +5,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use ipiq_executor::{Remote, panic_text, with_current};
+use ipiq_executor::{Remote, with_current};
 use ipiq_fabric::handlers::{self, HandlerId};
-use ipiq_fabric::{Core, CoreId, CoreSet, PanicPayload};
+use ipiq_fabric::{Core, CoreId, CoreSet, Panic, PanicPayload};
 use ipiq_linux::port::LinuxPort;
 
 use super::assert_all_exist;
@@ -75,7 +75,8 @@ impl Handle {
 }
 
 fn log_panic(core: &Core, payload: PanicPayload) {
-    tracing::error!(core = core.id().index(), "a handler panicked: {}", panic_text(&payload));
+    let panic = Panic::new(payload);
+    tracing::error!(core = core.id().index(), "a handler panicked: {panic}");
 }
 
 /// A registered handler.

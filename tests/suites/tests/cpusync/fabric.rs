@@ -5,10 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ipiq_fabric::call::panic_text;
 use ipiq_fabric::cpusync::{CpuSync, CpuSyncError, Lead, Pause};
 use ipiq_fabric::port::Clock;
-use ipiq_fabric::{Config, Core, CoreId, CoreSet};
+use ipiq_fabric::{Config, Core, CoreId, CoreSet, Panic};
 use ipiq_linux::clock::MonotonicClock;
 use ipiq_linux::port::FenceChoice;
 use ipiq_suites::cores::{FENCES, Seated, on_cores};
@@ -232,7 +231,7 @@ fn the_quick_form_runs_a_function_once_on_every_core_without_a_common_stop() {
 fn a_panic_of_body_or_function_reaches_the_lead_and_everyone_goes_on() {
     let _watch = watch("a_panic_of_body_or_function_reaches_the_lead_and_everyone_goes_on");
     led(3, |lead| {
-        let text = |error: CpuSyncError| panic_text(&error.try_into_panic().expect("a panic")).to_owned();
+        let text = |error: CpuSyncError| Panic::new(error.try_into_panic().expect("a panic")).text().to_owned();
         let all = CoreSet::first(3);
         let ran = AtomicU64::new(0);
         let each = |core: &Core| {
