@@ -72,6 +72,8 @@ mod fabric;
 pub mod handlers;
 mod message;
 #[doc(hidden)]
+pub mod model_check;
+#[doc(hidden)]
 pub mod overflow;
 pub mod port;
 #[doc(hidden)]

@@ -96,13 +96,16 @@ mod machine {
 }
 
 /// The model checker, for the models.
-#[cfg(all(loom, test))]
+#[cfg(loom)]
 pub(crate) mod checker {
     pub(crate) use loom::model::Builder;
+    #[cfg(test)]
     pub(crate) use loom::sync::{Mutex, Notify};
+    #[cfg(test)]
     pub(crate) use loom::thread;
 }
 
+pub(crate) use crate::model_check::{mutant, relaxed_if};
 pub(crate) use machine::*;
 
 /// A count that anyone may read, written by one core with plain loads and stores; never part of a protocol.
@@ -149,25 +152,6 @@ impl<T> core::ops::Deref for Padded<T> {
     }
 }
 
-/// `true` while the model checker runs the mutant of this name: the step it guards is then left out, and a model must
-/// fail. Always `false` in a normal build.
-macro_rules! mutant {
-    ($name:literal) => {{
-        #[cfg(loom)]
-        let on = $crate::sync::mutant_is($name);
-        #[cfg(not(loom))]
-        let on = false;
-        on
-    }};
-}
-pub(crate) use mutant;
-
-/// `order`, or none at all under a mutant.
-#[inline(always)]
-pub(crate) const fn relaxed_if(mutant: bool, order: Ordering) -> Ordering {
-    if mutant { Ordering::Relaxed } else { order }
-}
-
 /// Whether the model checker has found a fault and takes its threads down: a destructor that waits would wait for ever.
 pub(crate) fn unwinds_in_a_model() -> bool {
     #[cfg(loom)]
@@ -176,8 +160,9 @@ pub(crate) fn unwinds_in_a_model() -> bool {
     false
 }
 
+/// Whether `IPIQ_MUTANT` names this mutant.
 #[cfg(loom)]
-pub(crate) fn mutant_is(name: &str) -> bool {
+pub fn mutant_is(name: &str) -> bool {
     extern crate std;
     static NAME: std::sync::OnceLock<std::string::String> = std::sync::OnceLock::new();
     NAME.get_or_init(|| std::env::var("IPIQ_MUTANT").unwrap_or_default()).split('+').any(|on| on == name)

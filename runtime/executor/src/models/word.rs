@@ -5,24 +5,12 @@ use alloc::sync::Arc as Shared;
 use core::array;
 use core::cell::Cell;
 use core::sync::atomic::AtomicBool;
-use std::eprintln;
 
-use crate::sync::checker::{Arc, Builder, Mutex, Notify, UnsafeCell, thread};
+use ipiq_fabric::model_check::explore;
+
+use crate::sync::checker::{Arc, Mutex, Notify, UnsafeCell, thread};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::task::word::{Abort, Finish, Released, Word};
-
-/// Explores `scenario` with at most `preemptions` switches away from a thread that could go on.
-fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
-    let mut builder = Builder::new();
-    builder.preemption_bound.get_or_insert(preemptions);
-    let explored = Shared::new(core::sync::atomic::AtomicUsize::new(0));
-    let count = explored.clone();
-    builder.check(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-        scenario();
-    });
-    eprintln!("{}: {explored:?} executions", std::thread::current().name().unwrap_or_default());
-}
 
 /// Memory that ends: the checker fails if its end is not ordered after each use.
 struct Memory {

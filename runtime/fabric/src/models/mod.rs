@@ -15,26 +15,13 @@ mod synchronize;
 
 use alloc::sync::Arc;
 use alloc::task::Wake;
-use std::eprintln;
 use std::vec::Vec;
 
+use crate::model_check::explore;
 use crate::port::{FenceKind, Port};
-use crate::sync::checker::{Builder, Notify, thread};
+use crate::sync::checker::{Notify, thread};
 use crate::sync::{Counter, UnsafeCell};
 use crate::{Config, Core, CoreId, Fabric, Seat};
-
-/// Explores `scenario` with at most `preemptions` switches away from a thread that could go on.
-fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
-    let mut builder = Builder::new();
-    builder.preemption_bound.get_or_insert(preemptions);
-    let explored = Arc::new(Counter::default());
-    let count = explored.clone();
-    builder.check(move || {
-        count.add(1);
-        scenario();
-    });
-    eprintln!("{}: {} executions", std::thread::current().name().unwrap_or_default(), explored.get());
-}
 
 /// The machine as the fabric sees it: a sleep blocks the thread until a kick, so that a lost wake-up is a deadlock.
 struct Machine {

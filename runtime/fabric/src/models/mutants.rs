@@ -1,15 +1,10 @@
 //! What the models are worth: with any step left out, one of them must fail.
 
-use alloc::string::{String, ToString};
-use std::path::Path;
-use std::process::Command;
-use std::vec::Vec;
-use std::{eprintln, format, fs};
+use crate::model_check::Mutants;
 
-/// Each mutant and the model that kills it.
-///
-/// `a+b` is both at once: what `a` leaves out would make up for `b`. Leaving it out alone does no harm to this model.
-const MUTANTS: &[(&str, &str)] = &[
+const MUTANTS: Mutants = Mutants { crate_dir: env!("CARGO_MANIFEST_DIR"), killed_by: KILLED_BY };
+
+const KILLED_BY: &[(&str, &str)] = &[
     ("ring-stamp-relaxed", RING),
     ("ring-stamp-first", RING),
     ("ring-publish-relaxed", RING),
@@ -144,59 +139,15 @@ const DROPPED: &str = "call::a_call_dropped_at_any_time_disturbs_no_later_one_an
 
 #[test]
 fn every_mutant_makes_its_model_fail() {
-    let survivors: Vec<String> = MUTANTS.iter().filter_map(|(mutant, model)| survivor(mutant, model)).collect();
-    assert!(survivors.is_empty(), "{survivors:#?}");
-}
-
-/// Runs one model with one mutant in a process of its own; says so if it passed.
-fn survivor(mutant: &str, model: &str) -> Option<String> {
-    let program = std::env::current_exe().expect("the path of this test");
-    let output = Command::new(program)
-        .args(["--exact", &format!("models::{model}"), "--nocapture"])
-        .env("IPIQ_MUTANT", mutant)
-        .env("RUST_BACKTRACE", "0")
-        .output()
-        .expect("this test, run again");
-    if output.status.success() {
-        return Some(format!("{mutant} survives {model}"));
-    }
-    let text = String::from_utf8_lossy(&output.stderr).to_string();
-    let reason = text.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or("no panic");
-    eprintln!("{mutant}: {reason}");
-    None
+    MUTANTS.assert_killed();
 }
 
 #[test]
 fn of_two_mutants_at_once_the_first_alone_passes() {
-    for (mutants, model) in MUTANTS {
-        if let Some((first, _)) = mutants.split_once('+') {
-            assert!(survivor(first, model).is_some(), "{first} alone makes {model} fail");
-        }
-    }
+    MUTANTS.assert_pairs_needed();
 }
 
 #[test]
 fn the_mutants_in_the_code_are_those_in_the_list() {
-    let mut in_code = Vec::new();
-    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut in_code);
-    let mut listed: Vec<String> =
-        MUTANTS.iter().flat_map(|(mutants, _)| mutants.split('+').map(str::to_string)).collect();
-    for names in [&mut in_code, &mut listed] {
-        names.sort();
-        names.dedup();
-    }
-    assert_eq!(in_code, listed);
-}
-
-fn collect(dir: &Path, found: &mut Vec<String>) {
-    for entry in fs::read_dir(dir).expect("a readable directory") {
-        let path = entry.expect("a readable directory").path();
-        if path.is_dir() {
-            collect(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).expect("a readable file");
-            let names = text.split(concat!("mutant", "!(\"")).skip(1).filter_map(|rest| rest.split_once("\")"));
-            found.extend(names.map(|(name, _)| name.to_string()));
-        }
-    }
+    MUTANTS.assert_complete();
 }
