@@ -1,47 +1,18 @@
 //! Calls in a set of cores of which one has left.
 
+mod machine;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use ipiq_executor::xcall::{Class, Ticket};
 use ipiq_executor::{Executor, Remote, SpinPolicy, with_current};
-use ipiq_fabric::port::{Clock, FenceKind, Idle, Port};
+use ipiq_fabric::port::Idle;
 use ipiq_fabric::{Armed, Config, CoreId, Fabric};
-
-thread_local! {
-    static CURRENT: Cell<*const ()> = const { Cell::new(ptr::null()) };
-}
-
-/// One thread, which never sleeps.
-struct Machine;
-
-// SAFETY: 1. the slot is a cell of the thread. 2. the fence kind is symmetric.
-unsafe impl Port for Machine {
-    fn fence_kind(&self) -> FenceKind {
-        FenceKind::Symmetric
-    }
-    fn heavy_fence(&self) -> bool {
-        unreachable!("symmetric")
-    }
-    fn kick(&self, _target: CoreId) {}
-    fn relax(&self, _turn: u32) {}
-    fn current(&self) -> *const () {
-        CURRENT.get()
-    }
-    unsafe fn set_current(&self, slot: *const ()) {
-        CURRENT.set(slot);
-    }
-}
-
-impl Clock for Machine {
-    fn now_ns(&self) -> u64 {
-        0
-    }
-}
+use machine::Machine;
 
 const A: CoreId = CoreId::new(0);
 const B: CoreId = CoreId::new(1);

@@ -57,6 +57,9 @@
 #![warn(unreachable_pub)]
 
 extern crate alloc;
+// What tests of both kinds include calls it by its name.
+#[cfg(all(test, not(loom)))]
+extern crate self as ipiq_fabric;
 #[cfg(any(feature = "std", test, loom))]
 extern crate std;
 

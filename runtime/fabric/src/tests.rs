@@ -10,38 +10,26 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::call::{CallError, PendingCall};
-use crate::port::{FenceKind, Port};
 use crate::slice::Progress;
 use crate::{Config, Core, CoreId, CoreSet, Fabric, Message, SendError, SpaceWait};
 
+#[path = "../tests/machine/mod.rs"]
+pub(crate) mod machine;
+
+use machine::{Awake, Script};
+
 struct Quiet;
 
-// SAFETY: 1. the slot is always null, and nobody sets it. 2. the fence kind is symmetric: the heavy fence is never used.
-unsafe impl Port for Quiet {
-    fn fence_kind(&self) -> FenceKind {
-        FenceKind::Symmetric
-    }
-    fn heavy_fence(&self) -> bool {
-        unreachable!("symmetric")
-    }
-    fn kick(&self, _target: CoreId) {}
-    fn relax(&self, _turn: u32) {
-        std::thread::yield_now();
-    }
-    fn current(&self) -> *const () {
-        core::ptr::null()
-    }
-    unsafe fn set_current(&self, _slot: *const ()) {}
-}
+impl Script for Quiet {}
 
 /// The seats of a fabric for threads that never sleep.
 pub(crate) fn cores_of(cores: usize) -> Vec<crate::Seat> {
-    Fabric::new(Config { cores, ..Config::default() }, Arc::new(Quiet)).expect("a valid configuration").1
+    Fabric::new(Config { cores, ..Config::default() }, Arc::new(Awake(Quiet))).expect("a valid configuration").1
 }
 
 pub(crate) fn cores(count: usize, capacity: usize) -> (Fabric, Vec<Core>) {
     let config = Config { cores: count, ring_capacity: capacity, first_index: u32::MAX - 2 };
-    let (fabric, seats) = Fabric::new(config, Arc::new(Quiet)).expect("a valid configuration");
+    let (fabric, seats) = Fabric::new(config, Arc::new(Awake(Quiet))).expect("a valid configuration");
     (fabric, seats.into_iter().map(crate::Seat::enter).collect())
 }
 
@@ -377,7 +365,7 @@ fn order_survives_a_source_that_sends_from_inside_messages() {
 #[test]
 fn mutually_full_rings_of_blocking_sends_do_not_deadlock() {
     let (fabric, seats) =
-        Fabric::new(Config { cores: 3, ring_capacity: 4, first_index: 0 }, Arc::new(Quiet)).expect("valid");
+        Fabric::new(Config { cores: 3, ring_capacity: 4, first_index: 0 }, Arc::new(Awake(Quiet))).expect("valid");
     let done = Arc::new(AtomicUsize::new(0));
     let received = Arc::new(AtomicUsize::new(0));
     let threads: Vec<_> = seats

@@ -3,31 +3,21 @@
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
-use ipiq_fabric::port::{FenceKind, Port};
 use ipiq_fabric::{Config, Core, CoreId, Fabric, Seat};
+use machine::{Awake, Script};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-struct Quiet;
+mod machine;
 
-// SAFETY: 1. the slot is always null, and nobody sets it. 2. the fence kind is symmetric: the heavy fence is never used.
-unsafe impl Port for Quiet {
-    fn fence_kind(&self) -> FenceKind {
-        FenceKind::Symmetric
-    }
-    fn heavy_fence(&self) -> bool {
-        unreachable!("symmetric")
-    }
-    fn kick(&self, _target: CoreId) {}
+/// Whoever waits waits for core 1.
+struct WaitsForB;
+
+impl Script for WaitsForB {
     fn relax(&self, _turn: u32) {
-        // Whoever waits here waits for core 1.
         REACHED.with_borrow(|cores| cores.as_ref().map(|core| core.drain_all(64)));
     }
-    fn current(&self) -> *const () {
-        std::ptr::null()
-    }
-    unsafe fn set_current(&self, _slot: *const ()) {}
 }
 
 thread_local!(static REACHED: std::cell::RefCell<Option<Core>> = const { std::cell::RefCell::new(None) });
@@ -80,7 +70,7 @@ impl Visit for Fields {
 fn told(scenario: impl FnOnce(&Core, &Core)) -> Vec<String> {
     let recorder = Recorder::default();
     let config = Config { cores: 2, ring_capacity: 4, ..Config::default() };
-    let (_fabric, seats) = Fabric::new(config, Arc::new(Quiet)).expect("a valid configuration");
+    let (_fabric, seats) = Fabric::new(config, Arc::new(Awake(WaitsForB))).expect("a valid configuration");
     let mut cores = seats.into_iter().map(Seat::enter);
     let (a, b) = (cores.next().expect("core 0"), cores.next().expect("core 1"));
     tracing::subscriber::with_default(recorder.clone(), || scenario(&a, &b));
@@ -129,7 +119,7 @@ fn refusals_and_the_end_of_a_wait_for_space_are_told() {
 fn a_send_that_waited_tells_when_it_is_over() {
     let recorder = Recorder::default();
     let config = Config { cores: 2, ring_capacity: 4, ..Config::default() };
-    let (_fabric, seats) = Fabric::new(config, Arc::new(Quiet)).expect("a valid configuration");
+    let (_fabric, seats) = Fabric::new(config, Arc::new(Awake(WaitsForB))).expect("a valid configuration");
     let mut cores = seats.into_iter().map(Seat::enter);
     let (a, b) = (cores.next().expect("core 0"), cores.next().expect("core 1"));
     REACHED.with_borrow_mut(|reached| *reached = Some(b));

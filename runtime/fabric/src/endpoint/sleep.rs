@@ -90,7 +90,8 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
-    use crate::port::{FenceKind, Port};
+    use crate::port::FenceKind;
+    use crate::tests::machine::{Awake, Script};
     use crate::{Config, Fabric};
 
     /// A machine whose next heavy fences are refused, as while another thread is in the middle of one.
@@ -100,26 +101,19 @@ mod tests {
         relaxed: Mutex<Vec<u32>>,
     }
 
-    // SAFETY: 1. the slot is always null, and nobody sets it. 2. all cores of these tests are on one thread.
-    unsafe impl Port for Refusing {
-        fn fence_kind(&self) -> FenceKind {
-            FenceKind::Asymmetric
+    impl Script for Refusing {
+        const FENCE: FenceKind = FenceKind::Asymmetric;
+
+        fn refuses_fence(&self) -> bool {
+            self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
         }
-        fn heavy_fence(&self) -> bool {
-            self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
-        }
-        fn kick(&self, _target: CoreId) {}
         fn relax(&self, turn: u32) {
             self.relaxed.lock().expect("not poisoned").push(turn);
         }
-        fn current(&self) -> *const () {
-            core::ptr::null()
-        }
-        unsafe fn set_current(&self, _slot: *const ()) {}
     }
 
-    fn refusing(refusals: u32) -> (Arc<Refusing>, Vec<Core>) {
-        let port = Arc::new(Refusing { refusals: refusals.into(), ..Refusing::default() });
+    fn refusing(refusals: u32) -> (Arc<Awake<Refusing>>, Vec<Core>) {
+        let port = Arc::new(Awake(Refusing { refusals: refusals.into(), ..Refusing::default() }));
         let (_, seats) = Fabric::new(Config { cores: 2, ..Config::default() }, port.clone()).expect("two cores");
         (port, seats.into_iter().map(crate::Seat::enter).collect())
     }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Mutex;
 
 use crate::call::PendingCall;
-use crate::port::{FenceKind, Port};
+use crate::tests::machine::{Awake, Script};
 use crate::tests::{cores, reached, reaching};
 use crate::{Config, Core, CoreId, CoreSet, Fabric, Seat, SendError, SpaceWait};
 
@@ -27,14 +27,7 @@ std::thread_local! {
 /// A machine in which, whenever core 0 waits, core 1 runs one message.
 struct OneByOne;
 
-// SAFETY: 1. the slot is always null, and nobody sets it. 2. the fence kind is symmetric: the heavy fence is never used.
-unsafe impl Port for OneByOne {
-    fn fence_kind(&self) -> FenceKind {
-        FenceKind::Symmetric
-    }
-    fn heavy_fence(&self) -> bool {
-        unreachable!("symmetric")
-    }
+impl Script for OneByOne {
     fn kick(&self, target: CoreId) {
         KICKS.with_borrow_mut(|kicks| kicks.push(target));
     }
@@ -42,15 +35,11 @@ unsafe impl Port for OneByOne {
         TURNS.set(TURNS.get() + 1);
         assert_eq!(reached(1).expect("the target").drain_all(1), 1, "a wait without a reason");
     }
-    fn current(&self) -> *const () {
-        core::ptr::null()
-    }
-    unsafe fn set_current(&self, _slot: *const ()) {}
 }
 
 fn one_by_one(capacity: usize, scenario: impl FnOnce(&Fabric, &Core, &Core)) {
     let config = Config { cores: 2, ring_capacity: capacity, first_index: u32::MAX - 4 };
-    let (fabric, seats) = Fabric::new(config, Arc::new(OneByOne)).expect("a valid configuration");
+    let (fabric, seats) = Fabric::new(config, Arc::new(Awake(OneByOne))).expect("a valid configuration");
     TURNS.set(0);
     KICKS.take();
     reaching(seats.into_iter().map(Seat::enter).collect(), || {
@@ -149,7 +138,7 @@ fn every_way_to_send_to_the_own_core_runs_inside_the_call_and_is_not_counted() {
 #[test]
 fn a_set_is_walked_from_the_next_core_on_and_the_own_one_comes_last() {
     let config = Config { cores: 5, ring_capacity: 8, first_index: 0 };
-    let (_fabric, seats) = Fabric::new(config, Arc::new(OneByOne)).expect("a valid configuration");
+    let (_fabric, seats) = Fabric::new(config, Arc::new(Awake(OneByOne))).expect("a valid configuration");
     let mut cores: Vec<_> = seats.into_iter().map(Seat::enter).collect();
     // Core 3 has left.
     cores.remove(3);

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::vec::Vec;
 
 use super::{Crumb, LOOK_TURNS, Stall, TargetState, Wait, WaitKind, Watch};
-use crate::port::{FenceKind, Port};
+use crate::tests::machine::{Awake, Script};
 use crate::{Config, Core, CoreId, Fabric, Seat};
 
 const A: CoreId = CoreId::new(0);
@@ -17,19 +17,12 @@ pub(crate) const INTERVAL_NS: u64 = 1_000_000_000;
 
 /// A machine whose time passes by a tenth of an interval with each look, and that notes its kicks.
 #[derive(Default)]
-pub(crate) struct Machine {
+pub(crate) struct Ticking {
     now_ns: AtomicU64,
     kicks: Mutex<Vec<CoreId>>,
 }
 
-// SAFETY: 1. the slot is always null, and nobody sets it. 2. the fence kind is symmetric: the heavy fence is never used.
-unsafe impl Port for Machine {
-    fn fence_kind(&self) -> FenceKind {
-        FenceKind::Symmetric
-    }
-    fn heavy_fence(&self) -> bool {
-        unreachable!("symmetric")
-    }
+impl Script for Ticking {
     fn kick(&self, target: CoreId) {
         self.kicks.lock().expect("not poisoned").push(target);
     }
@@ -37,11 +30,9 @@ unsafe impl Port for Machine {
     fn now_ns(&self) -> u64 {
         self.now_ns.fetch_add(INTERVAL_NS / 10, Ordering::Relaxed)
     }
-    fn current(&self) -> *const () {
-        core::ptr::null()
-    }
-    unsafe fn set_current(&self, _slot: *const ()) {}
 }
+
+pub(crate) type Machine = Awake<Ticking>;
 
 struct Scene {
     machine: Arc<Machine>,
