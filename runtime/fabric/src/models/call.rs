@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::task::{Context, Poll, Waker};
 
-use super::{A, B, Ended, Machine, Woken, explore, pair};
+use super::{A, B, Ended, Machine, Woken, explore, leaver};
 use crate::call::{CallError, PendingCall};
 use crate::port::FenceKind;
 use crate::sync::Counter;
@@ -40,9 +40,7 @@ fn callee(machine: &Arc<Machine>, seat: Seat, ran: &Arc<Counter>, calls: u64) ->
 #[test]
 fn a_call_brings_its_value_to_a_caller_that_sleeps() {
     explore(3, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (home, target) = pair(seats);
+        let (machine, _fabric, (home, target)) = Machine::pair(FenceKind::Symmetric);
         let ran = Arc::new(Counter::default());
         let callee = callee(&machine, target, &ran, 1);
         let home = home.enter();
@@ -58,9 +56,7 @@ fn a_call_brings_its_value_to_a_caller_that_sleeps() {
 #[test]
 fn a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (home, target) = pair(seats);
+        let (machine, _fabric, (home, target)) = Machine::pair(FenceKind::Symmetric);
         let ran = Arc::new(Counter::default());
         let callee = callee(&machine, target, &ran, 2);
         let home = home.enter();
@@ -84,9 +80,7 @@ fn a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing() {
 #[test]
 fn a_call_ends_although_the_core_that_answers_leaves_with_full_rings() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (home, target) = pair(seats);
+        let (machine, _fabric, (home, target)) = Machine::pair(FenceKind::Symmetric);
         let leaver = thread::spawn(move || {
             let core = target.enter();
             (0..2).for_each(|_| core.send_or_list(A, |_, _| ()));
@@ -104,14 +98,8 @@ fn a_call_ends_although_the_core_that_answers_leaves_with_full_rings() {
 #[test]
 fn a_call_to_a_core_that_leaves_ends_with_its_value_or_with_gone() {
     explore(3, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (home, target) = pair(seats);
-        let leaver = thread::spawn(move || {
-            let core = target.enter();
-            core.drain_all(8);
-            drop(core);
-        });
+        let (machine, _fabric, (home, target)) = Machine::pair(FenceKind::Symmetric);
+        let leaver = leaver(target);
         let home = home.enter();
         let token = Arc::new(());
         let held = token.clone();

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use super::{A, B, Ended, Machine, Plain, explore, pair};
+use super::{A, B, Ended, Machine, Plain, explore};
 use crate::cpusync::board::{Board, Job, Kind, Order};
 use crate::cpusync::turn::Turn;
 use crate::cpusync::{CpuSync, CpuSyncError, Lead};
@@ -59,6 +59,16 @@ fn lead_once(machine: &Machine, core: &Core, over: &Arc<Counter>, f: impl FnOnce
     }
 }
 
+/// Leads a stop of both cores that drains: whatever `caused` counts has `arrived` in it.
+fn drain_once(machine: &Machine, core: &Core, over: &Arc<Counter>, [caused, arrived]: [Arc<Counter>; 2]) {
+    lead_once(machine, core, over, move |lead| {
+        let drain = CpuSync { drain: true, ..plan(set([A, B])) };
+        let counts = lead.cpusync(&drain, |_| (caused.get(), arrived.get()));
+        let ((caused, arrived), _) = counts.expect("no time limit");
+        assert_eq!(caused, arrived);
+    });
+}
+
 /// A core that serves until `leads` others have told it that they are through.
 fn target(machine: &Arc<Machine>, seat: Seat, over: &Arc<Counter>, leads: u64) -> thread::JoinHandle<Ended> {
     let (machine, over) = (machine.clone(), over.clone());
@@ -99,9 +109,7 @@ impl Phases {
 #[test]
 fn each_phase_of_a_stop_sees_what_the_one_before_wrote() {
     explore(3, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let (over, phases) = (Arc::new(Counter::default()), Phases::new());
         let other = target(&machine, b, &over, 1);
         let core = a.enter();
@@ -113,9 +121,7 @@ fn each_phase_of_a_stop_sees_what_the_one_before_wrote() {
 #[test]
 fn who_was_stopped_and_let_go_sees_what_the_body_wrote() {
     explore(3, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let (over, by_body) = (Arc::new(Counter::default()), Plain::new());
         let other = thread::spawn({
             let (machine, over, by_body) = (machine.clone(), over.clone(), by_body.clone());
@@ -144,9 +150,7 @@ fn who_was_stopped_and_let_go_sees_what_the_body_wrote() {
 #[test]
 fn two_leads_never_stop_each_other_at_once() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let phases = Phases::new();
         let over = [Arc::new(Counter::default()), Arc::new(Counter::default())];
         let run = |seat: Seat, n: u32| {
@@ -169,9 +173,7 @@ fn two_leads_never_stop_each_other_at_once() {
 #[test]
 fn turns_exclude_each_other_and_none_is_slept_through() {
     explore(4, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let shared = Plain::new();
         let run = |seat: Seat| {
             let (machine, shared) = (machine.clone(), shared.clone());
@@ -228,9 +230,7 @@ fn who_looks_again_while_the_lead_is_on_its_way_gets_it_once() {
 #[test]
 fn a_core_that_leaves_while_it_waits_for_its_turn_takes_no_turn_with_it() {
     explore(4, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let leaver = thread::spawn(move || {
             let core = b.enter();
             core.lead(|_| ());
@@ -251,9 +251,7 @@ fn a_core_that_leaves_while_it_waits_for_its_turn_takes_no_turn_with_it() {
 #[test]
 fn a_core_that_leaves_holds_up_no_stop() {
     explore(3, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let leaver = thread::spawn(move || {
             let core = b.enter();
             // SAFETY: 1. and 2. nothing else is on the stack.
@@ -298,9 +296,7 @@ fn the_panic_of_a_core_that_leaves_right_after_its_function_reaches_the_lead() {
 #[test]
 fn a_stop_that_gives_up_releases_everyone_and_disturbs_no_later_one() {
     explore(1, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let (over, phases) = (Arc::new(Counter::default()), Phases::new());
         let other = target(&machine, b, &over, 1);
         let core = a.enter();
@@ -350,9 +346,7 @@ fn a_latecomer_runs_no_job_that_is_over() {
 #[test]
 fn a_stop_that_drains_has_run_what_was_sent_before() {
     explore(3, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let over = Arc::new(Counter::default());
         // One poll sends twice; the second message is for the lead, by way of the lead.
         let arrived = Arc::new(Counter::default());
@@ -371,12 +365,7 @@ fn a_stop_that_drains_has_run_what_was_sent_before() {
             }
         });
         let core = a.enter();
-        lead_once(&machine, &core, &over, move |lead| {
-            let drain = CpuSync { drain: true, ..plan(set([A, B])) };
-            let counts = lead.cpusync(&drain, |_| (sent.get(), arrived.get()));
-            let ((sent, arrived), _) = counts.expect("no time limit");
-            assert_eq!(sent, arrived);
-        });
+        drain_once(&machine, &core, &over, [sent, arrived]);
         drop(sender.join().expect("no panic"));
     });
 }
@@ -384,9 +373,7 @@ fn a_stop_that_drains_has_run_what_was_sent_before() {
 #[test]
 fn a_stop_that_drains_has_run_what_a_handler_sent() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let over = Arc::new(Counter::default());
         let (triggered, arrived) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
         let seen = arrived.clone();
@@ -406,12 +393,7 @@ fn a_stop_that_drains_has_run_what_a_handler_sent() {
             }
         });
         let core = a.enter();
-        lead_once(&machine, &core, &over, move |lead| {
-            let drain = CpuSync { drain: true, ..plan(set([A, B])) };
-            let counts = lead.cpusync(&drain, |_| (triggered.get(), arrived.get()));
-            let ((triggered, arrived), _) = counts.expect("no time limit");
-            assert_eq!(triggered, arrived);
-        });
+        drain_once(&machine, &core, &over, [triggered, arrived]);
         drop(sender.join().expect("no panic"));
     });
 }
@@ -419,9 +401,7 @@ fn a_stop_that_drains_has_run_what_a_handler_sent() {
 #[test]
 fn a_stop_that_drains_has_run_what_a_foreign_threads_handler_sent() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let over = Arc::new(Counter::default());
         let (handled, arrived) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
         let (counted, seen) = (handled.clone(), arrived.clone());
@@ -434,12 +414,7 @@ fn a_stop_that_drains_has_run_what_a_foreign_threads_handler_sent() {
         let other = target(&machine, b, &over, 1);
         let foreign = thread::spawn(move || fabric.trigger(handler, A).expect("registered"));
         let core = a.enter();
-        lead_once(&machine, &core, &over, move |lead| {
-            let drain = CpuSync { drain: true, ..plan(set([A, B])) };
-            let counts = lead.cpusync(&drain, |_| (handled.get(), arrived.get()));
-            let ((handled, arrived), _) = counts.expect("no time limit");
-            assert_eq!(handled, arrived);
-        });
+        drain_once(&machine, &core, &over, [handled, arrived]);
         foreign.join().expect("no panic");
         drop(other.join().expect("no panic"));
     });
@@ -448,9 +423,7 @@ fn a_stop_that_drains_has_run_what_a_foreign_threads_handler_sent() {
 #[test]
 fn two_weak_leads_hold_each_other_and_both_come_through() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let ran = [Arc::new(Counter::default()), Arc::new(Counter::default())];
         let run = |seat: Seat| {
             let (machine, ran) = (machine.clone(), ran.clone());
@@ -473,9 +446,7 @@ fn two_weak_leads_hold_each_other_and_both_come_through() {
 #[test]
 fn a_weak_stop_sees_what_its_functions_wrote() {
     explore(3, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let over = Arc::new(Counter::default());
         let other = target(&machine, b, &over, 1);
         let core = a.enter();

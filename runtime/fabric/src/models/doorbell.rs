@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use super::{A, B, Ended, Machine, Plain, explore, pair};
+use super::{A, B, Ended, Machine, Plain, explore, leaver, pair};
 use crate::port::FenceKind;
 use crate::sync::Counter;
 use crate::sync::checker::thread;
@@ -55,9 +55,7 @@ fn a_target_whose_heavy_fence_is_refused_stays_awake_and_gets_its_message() {
 #[test]
 fn a_target_sleeps_through_no_passive_message() {
     explore(4, || {
-        let machine = Machine::new(FenceKind::Asymmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (machine, _fabric, (source, target)) = Machine::pair(FenceKind::Asymmetric);
         let got = Arc::new(Counter::default());
         let sender = thread::spawn({
             let got = got.clone();
@@ -121,14 +119,8 @@ fn a_target_sleeps_through_no_message_of_a_foreign_thread() {
 #[test]
 fn a_message_to_a_core_that_leaves_is_delivered_or_taken_back_once() {
     explore(4, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
-        let leaver = thread::spawn(move || {
-            let core = target.enter();
-            core.drain_all(8);
-            drop(core);
-        });
+        let (machine, _fabric, (source, target)) = Machine::pair(FenceKind::Symmetric);
+        let leaver = leaver(target);
         let source = source.enter();
         let token = Arc::new(Counter::default());
         let held = token.clone();
@@ -143,9 +135,7 @@ fn a_message_to_a_core_that_leaves_is_delivered_or_taken_back_once() {
 fn what_a_core_that_leaves_had_listed_arrives_in_order_at_one_that_sleeps() {
     for fence in [FenceKind::Symmetric, FenceKind::Asymmetric] {
         explore(2, move || {
-            let machine = Machine::new(fence, 2);
-            let (_fabric, seats) = machine.fabric();
-            let (source, target) = pair(seats);
+            let (machine, _fabric, (source, target)) = Machine::pair(fence);
             let got = Arc::new(Counter::default());
             let leaver = thread::spawn({
                 let send = send_numbered(source, 3, &got);
@@ -161,20 +151,14 @@ fn what_a_core_that_leaves_had_listed_arrives_in_order_at_one_that_sleeps() {
 #[test]
 fn who_sees_that_a_core_has_left_sees_what_its_messages_wrote() {
     explore(4, || {
-        let machine = Machine::new(FenceKind::Asymmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (_machine, _fabric, (source, target)) = Machine::pair(FenceKind::Asymmetric);
         let source = source.enter();
         let written = Plain::new();
         let cell = written.clone();
         source.send_or_list(B, move |_, _| {
             cell.write(7);
         });
-        let leaver = thread::spawn(move || {
-            let core = target.enter();
-            core.drain_all(8);
-            drop(core);
-        });
+        let leaver = leaver(target);
         source.wait_executed(B, source.sequence(B));
         // It may have left without having run it.
         assert!([0, 7].contains(&written.read()));

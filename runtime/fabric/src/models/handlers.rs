@@ -7,13 +7,13 @@ use core::future::Future;
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 
-use super::{A, B, Ended, Machine, Plain, Woken, explore, pair};
+use super::{A, B, Ended, Machine, Plain, Woken, explore, leaver};
 use crate::call::CallError;
 use crate::handlers::{BellWait, HandlerId};
 use crate::port::FenceKind;
 use crate::sync::checker::{Notify, thread};
 use crate::sync::{AtomicU32, Counter, Ordering};
-use crate::{Core, CoreId, CoreSet, Fabric, PanicPayload};
+use crate::{Core, CoreId, CoreSet, Fabric, PanicPayload, Seat};
 
 const FENCES: [FenceKind; 2] = [FenceKind::Symmetric, FenceKind::Asymmetric];
 
@@ -50,9 +50,7 @@ impl Data {
 /// Two triggers, of which the second may find the first one's bit: the handler sees what was written before each.
 fn two_triggers(fence: FenceKind, trigger: impl Fn(&Fabric, Option<&Core>, HandlerId) + Send + Sync + Copy + 'static) {
     explore(3, move || {
-        let machine = Machine::new(fence, 2);
-        let (fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (machine, fabric, (source, target)) = Machine::pair(fence);
         let data = Data::new();
         let id = register(&fabric, {
             let data = data.clone();
@@ -111,9 +109,7 @@ fn watched(fabric: &Fabric) -> Watched {
 #[test]
 fn a_trigger_that_races_with_unregistering_is_refused_or_run_before_its_end() {
     explore(3, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (_machine, fabric, (source, target)) = Machine::pair(FenceKind::Symmetric);
         let Watched { id, ran, closed } = watched(&fabric);
         let ended = Arc::new(AtomicU32::new(0));
         let sender = thread::spawn({
@@ -163,9 +159,7 @@ fn a_foreign_trigger_that_races_with_unregistering_is_refused_or_run_before_its_
 #[test]
 fn unregistering_waits_for_a_handler_that_drains_below_itself() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (machine, fabric, (source, target)) = Machine::pair(FenceKind::Symmetric);
         let (written, ended) = (Plain::new(), Arc::new(Counter::default()));
         let id = register(&fabric, {
             let written = written.clone();
@@ -178,14 +172,7 @@ fn unregistering_waits_for_a_handler_that_drains_below_itself() {
                 written.write(7);
             }
         });
-        let runner = thread::spawn({
-            let (machine, ended) = (machine.clone(), ended.clone());
-            move || {
-                let core = target.enter();
-                serve_until(&machine, &core, || ended.get() > 0);
-                Ended(core)
-            }
-        });
+        let runner = runner(&machine, target, &ended);
         let source = source.enter();
         source.trigger(id, B).expect("live");
         source.unregister_handler(id).expect("live");
@@ -204,14 +191,7 @@ fn who_awaits_an_unregistration_is_woken_at_its_end() {
         let ended = Arc::new(Counter::default());
         let id = register(&fabric, |_| ());
         let seat = seats.into_iter().next().expect("one core");
-        let runner = thread::spawn({
-            let (machine, ended) = (machine.clone(), ended.clone());
-            move || {
-                let core = seat.enter();
-                serve_until(&machine, &core, || ended.get() > 0);
-                Ended(core)
-            }
-        });
+        let runner = runner(&machine, seat, &ended);
         let signal = Arc::new(Signal::default());
         let waker = Waker::from(signal.clone());
         let mut unregister = pin!(fabric.unregister_handler(id).expect("live"));
@@ -243,6 +223,16 @@ fn serve_until(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
             machine.sleep(core.id());
         }
     }
+}
+
+/// A core that serves until `done` counts something.
+fn runner(machine: &Arc<Machine>, seat: Seat, done: &Arc<Counter>) -> thread::JoinHandle<Ended> {
+    let (machine, done) = (machine.clone(), done.clone());
+    thread::spawn(move || {
+        let core = seat.enter();
+        serve_until(&machine, &core, || done.get() > 0);
+        Ended(core)
+    })
 }
 
 /// Ends the sleep of a core whose task it wakes, as an executor's waker does.
@@ -284,14 +274,7 @@ fn message(send: impl Fn(&Machine, &Fabric, &Core, Arc<Plain>, Arc<Plain>) + Sen
         let (question, answer, done) = (Plain::new(), Plain::new(), Arc::new(Counter::default()));
         // Somebody else's message: a pass for it may find the other one before its bit is set.
         let other = third.multicast_later(&CoreSet::from_iter([B]), |_| ());
-        let runner = thread::spawn({
-            let (machine, done) = (machine.clone(), done.clone());
-            move || {
-                let core = target.enter();
-                serve_until(&machine, &core, || done.get() > 0);
-                Ended(core)
-            }
-        });
+        let runner = runner(&machine, target, &done);
         let source = source.enter();
         question.write(3);
         send(&machine, &fabric, &source, question, answer.clone());
@@ -320,9 +303,7 @@ fn who_awaits_a_function_of_the_mailbox_is_woken() {
 #[test]
 fn who_awaits_a_place_in_a_full_mailbox_is_woken() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (machine, fabric, (source, target)) = Machine::pair(FenceKind::Symmetric);
         let (ran, done) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
         let source = source.enter();
         let send = |last: bool| {
@@ -331,14 +312,7 @@ fn who_awaits_a_place_in_a_full_mailbox_is_woken() {
         };
         let fill = [send(false), send(false)];
         let last = send(true);
-        let runner = thread::spawn({
-            let (machine, done) = (machine.clone(), done.clone());
-            move || {
-                let core = target.enter();
-                serve_until(&machine, &core, || done.get() > 0);
-                Ended(core)
-            }
-        });
+        let runner = runner(&machine, target, &done);
         assert!(matches!(await_on(&machine, &fabric, &source, last), Ok(1)));
         assert_eq!(ran.get(), 1);
         done.add(1);
@@ -350,9 +324,7 @@ fn who_awaits_a_place_in_a_full_mailbox_is_woken() {
 #[test]
 fn two_cores_with_full_mailboxes_that_wait_for_each_other_both_go_on() {
     explore(1, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (_machine, _fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let ran = Arc::new(AtomicU32::new(0));
         let count = |ran: &Arc<AtomicU32>| {
             let ran = ran.clone();
@@ -384,14 +356,8 @@ fn two_cores_with_full_mailboxes_that_wait_for_each_other_both_go_on() {
 fn a_message_to_a_core_that_leaves_is_run_or_answered_for() {
     for fence in FENCES {
         explore(3, move || {
-            let machine = Machine::new(fence, 2);
-            let (_fabric, seats) = machine.fabric();
-            let (source, target) = pair(seats);
-            let leaver = thread::spawn(move || {
-                let core = target.enter();
-                core.drain_all(8);
-                drop(core);
-            });
+            let (_machine, _fabric, (source, target)) = Machine::pair(fence);
+            let leaver = leaver(target);
             let source = source.enter();
             let ran = Counter::default();
             let outcome = source.unicast(B, |_| ran.add(1));

@@ -55,6 +55,13 @@ impl Machine {
         Fabric::new(config, self.clone()).expect("a valid configuration")
     }
 
+    /// A machine of two cores, and a fabric on it.
+    fn pair(fence: FenceKind) -> (Arc<Self>, Fabric, (Seat, Seat)) {
+        let machine = Self::new(fence, 2);
+        let (fabric, seats) = machine.fabric();
+        (machine, fabric, pair(seats))
+    }
+
     fn sleep(&self, core: CoreId) {
         self.cores[core.index()].kick.wait();
     }
@@ -114,6 +121,15 @@ struct Ended(Core);
 
 // SAFETY: 1. the thread that used the core has ended when its value is joined, and nothing in a core is bound to a thread.
 unsafe impl Send for Ended {}
+
+/// A core that drains once, and leaves.
+fn leaver(seat: Seat) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let core = seat.enter();
+        core.drain_all(8);
+        drop(core);
+    })
+}
 
 /// Counts how often a waker was used.
 #[derive(Default)]

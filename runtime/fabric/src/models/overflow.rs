@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::task::{Context, Waker};
 
-use super::{A, B, Ended, Machine, Woken, explore, pair};
+use super::{A, B, Ended, Machine, Woken, explore};
 use crate::port::FenceKind;
 use crate::sync::Counter;
 use crate::sync::checker::thread;
@@ -20,22 +20,25 @@ fn note(got: &Arc<Counter>, n: u64) -> impl FnOnce(&Core, CoreId) + Send + 'stat
 /// The source sleeps until the target has made space, whatever the order of the two.
 fn sleeping_source(fence: FenceKind) {
     explore(3, move || {
-        let machine = Machine::new(fence, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (machine, _fabric, (source, target)) = Machine::pair(fence);
         let got = Arc::new(Counter::default());
         let source = source.enter();
         overfill(&source, &got);
-        let drainer = thread::spawn(move || {
-            let core = target.enter();
-            core.drain_all(8);
-            Ended(core)
-        });
+        let drainer = drainer(target);
         machine.serve(&source, || !source.has_overflow());
         drop(drainer.join().expect("no panic"));
         // The third only if it was flushed while the pass was still going on.
         assert!((2..=3).contains(&got.get()));
     });
+}
+
+/// A core that makes space once.
+fn drainer(seat: Seat) -> thread::JoinHandle<Ended> {
+    thread::spawn(move || {
+        let core = seat.enter();
+        core.drain_all(8);
+        Ended(core)
+    })
 }
 
 #[test]
@@ -56,9 +59,7 @@ fn overfill(source: &Core, got: &Arc<Counter>) {
 #[test]
 fn listed_messages_reach_a_target_that_sleeps_from_a_source_that_sleeps() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (machine, _fabric, (source, target)) = Machine::pair(FenceKind::Symmetric);
         let got = Arc::new(Counter::default());
         let sender = thread::spawn({
             let (machine, got) = (machine.clone(), got.clone());
@@ -78,9 +79,7 @@ fn listed_messages_reach_a_target_that_sleeps_from_a_source_that_sleeps() {
 #[test]
 fn listed_messages_to_a_core_that_leaves_are_taken_back_once() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (machine, _fabric, (source, target)) = Machine::pair(FenceKind::Symmetric);
         let got = Arc::new(Counter::default());
         let source = source.enter();
         overfill(&source, &got);
@@ -99,19 +98,13 @@ fn listed_messages_to_a_core_that_leaves_are_taken_back_once() {
 #[test]
 fn a_waiter_for_space_is_woken_when_its_core_sleeps() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (machine, _fabric, (source, target)) = Machine::pair(FenceKind::Symmetric);
         let got = Arc::new(Counter::default());
         let source = source.enter();
         for n in 0..2 {
             source.send_or_list(B, note(&got, n));
         }
-        let drainer = thread::spawn(move || {
-            let core = target.enter();
-            core.drain_all(8);
-            Ended(core)
-        });
+        let drainer = drainer(target);
         let woken = Arc::new(Woken::default());
         let (waker, mut wait) = (Waker::from(woken.clone()), SpaceWait::default());
         while source.poll_space(B, &mut wait, &Context::from_waker(&waker)).is_pending() {
@@ -127,9 +120,7 @@ fn a_waiter_for_space_is_woken_when_its_core_sleeps() {
 #[test]
 fn two_cores_that_wait_for_space_in_each_others_rings_both_get_it() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (_machine, _fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let got = Arc::new(Counter::default());
         let send_all = |seat: Seat, target, got: &Arc<Counter>| {
             let core = seat.enter();
@@ -157,9 +148,7 @@ fn two_cores_that_wait_for_space_in_each_others_rings_both_get_it() {
 #[test]
 fn two_cores_inside_each_others_messages_drain_each_other() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (_machine, _fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let (here, there) = (here.enter(), there.enter());
         let got = Arc::new(Counter::default());
         let ask = |got: &Arc<Counter>| {
@@ -193,9 +182,7 @@ fn two_cores_inside_each_others_messages_drain_each_other() {
 #[test]
 fn a_later_send_overtakes_no_listed_message() {
     explore(3, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (_machine, _fabric, (source, target)) = Machine::pair(FenceKind::Symmetric);
         let got = Arc::new(Counter::default());
         let source = source.enter();
         overfill(&source, &got);

@@ -51,6 +51,15 @@ fn target(machine: &Arc<Machine>, seat: Seat, ran: &Arc<Counter>, times: u64) ->
     })
 }
 
+/// A core that serves once, and leaves.
+fn leaver(seat: Seat) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let core = seat.enter();
+        core.drain(8);
+        drop(core);
+    })
+}
+
 fn only_b() -> CoreSet {
     [B].into_iter().collect()
 }
@@ -67,9 +76,7 @@ fn writing(cell: &Arc<Plain>, ran: &Arc<Counter>, value: u32) -> impl Fn(&Core) 
 #[test]
 fn a_target_that_sleeps_executes_each_request_once_while_generations_wrap() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (machine, _fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let (cell, ran) = (Plain::new(), Arc::new(Counter::default()));
         let there = target(&machine, there, &ran, 2);
         let here = here.enter();
@@ -93,9 +100,7 @@ fn a_target_that_sleeps_executes_each_request_once_while_generations_wrap() {
 #[test]
 fn an_initiator_that_sleeps_is_woken_by_the_last_acknowledgement() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (machine, _fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let (cell, ran) = (Plain::new(), Arc::new(Counter::default()));
         let there = target(&machine, there, &ran, 2);
         let here = here.enter();
@@ -133,9 +138,7 @@ fn a_target_that_was_asked_by_one_initiator_finds_the_request_of_another_whole()
 #[test]
 fn two_initiators_that_wait_for_each_other_both_land() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (machine, _fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let ran = Arc::new(Counter::default());
         let shoot = |machine: &Machine, seat: Seat, ran: &Arc<Counter>| {
             let core = seat.enter();
@@ -163,9 +166,7 @@ fn two_initiators_that_wait_for_each_other_both_land() {
 #[test]
 fn two_initiators_that_sleep_both_wake() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (machine, _fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let (ran, all) = (Arc::new(Counter::default()), CoreSet::first(2));
         let counting = |ran: &Arc<Counter>| {
             let ran = ran.clone();
@@ -204,9 +205,7 @@ unsafe impl EarlyAck for Early {
 #[test]
 fn early_operations_are_executed_once_each_from_their_copies() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (machine, _fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let (cell, ran) = (Plain::new(), Arc::new(Counter::default()));
         // Operations that are copied hold no counts: these are given back below.
         let (held, counted) = (Arc::into_raw(cell.clone()), Arc::into_raw(ran.clone()));
@@ -229,14 +228,8 @@ fn early_operations_are_executed_once_each_from_their_copies() {
 #[test]
 fn an_initiator_that_spins_does_not_wait_for_a_target_that_leaves() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
-        let leaver = thread::spawn(move || {
-            let core = there.enter();
-            core.drain(8);
-            drop(core);
-        });
+        let (_machine, _fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
+        let leaver = leaver(there);
         let here = here.enter();
         let (cell, ran) = (Plain::new(), Arc::new(Counter::default()));
         let executed = here.shootdown(&only_b(), writing(&cell, &ran, 1)).expect("no panic");
@@ -251,21 +244,9 @@ fn an_initiator_that_sleeps_does_not_wait_for_a_target_that_leaves() {
         let machine = Machine::new(FenceKind::Symmetric, 3);
         let (_fabric, mut seats) = machine.fabric();
         let ran = Arc::new(Counter::default());
-        let leaver = seats.pop().expect("three cores");
+        let leaver = leaver(seats.pop().expect("three cores"));
         let (here, there) = pair(seats);
-        let leaver = thread::spawn(move || {
-            let core = leaver.enter();
-            core.drain(8);
-            drop(core);
-        });
-        let there = thread::spawn({
-            let (machine, ran) = (machine.clone(), ran.clone());
-            move || {
-                let core = there.enter();
-                serve(&machine, &core, || ran.get() == 1);
-                Ended(core)
-            }
-        });
+        let there = target(&machine, there, &ran, 1);
         let here = here.enter();
         let counted = ran.clone();
         let op = move |core: &Core| {
@@ -283,9 +264,7 @@ fn an_initiator_that_sleeps_does_not_wait_for_a_target_that_leaves() {
 #[test]
 fn an_operation_outlives_an_initiator_that_leaves() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (_machine, fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let token = Arc::new(());
         let there = thread::spawn(move || {
             let core = there.enter();
@@ -374,9 +353,7 @@ fn tell(core: &Core, target: CoreId, done: &Arc<Counter>) {
 #[test]
 fn when_an_update_is_done_nobody_reads_the_old_value_not_even_in_a_read_with_a_drain_in_it() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (machine, _fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let (old, new) = (Plain::new(), Plain::new());
         let (master, told) = (Master::new(&old), Arc::new(Counter::default()));
         let reader = thread::spawn({
@@ -425,9 +402,7 @@ fn put_and_update(machine: &Machine, core: &Core, master: &Arc<Master>, done: [&
 #[test]
 fn concurrent_updates_end_with_the_later_value_everywhere() {
     explore(1, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (machine, _fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let (master, done) = (Master::new(&Plain::new()), [(); 2].map(|()| Arc::new(Counter::default())));
         let other = thread::spawn({
             let (machine, master, done) = (machine.clone(), master.clone(), done.clone());

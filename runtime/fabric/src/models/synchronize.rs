@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::task::{Context, Waker};
 
-use super::{B, Ended, Machine, Plain, Woken, explore, pair};
+use super::{B, Ended, Machine, Plain, Woken, explore};
 use crate::Core;
 use crate::port::FenceKind;
 use crate::sync::Counter;
@@ -24,9 +24,7 @@ fn synchronize(machine: &Machine, core: &Core) {
 #[test]
 fn everything_sent_has_finished_also_what_drains_in_the_middle() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (machine, _fabric, (source, target)) = Machine::pair(FenceKind::Symmetric);
         let source = source.enter();
         let written = Plain::new();
         let cell = written.clone();
@@ -59,9 +57,7 @@ fn everything_sent_has_finished_also_what_drains_in_the_middle() {
 #[test]
 fn a_core_that_leaves_is_not_waited_for() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (source, target) = pair(seats);
+        let (machine, _fabric, (source, target)) = Machine::pair(FenceKind::Symmetric);
         let source = source.enter();
         source.send_or_list(B, |_, _| ());
         let leaver = thread::spawn(move || {
