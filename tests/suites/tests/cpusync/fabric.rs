@@ -42,18 +42,57 @@ fn led(cores: usize, scenario: impl Fn(&Lead<'_>) + Clone + Send + Sync + 'stati
                 lead_and_wait(seated, scenario.clone());
                 over.store(true, Ordering::Release);
             }
-            serve_until(seated, &over);
-            seated.serve_until_all_are_done();
+            serve_to_the_end(seated, &over);
         });
     }
 }
 
-fn serve_until(seated: &Seated<'_>, over: &AtomicBool) {
+/// Serves until `over`, and then until all others have come so far.
+fn serve_to_the_end(seated: &mut Seated<'_>, over: &AtomicBool) {
     let mut turn = 0;
     while !over.load(Ordering::Acquire) {
         turn = if seated.serve() == 0 { turn + 1 } else { 0 };
         seated.core.port().relax(turn);
     }
+    seated.serve_until_all_are_done();
+}
+
+/// Waits without a safe point, as a long poll does.
+fn hold_up_until(done: impl Fn() -> bool) {
+    while !done() {
+        std::thread::yield_now();
+    }
+}
+
+/// A poll of core C that ends when it is told to.
+#[derive(Default)]
+struct LongPoll {
+    begun: AtomicBool,
+    over: AtomicBool,
+}
+
+impl LongPoll {
+    fn end(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+}
+
+/// Runs `scenario` as the lead of core A of three, once core C is inside of a long poll, which the scenario ends.
+fn led_beside_a_long_poll(scenario: impl Fn(&Lead<'_>, &LongPoll) + Clone + Send + Sync + 'static) {
+    let (poll, over) = (Arc::new(LongPoll::default()), AtomicBool::new(false));
+    on_cores(config(3, 8), FenceChoice::Auto, |seated| {
+        if seated.id() == C {
+            poll.begun.store(true, Ordering::Release);
+            hold_up_until(|| poll.over.load(Ordering::Acquire));
+        }
+        if seated.id() == A {
+            hold_up_until(|| poll.begun.load(Ordering::Acquire));
+            let (scenario, poll) = (scenario.clone(), poll.clone());
+            lead_and_wait(seated, move |lead| scenario(lead, &poll));
+            over.store(true, Ordering::Release);
+        }
+        serve_to_the_end(seated, &over);
+    });
 }
 
 fn lead_and_wait(seated: &Seated<'_>, f: impl FnOnce(&Lead<'_>) + 'static) {
@@ -92,9 +131,7 @@ fn an_empty_set_and_the_own_core_alone_wait_for_nobody() {
     let over = AtomicBool::new(false);
     on_cores(config(2, 8), FenceChoice::Auto, |seated| {
         if seated.id() == B {
-            while !over.load(Ordering::Acquire) {
-                std::thread::yield_now();
-            }
+            hold_up_until(|| over.load(Ordering::Acquire));
         } else {
             lead_and_wait(seated, |lead| {
                 let ran = AtomicU64::new(0);
@@ -272,8 +309,7 @@ fn a_stop_asked_for_in_a_message_begins_when_the_message_has_ended() {
                 };
                 seated.core.try_send(B, lead_there).map_err(drop).expect("space");
             }
-            serve_until(seated, &over);
-            seated.serve_until_all_are_done();
+            serve_to_the_end(seated, &over);
         });
     }
 }
@@ -286,17 +322,13 @@ fn a_stop_that_drains_does_not_wait_for_space_on_the_way_to_a_core_that_is_not_s
         on_cores(config(3, 8), fence, |seated| {
             if seated.id() == C {
                 // In a long poll.
-                while !over.load(Ordering::Acquire) {
-                    std::thread::yield_now();
-                }
+                hold_up_until(|| over.load(Ordering::Acquire));
             } else {
                 (0..20).for_each(|_| seated.core.send_or_list(C, |_, _| ()));
                 add(&listed, 1);
             }
             if seated.id() == A {
-                while listed.load(Ordering::Acquire) < 2 {
-                    std::thread::yield_now();
-                }
+                hold_up_until(|| listed.load(Ordering::Acquire) == 2);
                 lead_and_wait(seated, |lead| {
                     let held = lead.cpusync(&CpuSync { drain: true, ..plan(set([A, B])) }, |held| held.cores());
                     assert_eq!(value(held), set([A, B]));
@@ -304,8 +336,7 @@ fn a_stop_that_drains_does_not_wait_for_space_on_the_way_to_a_core_that_is_not_s
                 });
                 over.store(true, Ordering::Release);
             }
-            serve_until(seated, &over);
-            seated.serve_until_all_are_done();
+            serve_to_the_end(seated, &over);
         });
     }
 }
@@ -314,36 +345,17 @@ fn a_stop_that_drains_does_not_wait_for_space_on_the_way_to_a_core_that_is_not_s
 fn a_stop_that_gives_up_names_who_was_late_and_lets_the_others_go() {
     let _watch = watch("a_stop_that_gives_up_names_who_was_late_and_lets_the_others_go");
     for drain in [false, true] {
-        let (busy, held_up, over) = (AtomicBool::new(false), Arc::new(AtomicBool::new(true)), AtomicBool::new(false));
-        on_cores(config(3, 8), FenceChoice::Auto, |seated| {
-            if seated.id() == C {
-                // A long poll.
-                busy.store(true, Ordering::Release);
-                while held_up.load(Ordering::Acquire) {
-                    std::thread::yield_now();
-                }
-            }
-            if seated.id() == A {
-                while !busy.load(Ordering::Acquire) {
-                    std::thread::yield_now();
-                }
-                let held_up = held_up.clone();
-                lead_and_wait(seated, move |lead| {
-                    let all = CoreSet::first(3);
-                    let soon = MonotonicClock.now_ns() + LONG_NS;
-                    let late = CpuSync { deadline_ns: Some(soon), drain, ..plan(all) };
-                    let error = lead.cpusync(&late, |_| ()).expect_err("core 2 is busy");
-                    assert_eq!(error.not_stopped(), Some(set([C])));
-                    assert!(error.is_timeout() && error.to_string().contains("[2]"), "{error}");
-                    // Core 1 goes on, and can be stopped again at once.
-                    assert_eq!(value(lead.cpusync(&plan(set([B])), |held| held.cores())), set([B]));
-                    held_up.store(false, Ordering::Release);
-                    assert_eq!(value(lead.cpusync(&plan(all), |held| held.cores())), all);
-                });
-                over.store(true, Ordering::Release);
-            }
-            serve_until(seated, &over);
-            seated.serve_until_all_are_done();
+        led_beside_a_long_poll(move |lead, poll| {
+            let all = CoreSet::first(3);
+            let soon = MonotonicClock.now_ns() + LONG_NS;
+            let late = CpuSync { deadline_ns: Some(soon), drain, ..plan(all) };
+            let error = lead.cpusync(&late, |_| ()).expect_err("core 2 is busy");
+            assert_eq!(error.not_stopped(), Some(set([C])));
+            assert!(error.is_timeout() && error.to_string().contains("[2]"), "{error}");
+            // Core 1 goes on, and can be stopped again at once.
+            assert_eq!(value(lead.cpusync(&plan(set([B])), |held| held.cores())), set([B]));
+            poll.end();
+            assert_eq!(value(lead.cpusync(&plan(all), |held| held.cores())), all);
         });
     }
 }
@@ -351,38 +363,20 @@ fn a_stop_that_gives_up_names_who_was_late_and_lets_the_others_go() {
 #[test]
 fn an_inner_stop_that_gives_up_leaves_the_outer_one_standing() {
     let _watch = watch("an_inner_stop_that_gives_up_leaves_the_outer_one_standing");
-    let (busy, held_up, over) = (AtomicBool::new(false), Arc::new(AtomicBool::new(true)), AtomicBool::new(false));
-    on_cores(config(3, 8), FenceChoice::Auto, |seated| {
-        if seated.id() == C {
-            busy.store(true, Ordering::Release);
-            while held_up.load(Ordering::Acquire) {
-                std::thread::yield_now();
-            }
-        }
-        if seated.id() == A {
-            while !busy.load(Ordering::Acquire) {
-                std::thread::yield_now();
-            }
-            let held_up = held_up.clone();
-            lead_and_wait(seated, move |lead| {
-                let ran = AtomicU64::new(0);
-                let each = |core: &Core| add(&ran, 1 << (8 * core.id().index()));
-                value(lead.cpusync(&CpuSync { each: Some(&each), ..plan(set([B])) }, |held| {
-                    let soon = MonotonicClock.now_ns() + LONG_NS;
-                    let late = CpuSync { deadline_ns: Some(soon), ..plan(CoreSet::first(3)) };
-                    let error = held.cpusync(&late, |_| ()).expect_err("core 2 is busy");
-                    assert_eq!(error.not_stopped(), Some(set([C])));
-                    held.on_each(&each).expect("no panic");
-                    assert_eq!(ran.load(Ordering::Relaxed), 1 << 8, "core 1 stands, core 2 is not part of it");
-                    held_up.store(false, Ordering::Release);
-                    assert_eq!(value(held.cpusync(&plan(set([C])), |held| held.cores())), set([C]));
-                }));
-                assert_eq!(ran.into_inner(), 2 << 8);
-            });
-            over.store(true, Ordering::Release);
-        }
-        serve_until(seated, &over);
-        seated.serve_until_all_are_done();
+    led_beside_a_long_poll(|lead, poll| {
+        let ran = AtomicU64::new(0);
+        let each = |core: &Core| add(&ran, 1 << (8 * core.id().index()));
+        value(lead.cpusync(&CpuSync { each: Some(&each), ..plan(set([B])) }, |held| {
+            let soon = MonotonicClock.now_ns() + LONG_NS;
+            let late = CpuSync { deadline_ns: Some(soon), ..plan(CoreSet::first(3)) };
+            let error = held.cpusync(&late, |_| ()).expect_err("core 2 is busy");
+            assert_eq!(error.not_stopped(), Some(set([C])));
+            held.on_each(&each).expect("no panic");
+            assert_eq!(ran.load(Ordering::Relaxed), 1 << 8, "core 1 stands, core 2 is not part of it");
+            poll.end();
+            assert_eq!(value(held.cpusync(&plan(set([C])), |held| held.cores())), set([C]));
+        }));
+        assert_eq!(ran.into_inner(), 2 << 8);
     });
 }
 
@@ -413,8 +407,7 @@ fn a_core_that_waits_for_one_that_stands_still_holds_up_no_stop() {
                 }
                 over.store(true, Ordering::Release);
             }
-            serve_until(seated, &over);
-            seated.serve_until_all_are_done();
+            serve_to_the_end(seated, &over);
         });
         assert_eq!(sent.load(Ordering::Relaxed), 50 * 20);
     }
@@ -441,8 +434,7 @@ fn messages_that_never_end_make_a_drain_give_up_and_a_plain_stop_stands() {
             });
             over.store(true, Ordering::Release);
         }
-        serve_until(seated, &over);
-        seated.serve_until_all_are_done();
+        serve_to_the_end(seated, &over);
     });
 }
 
