@@ -154,24 +154,33 @@ fn a_capacity_may_be_any_number() {
     });
 }
 
+thread_local! {
+    /// How many more comparisons of keys succeed.
+    static COMPARISONS: Cell<u32> = const { Cell::new(u32::MAX) };
+}
+
+/// A key whose comparison panics when there were enough of them, and with 13.
+#[derive(Clone, PartialEq, Eq)]
+struct Key(u32);
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        assert!(self.0 != 13 && other.0 != 13, "unlucky");
+        let left = COMPARISONS.get();
+        assert_ne!(left, 0, "no more comparisons");
+        COMPARISONS.set(left - 1);
+        self.0.cmp(&other.0)
+    }
+}
+
 #[test]
 fn a_comparison_that_panics_while_there_is_no_space_leaves_nothing_that_never_goes() {
-    thread_local!(static COMPARISONS: Cell<u32> = const { Cell::new(u32::MAX) });
-    #[derive(Clone, PartialEq, Eq)]
-    struct Key(u32);
-    impl PartialOrd for Key {
-        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-            Some(self.cmp(other))
-        }
-    }
-    impl Ord for Key {
-        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-            let left = COMPARISONS.get();
-            assert_ne!(left, 0, "no more comparisons");
-            COMPARISONS.set(left - 1);
-            self.0.cmp(&other.0)
-        }
-    }
     on_core_0(1, || async {
         for comparisons in 0..20 {
             let cache = CoreCache::new(2);
@@ -193,19 +202,6 @@ fn a_comparison_that_panics_while_there_is_no_space_leaves_nothing_that_never_go
 
 #[test]
 fn keys_whose_comparison_panics_cost_the_entries_and_not_the_promise() {
-    #[derive(Clone, PartialEq, Eq)]
-    struct Key(u32);
-    impl PartialOrd for Key {
-        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-            Some(self.cmp(other))
-        }
-    }
-    impl Ord for Key {
-        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-            assert!(self.0 != 13 && other.0 != 13, "unlucky");
-            self.0.cmp(&other.0)
-        }
-    }
     on_core_0(1, || async {
         let cache = CoreCache::new(100);
         let local: LocalCache<Key, u32> = cache.local();
