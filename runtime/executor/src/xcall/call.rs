@@ -8,7 +8,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use ipiq_fabric::CoreId;
-use ipiq_fabric::call::CallError;
+use ipiq_fabric::call::Outcome;
 
 use super::everywhere::{Everywhere, Part};
 use super::own::OwnPart;
@@ -47,10 +47,9 @@ where
 
 impl<F, R> Future for HighPart<F, R>
 where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
+    Call<F, R>: Future<Output = Outcome<R>>,
 {
-    type Output = Result<R, CallError>;
+    type Output = Outcome<R>;
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -63,8 +62,7 @@ where
 
 impl<F, R> Part for HighPart<F, R>
 where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
+    Call<F, R>: Future<Output = Outcome<R>>,
 {
     fn is_unsent(&self) -> bool {
         matches!(&self.0, Reach::Other(call) if !call.is_sent())
