@@ -162,7 +162,7 @@ impl Builder {
     /// way. Default: 10 ms; a millisecond at least; `None`: never.
     ///
     /// A thread of its own looks at all cores twice per slice, so the answer comes one to two slices after the turn began. When
-    /// all cores have slept for a second it sleeps too.
+    /// all cores have slept for some slices it sleeps too.
     pub fn time_slice(mut self, slice: impl Into<Option<Duration>>) -> Self {
         self.time_slice = slice.into().map(|slice| slice.max(Duration::from_millis(1)));
         self

@@ -11,8 +11,8 @@ use ipiq_fabric::{CoreId, Fabric};
 
 /// Looks per slice.
 const LOOKS: u32 = 2;
-/// How long all cores must have slept before the watcher does: a core that wakes it pays a system call.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Looks that find all cores asleep before the watcher sleeps too: a core that wakes it pays a system call.
+const PATIENCE: u32 = 8;
 
 /// The watcher, as its runtime has it. Dropped, it ends; `join` waits for that.
 pub(crate) struct Slices {
@@ -112,19 +112,14 @@ impl Watcher {
     }
 
     fn run(mut self, bell: &Bell) {
-        let mut idle_since = None;
+        let mut idle_looks = 0;
         while bell.pause(self.slice / LOOKS) {
-            let now = Instant::now();
-            if self.look(now) {
-                idle_since = None;
-                continue;
-            }
-            let since = *idle_since.get_or_insert(now);
-            if now - since >= PATIENCE {
+            idle_looks = if self.look(Instant::now()) { 0 } else { idle_looks + 1 };
+            if idle_looks >= PATIENCE {
                 if !bell.sleep(|| self.is_anyone_awake()) {
                     return;
                 }
-                idle_since = None;
+                idle_looks = 0;
             }
         }
     }

@@ -113,7 +113,7 @@ fn slices_go_on_after_all_cores_have_slept() {
     let runtime = started(1, |builder| builder);
     runtime.block_on(|| async {
         // Longer than the watcher stays awake for.
-        ipiq::time::sleep(Duration::from_millis(1500)).await;
+        ipiq::time::sleep(20 * SLICE).await;
         spin_until_told();
     });
 }
