@@ -7,6 +7,7 @@
 //! |---|---|---|---|
 //! | [`Port::kick`] | any thread | after winning a target's parked → kicked transition | repeated and late kicks |
 //! | [`Port::heavy_fence`] | a core about to park | between announcing "parked" and the last look at its rings | refusal: it goes back to polling |
+//! | [`Port::heavy_fence_on`] | any thread | it must know that one other core sees its stores, or has executed a full fence | refusal: it tries again or asks for everyone's |
 //! | [`Port::relax`] | a core in a wait loop | once per turn | spurious returns |
 //! | [`Port::now_ns`] | a core in a wait loop, or about to park | every few hundred turns | a machine without a clock |
 //! | [`Port::current`] | any thread | on every wake of a task | threads that are no core |
@@ -34,6 +35,8 @@ pub enum FenceKind {
 ///    thread, and null where nothing was stored.
 /// 2. [`heavy_fence`](Self::heavy_fence) returns `true` only after every other running thread of the process has executed a
 ///    full fence.
+/// 3. [`heavy_fence_on`](Self::heavy_fence_on) returns `true` only after the calling thread has executed a full fence, and after
+///    that the thread that runs the target core has executed one, or was not running. Who keeps the default has it by 2.
 pub unsafe trait Port: Send + Sync + 'static {
     /// Which pair of fences this machine supports. Must return the same value for the whole life of the port.
     fn fence_kind(&self) -> FenceKind;
@@ -44,6 +47,19 @@ pub unsafe trait Port: Send + Sync + 'static {
     /// the caller then stays awake and tries again later. Never called when [`fence_kind`](Self::fence_kind) is
     /// [`FenceKind::Symmetric`].
     fn heavy_fence(&self) -> bool;
+
+    /// Makes one other core execute a full fence, and the calling thread too, before this returns `true`; disturbs no further
+    /// core where the machine can do that.
+    ///
+    /// What the caller stored before is seen by whatever the target loads after its fence; what the target stored before its fence is seen by
+    /// what the caller loads after this. So the target needs only a compiler fence between its own store and load. Returns `false` as
+    /// [`heavy_fence`](Self::heavy_fence) does, and is never called where that is not. It may cost the caller more than everyone's:
+    /// what it saves is the others' interrupts.
+    fn heavy_fence_on(&self, target: CoreId) -> bool {
+        let _ = target;
+        crate::sync::fence(crate::sync::Ordering::SeqCst);
+        self.heavy_fence()
+    }
 
     /// Makes a current or the next [`Idle::park`] of `target` return.
     ///

@@ -42,6 +42,10 @@ enum Op {
     Fence,
     /// `membarrier`: interrupts every other thread, one after the other in any order.
     Membarrier,
+    /// `membarrier` for one CPU: interrupts the thread if the word, its place, has the value.
+    InterruptIn(Word, u8, usize),
+    /// By the scheduler: a fence of the thread, and its new place, in the first word by the kernel and in the second as its own first store.
+    Migrate(usize, [Word; 2], u8),
     /// Ends the current or the next sleep of a thread.
     Kick(usize),
     Sleep,
@@ -212,6 +216,17 @@ impl Machine {
             }
             Fence => {}
             Membarrier => return self.interrupt(state, thread),
+            InterruptIn(place, here, target) => {
+                after.flush_all(thread);
+                if after.memory[place as usize] == here {
+                    after.flush_all(target);
+                }
+            }
+            Migrate(target, [place, own], there) => {
+                after.flush_all(target);
+                after.memory[place as usize] = there;
+                after.threads[target].push(own, there);
+            }
             Perhaps(label) => {
                 let mut other = after.clone();
                 self.jump(&mut other, thread, label);
@@ -482,6 +497,58 @@ mod overflow {
     }
 }
 
+/// The fence of one thread by its CPU (`membarrier` O1 to O3 of the Linux port), while the scheduler moves the thread about.
+mod fence_of_one {
+    use super::*;
+
+    const MESSAGE: Word = 0;
+    const STATE: Word = 1;
+    /// The kernel's own note of where the target runs, and the one that it leaves in the target's memory.
+    const PLACE: Word = 2;
+    const OWN_PLACE: Word = 3;
+    const LOOK: Register = 0;
+    const EVERYONE: Label = ("everyone", 0);
+    const FENCED: Label = ("fenced", 0);
+    const CLAIMED: u8 = 0;
+    const ELSEWHERE: u8 = 1;
+
+    #[derive(Clone, Copy, PartialEq)]
+    pub(super) enum Check {
+        AsWritten,
+        /// Mutant.
+        Nothing,
+        /// Mutant: no fence of the caller before it.
+        Unfenced,
+        /// Mutant.
+        OwnPlace,
+    }
+
+    /// The caller stores that it sleeps and looks for the message; the target sends it and looks whether the caller sleeps.
+    pub(super) fn explore(check: Check, places: &[u8]) -> Explored {
+        let place = if check == Check::OwnPlace { OWN_PLACE } else { PLACE };
+        let fence: &[Op] = if check == Check::Unfenced { &[] } else { &[Fence] };
+        let look: &[Op] =
+            if check == Check::Nothing { &[] } else { &[Load(LOOK, place), IfNot(LOOK, CLAIMED, EVERYONE)] };
+        let tail = [
+            InterruptIn(PLACE, CLAIMED, 1),
+            Goto(FENCED),
+            Mark(EVERYONE),
+            Membarrier,
+            Mark(FENCED),
+            Load(LOOK, MESSAGE),
+            IfIs(LOOK, 1, END),
+            Sleep,
+            Mark(END),
+        ];
+        let caller = [&[Store(STATE, PARKED)], fence, look, &tail].concat();
+        let target = vec![Store(MESSAGE, 1), Load(LOOK, STATE), IfNot(LOOK, PARKED, END), Kick(0), Mark(END)];
+        let scheduler = places.iter().map(|place| Migrate(1, [PLACE, OWN_PLACE], *place)).collect();
+        Machine { programs: vec![caller, target, scheduler] }.explore()
+    }
+
+    pub(super) const MOVES: [&[u8]; 4] = [&[], &[ELSEWHERE], &[ELSEWHERE, CLAIMED], &[ELSEWHERE, CLAIMED, ELSEWHERE]];
+}
+
 fn assert_never_stuck(name: &str, explored: &Explored) {
     println!("{name}: {} states", explored.states);
     if let Some(way) = &explored.stuck {
@@ -548,6 +615,27 @@ fn every_mutant_of_the_overflow_list_sleeps_through_space() {
     ];
     for (name, scenario) in mutants {
         assert!(scenario.explore().stuck.is_some(), "{name} is not found");
+    }
+}
+
+#[test]
+fn a_fence_of_one_thread_misses_nothing_wherever_the_thread_is_moved() {
+    for moves in fence_of_one::MOVES {
+        let explored = fence_of_one::explore(fence_of_one::Check::AsWritten, moves);
+        assert_never_stuck(&format!("fence of one, {} moves", moves.len()), &explored);
+    }
+}
+
+#[test]
+fn every_mutant_of_the_fence_of_one_sleeps_through_a_message() {
+    use fence_of_one::{Check, MOVES, explore};
+    let mutants = [
+        ("no look at the place", Check::Nothing),
+        ("a look before the caller's own fence", Check::Unfenced),
+        ("a place that the target writes", Check::OwnPlace),
+    ];
+    for (name, check) in mutants {
+        assert!(explore(check, MOVES[1]).stuck.is_some(), "{name} is not found");
     }
 }
 

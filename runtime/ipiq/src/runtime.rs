@@ -114,9 +114,12 @@ impl Runtime {
         let mut first_error = None;
         for (core, result) in reports {
             match result {
-                Ok(Ready { cpu, notifier, driver, fallback }) => {
+                Ok(Ready { cpu, pinned, notifier, driver, fallback }) => {
                     info.cpus[core.index()] = cpu;
                     linux.set_kicker(core, Arc::new(DriverKick(notifier)));
+                    if let Some(pinned) = pinned {
+                        linux.set_pinned(core, pinned);
+                    }
                     // One core that fell back is worth knowing of.
                     if info.driver != DriverKind::Epoll {
                         info.driver = driver;

@@ -8,6 +8,7 @@ use ipiq_driver::{Config, Driver, DriverKind, Notifier};
 use ipiq_executor::{Executor, Remote, SpinPolicy};
 use ipiq_fabric::{CoreId, Panic, PanicPayload, Seat, catch, contain};
 use ipiq_linux::clock::MonotonicClock;
+use ipiq_linux::membarrier::Pinned;
 use ipiq_linux::pin;
 
 use crate::builder::{Cause, ThreadHook};
@@ -36,6 +37,7 @@ pub(crate) struct Start {
 /// A core that could start.
 pub(crate) struct Ready {
     pub(crate) cpu: Option<usize>,
+    pub(crate) pinned: Option<Pinned>,
     pub(crate) notifier: Notifier,
     pub(crate) driver: DriverKind,
     pub(crate) fallback: Option<String>,
@@ -60,6 +62,8 @@ pub(crate) fn main(start: Start) {
     };
     let ready = Ready {
         cpu,
+        // Without it a fence of this core alone is everyone's.
+        pinned: cpu.and_then(|_| Pinned::current().ok()),
         notifier: driver.notifier(),
         driver: driver.kind(),
         fallback: driver.fallback_reason().map(str::to_owned),

@@ -2,7 +2,7 @@
 //!
 //! | Module | What it does |
 //! |---|---|
-//! | [`membarrier`] | the heavy half of the asymmetric fence |
+//! | [`membarrier`] | the heavy half of the asymmetric fence, for all threads or one |
 //! | [`kick`] | ends a core's sleep |
 //! | [`port`] | the fabric's [`Port`](ipiq_fabric::port::Port) from these |
 //! | [`clock`] | the monotonic clock |

@@ -9,7 +9,7 @@ use ipiq_fabric::port::{Clock, FenceKind, Port};
 
 use crate::clock::MonotonicClock;
 use crate::kick::Kick;
-use crate::membarrier::Membarrier;
+use crate::membarrier::{Membarrier, Pinned};
 
 thread_local! {
     /// No destructor and no lazy initialisation: a plain load, at any time of the thread's life.
@@ -33,6 +33,7 @@ pub enum FenceChoice {
 pub struct LinuxPort {
     membarrier: Option<Membarrier>,
     kickers: Vec<OnceLock<Arc<dyn Kick>>>,
+    pinned: Vec<OnceLock<Pinned>>,
 }
 
 impl std::fmt::Debug for LinuxPort {
@@ -49,14 +50,15 @@ impl LinuxPort {
             FenceChoice::Auto => Membarrier::register().ok(),
             FenceChoice::Symmetric => None,
         };
-        Self { membarrier, kickers: (0..cores).map(|_| OnceLock::new()).collect() }
+        let (kickers, pinned) = (0..cores).map(|_| (OnceLock::new(), OnceLock::new())).unzip();
+        Self { membarrier, kickers, pinned }
     }
 
     /// A port that knows the calling thread's slot and nothing else.
     #[must_use]
     #[inline]
     pub fn thread() -> &'static Self {
-        static THREAD: LinuxPort = LinuxPort { membarrier: None, kickers: Vec::new() };
+        static THREAD: LinuxPort = LinuxPort { membarrier: None, kickers: Vec::new(), pinned: Vec::new() };
         &THREAD
     }
 
@@ -68,10 +70,19 @@ impl LinuxPort {
     pub fn set_kicker(&self, core: CoreId, kicker: Arc<dyn Kick>) {
         assert!(self.kickers[core.index()].set(kicker).is_ok(), "{core} has a kicker already");
     }
+
+    /// Says that the thread of `core` is pinned, so that a fence of it alone disturbs no other CPU.
+    ///
+    /// # Panics
+    ///
+    /// If the port has no such core, or it has been said already.
+    pub fn set_pinned(&self, core: CoreId, pinned: Pinned) {
+        assert!(self.pinned[core.index()].set(pinned).is_ok(), "{core} is pinned already");
+    }
 }
 
 // SAFETY: 1. the slot is a cell of the calling thread. 2. `membarrier(PRIVATE_EXPEDITED)` fences every running thread of the
-// process before it returns.
+// process before it returns. 3. the claim is of the thread that runs the core, and `try_heavy_on` fences that, or everyone.
 unsafe impl Port for LinuxPort {
     fn fence_kind(&self) -> FenceKind {
         if self.membarrier.is_some() { FenceKind::Asymmetric } else { FenceKind::Symmetric }
@@ -79,6 +90,14 @@ unsafe impl Port for LinuxPort {
 
     fn heavy_fence(&self) -> bool {
         self.membarrier.is_some_and(Membarrier::try_heavy)
+    }
+
+    fn heavy_fence_on(&self, target: CoreId) -> bool {
+        let Some(membarrier) = self.membarrier else { return false };
+        match self.pinned[target.index()].get() {
+            Some(pinned) => membarrier.try_heavy_on(pinned),
+            None => membarrier.try_heavy(),
+        }
     }
 
     fn kick(&self, target: CoreId) {

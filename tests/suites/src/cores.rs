@@ -8,6 +8,7 @@ use ipiq_fabric::port::{FenceKind, Idle};
 use ipiq_fabric::watch::Watch;
 use ipiq_fabric::{Config, Core, CoreId, Fabric, Served};
 use ipiq_linux::kick::FutexIdle;
+use ipiq_linux::membarrier::Pinned;
 use ipiq_linux::port::{FenceChoice, LinuxPort};
 use ipiq_linux::{cpus, pin};
 
@@ -66,6 +67,7 @@ pub fn on_faulty_cores(
             scope.spawn(move || {
                 let _guard = AbortOnPanic;
                 pin::pin_current(cpu).expect("an allowed CPU");
+                port.port().set_pinned(seat.id(), Pinned::current().expect("a pinned thread"));
                 body(&mut Seated { core: seat.enter(), fabric, idle, left, cores });
             });
         }

@@ -46,7 +46,7 @@ fn take(faults: &AtomicU32) -> bool {
     faults.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
 }
 
-// SAFETY: 1. the slot is `LinuxPort`'s. 2. a heavy fence that is not refused is `LinuxPort`'s.
+// SAFETY: 1. the slot is `LinuxPort`'s. 2. and 3. a heavy fence that is not refused is `LinuxPort`'s.
 unsafe impl Port for FaultyPort {
     fn fence_kind(&self) -> FenceKind {
         self.port.fence_kind()
@@ -54,6 +54,10 @@ unsafe impl Port for FaultyPort {
 
     fn heavy_fence(&self) -> bool {
         !take(&self.refuse_fences) && self.port.heavy_fence()
+    }
+
+    fn heavy_fence_on(&self, target: CoreId) -> bool {
+        !take(&self.refuse_fences) && self.port.heavy_fence_on(target)
     }
 
     fn kick(&self, target: CoreId) {

@@ -5,7 +5,10 @@ use std::env;
 use std::ffi::{c_int, c_long};
 use std::process::Command;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter, apply_filter_all_threads};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter, apply_filter_all_threads,
+};
 
 use crate::watchdog;
 
@@ -17,6 +20,8 @@ const IN_CHILD: &str = "IPIQ_TEST_CHILD";
 pub struct Refusal<'a> {
     /// The numbers of the calls.
     pub calls: &'a [c_long],
+    /// Only with this first argument.
+    pub first_argument: Option<u64>,
     /// What they fail with, such as `ENOSYS` or `EPERM`.
     pub errno: c_int,
 }
@@ -59,7 +64,12 @@ pub fn refuse_to_all_threads(refusal: &Refusal<'_>) {
 }
 
 fn filter(refusal: &Refusal<'_>) -> BpfProgram {
-    let rules: BTreeMap<_, _> = refusal.calls.iter().map(|call| (*call, vec![])).collect();
+    let rule = |argument| {
+        let equal = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, argument);
+        SeccompRule::new(vec![equal.expect("there is a first argument")]).expect("one condition")
+    };
+    let conditions: Vec<SeccompRule> = refusal.first_argument.into_iter().map(rule).collect();
+    let rules: BTreeMap<_, _> = refusal.calls.iter().map(|call| (*call, conditions.clone())).collect();
     let errno = SeccompAction::Errno(refusal.errno.unsigned_abs());
     let arch = env::consts::ARCH.try_into().expect("seccompiler knows this architecture");
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).expect("the rules are sound");

@@ -1,4 +1,4 @@
-//! Sandboxes that refuse `membarrier`, io_uring or pinning: everything still works, and says what it does instead.
+//! Sandboxes that refuse `membarrier` or a part of it, io_uring or pinning: everything still works, and says what it does instead.
 
 mod kv;
 mod port;
@@ -11,10 +11,10 @@ const IO_URING: &[libc::c_long] = &[libc::SYS_io_uring_setup, libc::SYS_io_uring
 
 /// As an old kernel answers.
 fn unknown(calls: &[libc::c_long]) -> Refusal<'_> {
-    Refusal { calls, errno: libc::ENOSYS }
+    Refusal { calls, first_argument: None, errno: libc::ENOSYS }
 }
 
 /// As a container's default policy answers.
 fn forbidden(calls: &[libc::c_long]) -> Refusal<'_> {
-    Refusal { calls, errno: libc::EPERM }
+    Refusal { calls, first_argument: None, errno: libc::EPERM }
 }

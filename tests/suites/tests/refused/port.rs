@@ -1,11 +1,15 @@
 //! The Linux port.
 
+use std::sync::mpsc;
+use std::thread;
+
+use ipiq_fabric::CoreId;
 use ipiq_fabric::port::{FenceKind, Port};
 use ipiq_linux::cpus;
-use ipiq_linux::membarrier::Membarrier;
+use ipiq_linux::membarrier::{Membarrier, Pinned};
 use ipiq_linux::pin::pin_current;
 use ipiq_linux::port::{FenceChoice, LinuxPort};
-use ipiq_suites::sandbox::refusing;
+use ipiq_suites::sandbox::{Refusal, refuse_to_all_threads, refusing};
 
 use crate::{MEMBARRIER, forbidden, unknown};
 
@@ -29,6 +33,78 @@ fn membarrier_forbidden() {
     refusing("port::membarrier_forbidden", &[forbidden(MEMBARRIER)], || {
         fences_are_symmetric_and_the_reason_is_told("os error 1");
     });
+}
+
+/// The fence of one CPU; `register` takes the command that asks for the right to it.
+fn fence_of_one(register: bool) -> Refusal<'static> {
+    let fence = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ;
+    let command = if register { libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ } else { fence };
+    Refusal { first_argument: Some(command as u64), ..forbidden(MEMBARRIER) }
+}
+
+/// A port of two cores, and the thread of the second, which is pinned and waits until its end is dropped.
+fn port_and_core() -> (LinuxPort, CoreId, mpsc::Sender<()>) {
+    let (port, core) = (LinuxPort::new(2, FenceChoice::Auto), CoreId::new(1));
+    let ((say, claims), (end, ended)) = (mpsc::channel(), mpsc::channel());
+    thread::spawn(move || {
+        pin_current(cpus::allowed().cpus[0]).expect("an allowed CPU");
+        say.send(Pinned::current().expect("a pinned thread")).expect("somebody waits");
+        let _ = ended.recv();
+    });
+    port.set_pinned(core, claims.recv().expect("a claim"));
+    (port, core, end)
+}
+
+fn fences_on(port: &LinuxPort, core: CoreId) -> (u64, u64) {
+    let before = (Membarrier::issued(), Membarrier::targeted());
+    while !port.heavy_fence_on(core) {}
+    (Membarrier::issued() - before.0, Membarrier::targeted() - before.1)
+}
+
+#[test]
+fn the_fence_of_one_forbidden_from_the_start() {
+    for (register, test) in [
+        (false, "port::the_fence_of_one_forbidden_from_the_start"),
+        (true, "port::the_fence_of_one_forbidden_from_the_start"),
+    ] {
+        refusing(test, &[fence_of_one(register)], || {
+            let (port, core, _end) = port_and_core();
+            assert_eq!(port.fence_kind(), FenceKind::Asymmetric, "everyone's is granted");
+            assert!(!Membarrier::register().expect("granted").reaches_one());
+            assert_eq!(fences_on(&port, core), (1, 0));
+        });
+    }
+}
+
+#[test]
+fn the_fence_of_one_forbidden_after_the_start() {
+    refusing("port::the_fence_of_one_forbidden_after_the_start", &[], || {
+        let (port, core, _end) = port_and_core();
+        let membarrier = Membarrier::register().expect("granted");
+        if !membarrier.reaches_one() {
+            return;
+        }
+        assert_eq!(fences_on(&port, core), (1, 1));
+        refuse_to_all_threads(&fence_of_one(false));
+        assert_eq!(fences_on(&port, core), (1, 0), "everyone's instead");
+        assert!(!membarrier.reaches_one(), "nobody asks again");
+        refuse_to_all_threads(&forbidden(MEMBARRIER));
+        let refused = Membarrier::refused();
+        assert!(!port.heavy_fence_on(core) && !port.heavy_fence());
+        assert_eq!(Membarrier::refused(), refused + 2);
+    });
+}
+
+#[test]
+fn a_core_that_is_not_pinned_is_fenced_with_everyone_and_a_symmetric_port_fences_nobody() {
+    if Membarrier::register().is_err() {
+        return;
+    }
+    let port = LinuxPort::new(2, FenceChoice::Auto);
+    let before = Membarrier::issued();
+    while !port.heavy_fence_on(CoreId::new(1)) {}
+    assert!(Membarrier::issued() > before);
+    assert!(!LinuxPort::new(2, FenceChoice::Symmetric).heavy_fence_on(CoreId::new(1)));
 }
 
 #[test]
