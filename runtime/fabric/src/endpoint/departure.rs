@@ -120,7 +120,7 @@ impl Drop for Core {
         if others().all(|other| self.is_gone(other)) {
             handlers::all_have_left(&shared);
             // [shootdown E2]
-            shared.boards.iter().for_each(Board::free_leftovers);
+            shared.boards.iter().filter(|_| !mutant!("shootdown-leftover-kept")).for_each(Board::free_leftovers);
         }
     }
 }

@@ -196,6 +196,6 @@ impl Inner {
             return true;
         }
         // [handlers B4] an RMW, not a store: a ring that came between look and store would find the flag up, leave it at that, and its data unseen.
-        rung.swap(false, Ordering::Acquire)
+        rung.swap(false, relaxed_if(mutant!("handlers-notified-relaxed"), Ordering::Acquire))
     }
 }

@@ -91,7 +91,8 @@ impl Mailbox {
             return None;
         }
         // [handlers M4] acquire, with M2's release. An exchange: of a core that leaves, the sender may take it too.
-        NonNull::new(place.swap(core::ptr::null_mut(), Ordering::Acquire))
+        let acquire = relaxed_if(mutant!("handlers-take-out-relaxed"), Ordering::Acquire);
+        NonNull::new(place.swap(core::ptr::null_mut(), acquire))
     }
 }
 
@@ -164,7 +165,7 @@ impl Tally {
 
     fn left(&self) -> u32 {
         // [handlers M6] acquire, with M5's release.
-        self.left.load(Ordering::Acquire) as u32
+        self.left.load(relaxed_if(mutant!("handlers-tally-relaxed"), Ordering::Acquire)) as u32
     }
 
     /// What came of it, once nobody is left: on how many of `targets` it ran.
@@ -173,7 +174,8 @@ impl Tally {
         let panic = self.panic.with_mut(|panic| unsafe { (*panic).take() });
         match panic {
             Some(payload) => Err(CallError::panicked(payload)),
-            None => Ok(targets - (self.left.load(Ordering::Acquire) / SKIPPED) as usize),
+            // Relaxed: who asks has seen that nobody is left (M6), after which it does not change.
+            None => Ok(targets - (self.left.load(Ordering::Relaxed) / SKIPPED) as usize),
         }
     }
 }

@@ -14,6 +14,7 @@ use core::cell::RefCell;
 
 use crate::doorbell::Rung;
 use crate::fabric::Shared;
+use crate::sync::mutant;
 use crate::{Core, CoreId, CoreSet, Fabric};
 
 pub use bell::{Bell, BellWait};
@@ -49,9 +50,11 @@ pub(crate) fn leave(shared: &Shared, core: CoreId) {
 /// [handlers L2]: what is or was registered may hold the fabric.
 pub(crate) fn all_have_left(shared: &StdArc<Shared>) {
     // [handlers L2]
-    shared.handlers.live().for_each(|id| drop(unregister(shared, id)));
-    // [handlers L2]
-    unregister::advance_orphans(shared);
+    shared.handlers.live().filter(|_| !mutant!("handlers-live-kept")).for_each(|id| drop(unregister(shared, id)));
+    if !mutant!("handlers-orphans-kept") {
+        // [handlers L2]
+        unregister::advance_orphans(shared);
+    }
 }
 
 /// Handlers and bells, from any thread.

@@ -97,6 +97,9 @@ fn has_ended(shared: &Shared, wants: &[u64]) -> bool {
 
 /// [handlers L1], the rounds: who waits for a pass of the core waits for none any more.
 pub(super) fn leave(shared: &Shared, core: CoreId) {
+    if mutant!("handlers-leave-no-wake") {
+        return;
+    }
     // [handlers L1] who leaves a waker fences and looks again: it sees the core gone, or this sees the waker.
     while let Some(waker) = shared.core(core).handlers.rounds.waiting.pop() {
         crate::contain(|| waker.wake());
@@ -131,8 +134,10 @@ fn leave_to_cores(shared: &Shared, mut retired: Retired) {
     }
     shared.orphans.push(retired);
     // [handlers L2] a core that leaves fences and looks at the orphans: it finds this one, or this finds it gone.
-    fence(Ordering::SeqCst);
-    if all_have_left() {
+    if !mutant!("handlers-orphan-no-fence") {
+        fence(Ordering::SeqCst);
+    }
+    if all_have_left() && !mutant!("handlers-orphan-no-recheck") {
         advance_orphans(shared);
     }
 }

@@ -6,6 +6,7 @@ use alloc::task::Wake;
 use core::future::Future;
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
+use std::vec::Vec;
 
 use super::{A, B, Ended, Machine, Plain, Woken, explore, leaver};
 use crate::call::CallError;
@@ -201,6 +202,62 @@ fn who_awaits_an_unregistration_is_woken_at_its_end() {
         ended.add(1);
         fabric.nudge(A);
         drop(runner.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn who_awaits_an_unregistration_is_woken_when_the_core_leaves() {
+    explore(3, || {
+        let machine = Machine::new(FenceKind::Symmetric, 1);
+        let (fabric, seats) = machine.fabric();
+        let id = register(&fabric, |_| ());
+        let seat = seats.into_iter().next().expect("one core");
+        let leaver = thread::spawn(move || drop(seat.enter()));
+        let signal = Arc::new(Signal::default());
+        let waker = Waker::from(signal.clone());
+        // The core that leaves may have unregistered it.
+        if let Ok(unregister) = fabric.unregister_handler(id) {
+            let mut unregister = pin!(unregister);
+            while unregister.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                signal.0.wait();
+            }
+        }
+        leaver.join().expect("no panic");
+    });
+}
+
+/// A handler that holds something; who else holds it sees when the handler is freed.
+fn holding(fabric: &Fabric) -> (HandlerId, Arc<()>) {
+    let token = Arc::new(());
+    let held = token.clone();
+    (register(fabric, move |_| assert!(Arc::strong_count(&held) > 0)), token)
+}
+
+#[test]
+fn an_unregistration_that_is_given_up_while_the_last_core_leaves_is_ended() {
+    explore(4, || {
+        let machine = Machine::new(FenceKind::Symmetric, 1);
+        let (fabric, seats) = machine.fabric();
+        let (id, token) = holding(&fabric);
+        let seat = seats.into_iter().next().expect("one core");
+        let leaver = thread::spawn(move || drop(seat.enter()));
+        drop(fabric.unregister_handler(id));
+        leaver.join().expect("no panic");
+        assert_eq!(Arc::strong_count(&token), 1, "freed though the fabric lives");
+        drop(fabric);
+    });
+}
+
+#[test]
+fn a_handler_that_nobody_unregisters_is_freed_by_the_last_core_that_leaves() {
+    explore(3, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (fabric, seats) = machine.fabric();
+        let (_, token) = holding(&fabric);
+        let leavers: Vec<_> = seats.into_iter().map(|seat| thread::spawn(move || drop(seat.enter()))).collect();
+        leavers.into_iter().for_each(|leaver| leaver.join().expect("no panic"));
+        assert_eq!(Arc::strong_count(&token), 1, "freed though the fabric lives");
+        drop(fabric);
     });
 }
 

@@ -53,7 +53,14 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("shootdown-no-wake", ASLEEP),
     ("shootdown-wait-for-gone", TARGET_LEAVES),
     ("shootdown-gone-not-counted", TARGET_LEAVES),
-    ("shootdown-leftover-dropped", "shootdown::an_operation_outlives_an_initiator_that_leaves"),
+    ("shootdown-leftover-dropped", OUTLIVES),
+    ("shootdown-leftover-kept", OUTLIVES),
+    ("shootdown-leftover-twice", "shootdown::two_that_leave_as_the_last_free_once_what_one_of_them_left_behind"),
+    ("shootdown-prepare-late", REPLICA),
+    ("shootdown-count-first", ASLEEP),
+    ("shootdown-counted-relaxed", ASLEEP),
+    ("shootdown-acknowledge-relaxed", ONE),
+    ("shootdown-gone-read-late", "shootdown::an_initiator_that_spins_does_not_wait_for_a_target_that_leaves"),
     ("replica-in-drains", REPLICA),
     ("replica-any-version", "shootdown::concurrent_updates_end_with_the_later_value_everywhere"),
     ("call-not-taken-back", "call::a_call_to_a_core_that_leaves_ends_with_its_value_or_with_gone"),
@@ -93,7 +100,14 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("handlers-one-round+handlers-pass-relaxed", RUNNING),
     ("handlers-pass-no-fence", AWAITED),
     ("handlers-pass-no-wake", AWAITED),
+    ("handlers-leave-no-wake", "handlers::who_awaits_an_unregistration_is_woken_when_the_core_leaves"),
+    ("handlers-orphans-kept", GIVEN_UP),
+    ("handlers-orphan-no-fence", GIVEN_UP),
+    ("handlers-orphan-no-recheck", GIVEN_UP),
+    ("handlers-live-kept", "handlers::a_handler_that_nobody_unregisters_is_freed_by_the_last_core_that_leaves"),
     ("handlers-put-relaxed", MAILBOX),
+    ("handlers-take-out-relaxed", MAILBOX),
+    ("handlers-tally-relaxed", MAILBOX),
     ("handlers-answer-early", MAILBOX),
     ("handlers-answer-relaxed", MAILBOX),
     ("handlers-answer-no-wake", "handlers::who_awaits_a_function_of_the_mailbox_is_woken"),
@@ -107,6 +121,7 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("handlers-bells-relaxed", "handlers::two_bells_that_share_a_bit_are_both_heard"),
     ("handlers-bell-no-wake", RINGS),
     ("handlers-notified-plain", RINGS),
+    ("handlers-notified-relaxed", RINGS),
 ];
 
 const RING: &str = "ring::messages_arrive_in_order_and_once_while_slots_are_reused_and_the_index_wraps";
@@ -125,12 +140,14 @@ const ONE: &str = "shootdown::a_target_that_sleeps_executes_each_request_once_wh
 const ASLEEP: &str = "shootdown::an_initiator_that_sleeps_is_woken_by_the_last_acknowledgement";
 const TWO_TO_ONE: &str = "shootdown::a_target_that_was_asked_by_one_initiator_finds_the_request_of_another_whole";
 const TARGET_LEAVES: &str = "shootdown::an_initiator_that_sleeps_does_not_wait_for_a_target_that_leaves";
+const OUTLIVES: &str = "shootdown::an_operation_outlives_an_initiator_that_leaves";
 const REPLICA: &str =
     "shootdown::when_an_update_is_done_nobody_reads_the_old_value_not_even_in_a_read_with_a_drain_in_it";
 const TRIGGERS: &str = "handlers::every_trigger_is_followed_by_a_run_that_sees_what_it_tells_of";
 const UNREGISTER: &str = "handlers::a_trigger_that_races_with_unregistering_is_refused_or_run_before_its_end";
 const RUNNING: &str = "handlers::unregistering_waits_for_a_handler_that_drains_below_itself";
 const AWAITED: &str = "handlers::who_awaits_an_unregistration_is_woken_at_its_end";
+const GIVEN_UP: &str = "handlers::an_unregistration_that_is_given_up_while_the_last_core_leaves_is_ended";
 const MAILBOX: &str = "handlers::a_function_of_the_mailbox_sees_its_senders_writes_and_is_seen";
 const LEAVING_MAILBOX: &str = "handlers::a_message_to_a_core_that_leaves_is_run_or_answered_for";
 const SPACE_IN_MAILBOX: &str = "handlers::who_awaits_a_place_in_a_full_mailbox_is_woken";

@@ -278,8 +278,26 @@ fn an_operation_outlives_an_initiator_that_leaves() {
         let pending = PendingShootdown::new(&here, &only_b(), op);
         drop(here);
         drop(there.join().expect("no panic"));
+        assert_eq!((cell.read(), Arc::strong_count(&token)), (1, 1), "freed once, by the last that left");
         drop((pending, fabric));
+    });
+}
+
+#[test]
+fn two_that_leave_as_the_last_free_once_what_one_of_them_left_behind() {
+    explore(3, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (fabric, seats) = machine.fabric();
+        let (here, there) = pair(seats);
+        let (cell, token) = (Plain::new(), Arc::new(()));
+        let held = Held(cell.clone(), token.clone());
+        let leaver = thread::spawn(move || drop(there.enter()));
+        let here = here.enter();
+        drop(PendingShootdown::new(&here, &only_b(), move |_: &Core| assert_eq!(held.0.read(), 0, "not freed")));
+        drop(here);
+        leaver.join().expect("no panic");
         assert_eq!((cell.read(), Arc::strong_count(&token)), (1, 1), "freed once");
+        drop(fabric);
     });
 }
 

@@ -133,9 +133,19 @@ impl Board {
     #[must_use]
     pub(crate) fn acknowledge(&self, target: CoreId, initiator: CoreId, body: &Body) -> bool {
         // [shootdown T5] release: the initiator sees what the operation wrote, and may write the body again.
-        self.slot(target, initiator).store(body.generation, Ordering::Release);
+        let release = relaxed_if(mutant!("shootdown-acknowledge-relaxed"), Ordering::Release);
+        let store = || self.slot(target, initiator).store(body.generation, release);
+        let early_count = mutant!("shootdown-count-first");
+        if !early_count {
+            store();
+        }
         // [shootdown T5] acquire and release: the last has seen what all the others wrote.
-        body.wakes && self.request(initiator).outstanding.fetch_sub(1, Ordering::AcqRel) == 1
+        let order = relaxed_if(mutant!("shootdown-counted-relaxed"), Ordering::AcqRel);
+        let is_last = body.wakes && self.request(initiator).outstanding.fetch_sub(1, order) == 1;
+        if early_count {
+            store();
+        }
+        is_last
     }
 
     /// [shootdown T4]: notes a panic before the acknowledgement; the first one stays.
@@ -167,7 +177,12 @@ impl Board {
     pub(crate) fn free_leftovers(&self) {
         for initiator in (0..self.cores).map(CoreId::new) {
             // [shootdown E2] two cores may leave as the last: an exchange.
-            let leftover = self.request(initiator).leftover.swap(core::ptr::null_mut(), Ordering::Acquire);
+            let place = &self.request(initiator).leftover;
+            let leftover = if mutant!("shootdown-leftover-twice") {
+                place.load(Ordering::Acquire)
+            } else {
+                place.swap(core::ptr::null_mut(), Ordering::Acquire)
+            };
             if !leftover.is_null() {
                 // SAFETY: 1. `keep` boxed it, once per initiator, and the swap took it out.
                 let op = unsafe { Box::from_raw(leftover) };

@@ -255,7 +255,9 @@ impl Core {
     fn start_flight(&self, lane: Lane, entry: Entry) {
         let (mine, board) = (self.lane(lane), self.board(lane));
         let code = entry.action.code();
-        if let Code::Late(op) = code {
+        if let Code::Late(op) = code
+            && !mutant!("shootdown-prepare-late")
+        {
             // [shootdown I1]
             // SAFETY: 1. no slot has been made pending for it.
             let prepared = self.operate(|| unsafe { op.prepare(self) });
@@ -282,6 +284,12 @@ impl Core {
                 board.make_pending(target, self.id());
                 self.ask(lane, target);
             }
+        }
+        if mutant!("shootdown-prepare-late")
+            && let Code::Late(op) = code
+        {
+            // SAFETY: 1. not held: the model checker must see what comes of it.
+            drop(self.operate(|| unsafe { op.prepare(self) }));
         }
         if own_part {
             // [shootdown I4]
@@ -315,7 +323,7 @@ impl Core {
             let gone = self.is_gone(target) && !mutant!("shootdown-wait-for-gone");
             if board.is_acknowledged(target, self.id(), flight.body.generation) {
                 flight.waiting.remove(target);
-            } else if gone {
+            } else if gone || mutant!("shootdown-gone-read-late") && self.is_gone(target) {
                 board.acknowledge_for_gone(target, self.id(), &flight.body);
                 flight.waiting.remove(target);
                 flight.executed -= 1;
