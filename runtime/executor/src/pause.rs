@@ -68,8 +68,8 @@ impl Pause {
         Self { drain: true, ..self }
     }
 
-    /// Gives up, and releases everyone, if the cores do not stand still within `limit` of the request. The wait for one's turn counts;
-    /// it is not cut short.
+    /// Gives up, and releases everyone, if the cores do not stand still within `limit` of the request. The wait for one's turn counts, and that of
+    /// another thread's request for the core that runs the body; neither is cut short.
     pub fn timeout(self, limit: Duration) -> Self {
         Self { timeout: Some(limit), ..self }
     }
@@ -302,13 +302,20 @@ impl Executor {
     pub fn pause<R: 'static>(&self, plan: Pause, body: impl FnOnce(&Paused<'_>) -> R + 'static) -> Pausing<R> {
         let _checked = plan.set(self.core().cores());
         let (sender, outcome) = oneshot::channel();
-        self.lead_pause(plan, body, sender);
+        self.lead_pause(plan, body, 0, sender);
         Pausing { outcome }
     }
 
-    fn lead_pause<R: 'static>(&self, plan: Pause, body: impl FnOnce(&Paused<'_>) -> R + 'static, sender: Sender<R>) {
+    /// `waited_ns`: for how long the request has been on its way.
+    fn lead_pause<R: 'static>(
+        &self,
+        plan: Pause,
+        body: impl FnOnce(&Paused<'_>) -> R + 'static,
+        waited_ns: u64,
+        sender: Sender<R>,
+    ) {
         let clock = self.clock().clone();
-        let deadline_ns = plan.deadline_ns(&*clock);
+        let deadline_ns = plan.deadline_ns(&*clock).map(|deadline_ns| deadline_ns.saturating_sub(waited_ns));
         self.lead_unless_dropped(sender, move |lead| {
             plan.carry_out(lead.core(), &*clock, deadline_ns, |stop| {
                 lead.cpusync(stop, |held| body(&Paused { held, clock: &*clock }))
@@ -371,11 +378,13 @@ impl Remote {
         if self.refuses_caller() {
             return Pausing { outcome };
         }
+        let asked_ns = home.port.now_ns();
         let message = Message::foreign(move |core, _| {
             with_current(core.port(), |executor| {
                 // Messages of a core whose loop does not run may be run inside another one's.
                 if core::ptr::eq(executor.core(), core) {
-                    executor.lead_pause(plan, body, sender);
+                    let waited_ns = core.port().now_ns().saturating_sub(asked_ns);
+                    executor.lead_pause(plan, body, waited_ns, sender);
                 }
             });
         });

@@ -218,6 +218,38 @@ fn a_pause_that_times_out_names_the_core_in_a_long_poll() {
 }
 
 #[test]
+fn the_limit_of_another_threads_pause_begins_with_its_request() {
+    const LIMIT: Duration = Duration::from_millis(200);
+    let _watch = watch("the_limit_of_another_threads_pause_begins_with_its_request");
+    each_kind(|builder| {
+        let runtime = builder.cores(2).build().expect("two cores");
+        let timed_out = || {
+            let (begun, go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+            let (told, wait) = (begun.clone(), go.clone());
+            let long = runtime.handle().spawn_on(A, move || async move {
+                told.store(true, Ordering::Release);
+                while !wait.load(Ordering::Acquire) {
+                    std::thread::yield_now();
+                }
+            });
+            while !begun.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            let pausing = runtime.handle().pause(A, Pause::all().timeout(LIMIT), |_| ());
+            let asked = Instant::now();
+            while asked.elapsed() <= LIMIT {
+                std::thread::yield_now();
+            }
+            go.store(true, Ordering::Release);
+            Runtime::wait(long).expect("no panic");
+            Runtime::wait(pausing).is_err_and(|error| error.is_timeout())
+        };
+        // Once in a while the other core stands still before the lead looks for the first time: that is in time, whatever the clock says.
+        assert!((0..5).any(|_| timed_out()));
+    });
+}
+
+#[test]
 fn panics_of_body_and_functions_reach_the_caller_alone() {
     let _watch = watch("panics_of_body_and_functions_reach_the_caller_alone");
     each_kind(|builder| {
