@@ -11,13 +11,14 @@ impl Core {
         let board = &self.shared().cpusync.board;
         let answer = &self.own().answer;
         let mut known = answer.last();
-        if board.look() == known {
+        let let_go = matches!(known.kind(), Kind::Go | Kind::Idle);
+        if let_go && board.look() == known {
             // A late request of a stop that this core has been through: it left with `GO`.
             return;
         }
         let mut waiting = self.wait_for(board.lead(), WaitKind::Cpusync);
-        // Done anything since the last answer?
-        let mut any = false;
+        // Done anything since the last answer? A message may have unwound the stop.
+        let mut any = !let_go;
         loop {
             // [cpusync C1]
             let order = board.look();

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 
 use super::Core;
@@ -45,6 +45,31 @@ pub enum Served {
     SliceOver,
 }
 
+/// What was asked for and is not served yet. A message that panics in a stop unwinds through here: then the core is asked again, for who asked waits.
+struct Taken<'a> {
+    core: &'a Core,
+    left: Cell<u64>,
+}
+
+impl Taken<'_> {
+    fn has(&self, what: Ask) -> bool {
+        self.left.get() & what as u64 != 0
+    }
+
+    fn is_served(&self, what: Ask) {
+        self.left.set(self.left.get() & !(what as u64));
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        for what in [Ask::Stop, Ask::Update, Ask::Deferred].into_iter().filter(|&what| self.has(what)) {
+            // [doorbell A1] by the core itself, as in `at_safe_point`.
+            let _ = self.core.own().doorbell.ask(what);
+        }
+    }
+}
+
 impl Core {
     /// Serves what may be served at a safe point only: stops, the end of a slice, and what was put off by [`at_safe_point`](Self::at_safe_point).
     /// One load when there is nothing.
@@ -81,20 +106,23 @@ impl Core {
     fn serve_safe_point(&self) -> Served {
         assert!(self.nesting.get() == 0, "a safe point inside a function of a message");
         // [doorbell A2] [slice C3]
-        let taken = self.own().doorbell.take_asked(Ask::AT_SAFE_POINTS);
+        let taken = Taken { core: self, left: Cell::new(self.own().doorbell.take_asked(Ask::AT_SAFE_POINTS)) };
         let here = SafePoint { core: self };
-        if taken & Ask::Stop as u64 != 0 {
+        if taken.has(Ask::Stop) {
             self.stop_or_lead(&here);
+            taken.is_served(Ask::Stop);
         }
-        if taken & Ask::Update as u64 != 0 {
+        if taken.has(Ask::Update) {
             self.serve_updates();
+            taken.is_served(Ask::Update);
         }
-        if taken & Ask::Deferred as u64 != 0 {
+        if taken.has(Ask::Deferred) {
+            taken.is_served(Ask::Deferred);
             // What is put off meanwhile waits for the next safe point.
             let deferred = self.deferred.take();
             deferred.into_iter().for_each(|f| contain(|| f(&here)));
         }
-        if taken & Ask::Slice as u64 != 0 { Served::SliceOver } else { Served::Something }
+        if taken.has(Ask::Slice) { Served::SliceOver } else { Served::Something }
     }
 
     /// Puts `f` off to this core's next safe point: runs it there, after what was put off before. From anywhere on the core's

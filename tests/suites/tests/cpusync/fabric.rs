@@ -1,6 +1,7 @@
 //! The fabric's stops on threads: what each form promises, one by one.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use ipiq_fabric::{Config, Core, CoreId, CoreSet, Panic};
 use ipiq_linux::clock::MonotonicClock;
 use ipiq_linux::port::FenceChoice;
 use ipiq_suites::cores::{FENCES, Seated, on_cores};
+use ipiq_suites::scale::scaled;
 use ipiq_suites::watchdog::watch;
 
 use crate::add;
@@ -290,6 +292,55 @@ fn a_panic_of_body_or_function_reaches_the_lead_and_everyone_goes_on() {
             }));
         }
     });
+}
+
+/// The lead stops one core, which runs such messages in stops alone, while a third core sends more of them.
+#[test]
+fn a_message_that_panics_in_a_stop_reaches_the_stopped_core_and_holds_up_nobody() {
+    let _watch = watch("a_message_that_panics_in_a_stop_reaches_the_stopped_core_and_holds_up_nobody");
+    let throw = |_: &Core, _: CoreId| resume_unwind(Box::new(()));
+    for fence in FENCES {
+        let over = AtomicBool::new(false);
+        let [sent, caught, senders] = [0, 0, 2].map(AtomicU64::new);
+        on_cores(config(3, 8), fence, |seated| {
+            let core = &seated.core;
+            let send = || add(&sent, u64::from(core.try_send(B, throw).is_ok()));
+            if seated.id() == A {
+                for _ in 0..scaled(20, 100) {
+                    send();
+                    lead_and_wait(seated, |lead| {
+                        let stopped = lead.cpusync(&CpuSync { drain: true, ..plan(set([B])) }, |_| ());
+                        assert!(stopped.as_ref().err().is_none_or(CpuSyncError::is_restless));
+                    });
+                }
+                over.store(true, Ordering::Release);
+                senders.fetch_sub(1, Ordering::AcqRel);
+            } else if seated.id() == B {
+                let ran = Rc::new(Cell::new(false));
+                let seen = ran.clone();
+                core.at_safe_point(move |_| seen.set(true));
+                let run = |f: &dyn Fn()| add(&caught, u64::from(catch_unwind(AssertUnwindSafe(f)).is_err()));
+                while !over.load(Ordering::Acquire) {
+                    // SAFETY: 1. and 2. nothing else is on the stack.
+                    run(&|| _ = unsafe { core.safe_point() });
+                }
+                assert!(ran.get(), "what was put off has run");
+                while senders.load(Ordering::Acquire) > 0
+                    || caught.load(Ordering::Relaxed) < sent.load(Ordering::Relaxed)
+                {
+                    run(&|| _ = core.drain_all(64));
+                }
+            } else {
+                while !over.load(Ordering::Acquire) {
+                    send();
+                    seated.serve();
+                }
+                senders.fetch_sub(1, Ordering::AcqRel);
+            }
+            seated.serve_until_all_are_done();
+        });
+        assert_eq!(caught.load(Ordering::Relaxed), sent.load(Ordering::Relaxed));
+    }
 }
 
 #[test]
