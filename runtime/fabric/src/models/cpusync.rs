@@ -270,9 +270,7 @@ fn a_core_that_leaves_holds_up_no_stop() {
 #[test]
 fn the_panic_of_a_core_that_leaves_right_after_its_function_reaches_the_lead() {
     explore(3, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let leaver = thread::spawn(move || {
             let core = b.enter();
             // SAFETY: 1. and 2. nothing else is on the stack.

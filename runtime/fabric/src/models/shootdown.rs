@@ -286,9 +286,7 @@ fn an_operation_outlives_an_initiator_that_leaves() {
 #[test]
 fn two_that_leave_as_the_last_free_once_what_one_of_them_left_behind() {
     explore(3, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (fabric, seats) = machine.fabric();
-        let (here, there) = pair(seats);
+        let (_machine, fabric, (here, there)) = Machine::pair(FenceKind::Symmetric);
         let (cell, token) = (Plain::new(), Arc::new(()));
         let held = Held(cell.clone(), token.clone());
         let leaver = thread::spawn(move || drop(there.enter()));
