@@ -181,81 +181,29 @@ pub fn find(name: &str) -> Option<&'static Work> {
 
 /// All works, in the order of the table.
 pub static WORKS: &[Work] = &[
+    work("call_rtt", &[at_most("p50", 2.5)], |peer, plan| peer.call_rtt(plan)),
+    work("call_pipelined/1", &[], |peer, plan| peer.call_pipelined(plan, 1)),
+    work("call_pipelined/16", &[], |peer, plan| peer.call_pipelined(plan, 16)),
+    work("call_pipelined/256", &[at_most("per_call", 0.7)], |peer, plan| peer.call_pipelined(plan, 256)),
+    work("call_pipelined/1024", &[], |peer, plan| peer.call_pipelined(plan, 1024)),
+    work("spawn_on", &[at_most("per_task", 1.0)], |peer, plan| peer.spawn_on(plan)),
+    work("spawn_local", &[at_most("per_task_batch", 1.2)], |peer, plan| peer.spawn_local(plan)),
+    work("yield", &[at_most("per_yield", 0.5)], |peer, plan| peer.yield_now(plan)),
+    work("post", &[at_most("per_message", 0.2)], |peer, plan| peer.post(plan)),
     Work {
-        name: "call_rtt",
-        yardstick: Yardstick::Line,
-        budgets: &[at_most("p50", 2.5)],
-        run: |peer, plan| peer.call_rtt(plan),
-    },
-    Work {
-        name: "call_pipelined/1",
-        yardstick: Yardstick::Line,
-        budgets: &[],
-        run: |peer, plan| peer.call_pipelined(plan, 1),
-    },
-    Work {
-        name: "call_pipelined/16",
-        yardstick: Yardstick::Line,
-        budgets: &[],
-        run: |peer, plan| peer.call_pipelined(plan, 16),
-    },
-    Work {
-        name: "call_pipelined/256",
-        yardstick: Yardstick::Line,
-        budgets: &[at_most("per_call", 0.7)],
-        run: |peer, plan| peer.call_pipelined(plan, 256),
-    },
-    Work {
-        name: "call_pipelined/1024",
-        yardstick: Yardstick::Line,
-        budgets: &[],
-        run: |peer, plan| peer.call_pipelined(plan, 1024),
-    },
-    Work {
-        name: "spawn_on",
-        yardstick: Yardstick::Line,
-        budgets: &[at_most("per_task", 1.0)],
-        run: |peer, plan| peer.spawn_on(plan),
-    },
-    Work {
-        name: "spawn_local",
-        yardstick: Yardstick::Line,
-        budgets: &[at_most("per_task_batch", 1.2)],
-        run: |peer, plan| peer.spawn_local(plan),
-    },
-    Work {
-        name: "yield",
-        yardstick: Yardstick::Line,
-        budgets: &[at_most("per_yield", 0.5)],
-        run: |peer, plan| peer.yield_now(plan),
-    },
-    Work {
-        name: "post",
-        yardstick: Yardstick::Line,
-        budgets: &[at_most("per_message", 0.2)],
-        run: |peer, plan| peer.post(plan),
-    },
-    Work {
-        name: "wake_parked",
         yardstick: Yardstick::Futex,
-        budgets: &[at_most("p50", 1.05)],
-        run: |peer, plan| peer.wake_parked(plan),
+        ..work("wake_parked", &[at_most("p50", 1.05)], |peer, plan| peer.wake_parked(plan))
     },
-    Work {
-        name: "broadcast",
-        yardstick: Yardstick::Line,
-        budgets: &[at_most("p50", 4.0)],
-        run: |peer, plan| peer.broadcast(plan),
-    },
-    Work {
-        name: "cpusync",
-        yardstick: Yardstick::Line,
-        budgets: &[at_most("p50", 6.0)],
-        run: |peer, plan| peer.cpusync(plan),
-    },
-    Work { name: "shootdown", yardstick: Yardstick::Line, budgets: &[], run: |peer, plan| peer.shootdown(plan) },
-    Work { name: "preempt", yardstick: Yardstick::Line, budgets: &[], run: |peer, plan| peer.preempt(plan) },
+    work("broadcast", &[at_most("p50", 4.0)], |peer, plan| peer.broadcast(plan)),
+    work("cpusync", &[at_most("p50", 6.0)], |peer, plan| peer.cpusync(plan)),
+    work("shootdown", &[], |peer, plan| peer.shootdown(plan)),
+    work("preempt", &[], |peer, plan| peer.preempt(plan)),
 ];
+
+/// A work of awake cores.
+const fn work(name: &'static str, budgets: &'static [Budget], run: fn(&dyn Peer, Plan) -> Outcome) -> Work {
+    Work { name, yardstick: Yardstick::Line, budgets, run }
+}
 
 const fn at_most(metric: &'static str, at_most: f64) -> Budget {
     Budget { metric, at_most }
