@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use ipiq::{CallError, CoreId, IdlePolicy, Runtime};
+use ipiq::ipi::{TriggerError, Unregistered};
+use ipiq::{CallError, CoreId, CoreSet, IdlePolicy, Runtime};
 
 /// An end that takes this long never comes.
 const HUNG: Duration = Duration::from_secs(20);
@@ -94,5 +95,23 @@ fn a_runtime_that_its_own_thread_drops_at_its_very_end_is_not_waited_for() {
         Runtime::wait(kept).expect("a value");
         handle.stop();
         wait_dropped.recv().expect_err("the sender is dropped after the runtime");
+    });
+}
+
+#[test]
+fn handlers_are_unregistered_when_the_runtime_has_stopped_and_when_they_come_later() {
+    within("the triggers of handlers of a runtime that has stopped", || {
+        let runtime = Runtime::builder().cores(2).build().expect("a runtime of two cores");
+        let handle = runtime.handle();
+        let early = handle.register_handler(|_| ()).expect("a free place");
+        drop(runtime);
+        let late = handle.register_handler(|_| ()).expect("a free place");
+        for handler in [early, late] {
+            assert_eq!(handler.trigger(CoreId::new(1)), Err(TriggerError::Unregistered));
+            assert_eq!(handler.trigger_set(&CoreSet::first(2)), Err(Unregistered));
+            assert_eq!(handler.trigger_all(), Err(Unregistered));
+            assert_eq!(handler.trigger_others(), Err(Unregistered));
+            Runtime::wait(handler.unregister());
+        }
     });
 }

@@ -14,7 +14,7 @@ use core::cell::RefCell;
 
 use crate::doorbell::Rung;
 use crate::fabric::Shared;
-use crate::sync::mutant;
+use crate::sync::{Ordering, fence, mutant};
 use crate::{Core, CoreId, CoreSet, Fabric};
 
 pub use bell::{Bell, BellWait};
@@ -63,7 +63,7 @@ impl Fabric {
     ///
     /// `f` must be short and must not block. While it runs no other handler runs on its core. If it panics, the panic is counted
     /// ([`CoreCounters::handler_panics`](crate::CoreCounters::handler_panics)) and handed to `on_panic` on that core, whose own panic
-    /// reaches nobody; the handler stays registered.
+    /// reaches nobody; the handler stays registered. When all cores have left, every handler is unregistered, also one that is registered then.
     ///
     /// # Errors
     ///
@@ -73,11 +73,21 @@ impl Fabric {
         F: Fn(&Core) + Send + Sync + 'static,
     {
         let shared = self.shared();
-        shared.handlers.register(Box::new(f), on_panic).or_else(|f| {
+        let registered = shared.handlers.register(Box::new(f), on_panic).or_else(|f| {
             // Slots whose unregistration nobody waits for.
             unregister::advance_orphans(shared);
             shared.handlers.register(f, on_panic).map_err(|_| TableFull)
-        })
+        });
+        let id = registered?;
+        // [handlers L3] the last core fences and looks at the slots: it finds this one, or this finds it gone.
+        if !mutant!("handlers-register-no-fence") {
+            fence(Ordering::SeqCst);
+        }
+        if unregister::is_deserted(shared) {
+            // An error: it was found.
+            drop(unregister(shared, id));
+        }
+        Ok(id)
     }
 
     /// Runs the handler on `target`, at least once after this call; triggers of one handler on one core that has not run it yet are one.

@@ -298,9 +298,16 @@ fn handlers_that_hold_their_fabric_end_when_all_cores_have_left() {
     let token = Arc::new(());
     let (fabric, cores) = cores(2, 4);
     let held = (token.clone(), fabric.clone());
-    fabric.register_handler(move |_| drop(held.clone()), no_panic).expect("a free slot");
+    let register = |held: (Arc<()>, Fabric)| fabric.register_handler(move |_| drop(held.clone()), no_panic);
+    let early = register(held.clone()).expect("a free slot");
     drop(cores);
+    let late = register(held).expect("a free slot");
     assert_eq!(Arc::strong_count(&token), 1);
+    for id in [early, late] {
+        assert_eq!(fabric.trigger(id, A), Err(TriggerError::Unregistered));
+        assert_eq!(fabric.trigger_set(id, &CoreSet::first(2)), Err(Unregistered));
+        assert!(fabric.unregister_handler(id).is_err());
+    }
 }
 
 #[test]

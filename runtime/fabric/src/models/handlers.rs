@@ -10,7 +10,7 @@ use std::vec::Vec;
 
 use super::{A, B, Ended, Machine, Plain, Woken, explore, leaver};
 use crate::call::CallError;
-use crate::handlers::{BellWait, HandlerId};
+use crate::handlers::{BellWait, HandlerId, TriggerError};
 use crate::port::FenceKind;
 use crate::sync::checker::{Notify, thread};
 use crate::sync::{AtomicU32, Counter, Ordering};
@@ -154,6 +154,23 @@ fn a_foreign_trigger_that_races_with_unregistering_is_refused_or_run_before_its_
         core.drain(8);
         assert!(!accepted || ran.get() > 0, "accepted and never run");
     });
+}
+
+#[test]
+fn a_handler_registered_while_the_last_core_leaves_is_unregistered() {
+    for fence in FENCES {
+        explore(3, move || {
+            let machine = Machine::new(fence, 1);
+            let (fabric, seats) = machine.fabric();
+            let leaver = thread::spawn(move || seats.into_iter().for_each(|seat| drop(seat.enter())));
+            let token = Arc::new(());
+            let held = token.clone();
+            let id = register(&fabric, move |_| drop(held.clone()));
+            leaver.join().expect("no panic");
+            assert_eq!(fabric.trigger(id, A), Err(TriggerError::Unregistered));
+            assert_eq!(Arc::strong_count(&token), 1, "nobody runs it any more");
+        });
+    }
 }
 
 /// One core triggers a handler of another, which drains below itself, and unregisters it: after that nothing of the handler goes on.

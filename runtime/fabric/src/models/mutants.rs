@@ -116,6 +116,7 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("handlers-space-no-wake", SPACE_IN_MAILBOX),
     ("handlers-no-withdraw", LEAVING_MAILBOX),
     ("handlers-leave-no-sweep", LEAVING_MAILBOX),
+    ("handlers-register-no-fence", "handlers::a_handler_registered_while_the_last_core_leaves_is_unregistered"),
     ("handlers-ring-look-first", RINGS),
     ("handlers-ring-relaxed", RINGS),
     ("handlers-bells-relaxed", "handlers::two_bells_that_share_a_bit_are_both_heard"),

@@ -81,6 +81,8 @@ fn log_panic(core: &Core, payload: PanicPayload) {
 
 /// A registered handler.
 ///
+/// When every core of its runtime has left, it is unregistered as if it were dropped: triggers are errors, and its function has been dropped.
+///
 /// Dropping it unregisters it without waiting: it may still run for triggers that came before, and its function is dropped some time later.
 #[must_use = "a handler that is dropped is unregistered"]
 pub struct Handler {
@@ -109,7 +111,7 @@ impl Handler {
     ///
     /// # Errors
     ///
-    /// [`TriggerError::Gone`] if `core` has left.
+    /// [`TriggerError::Gone`] if `core` has left, [`TriggerError::Unregistered`] once all cores have.
     ///
     /// # Panics
     ///
@@ -123,7 +125,7 @@ impl Handler {
     ///
     /// # Errors
     ///
-    /// [`Unregistered`] once the runtime has stopped.
+    /// [`Unregistered`] once every core has left, as after the drop of the [`Runtime`](crate::Runtime).
     ///
     /// # Panics
     ///
@@ -137,7 +139,7 @@ impl Handler {
     ///
     /// # Errors
     ///
-    /// [`Unregistered`] once the runtime has stopped.
+    /// [`Unregistered`] once every core has left, as after the drop of the [`Runtime`](crate::Runtime).
     pub fn trigger_all(&self) -> Result<usize, Unregistered> {
         self.trigger.trigger_all()
     }
@@ -146,7 +148,7 @@ impl Handler {
     ///
     /// # Errors
     ///
-    /// [`Unregistered`] once the runtime has stopped.
+    /// [`Unregistered`] once every core has left, as after the drop of the [`Runtime`](crate::Runtime).
     pub fn trigger_others(&self) -> Result<usize, Unregistered> {
         self.trigger.trigger_others()
     }
@@ -207,7 +209,8 @@ impl Trigger {
     ///
     /// # Errors
     ///
-    /// [`TriggerError`] if the handler was unregistered, or `core` has left. A core that is about to leave may accept a trigger and not run it.
+    /// [`TriggerError`] if the handler was unregistered, which the end of the runtime does too, or `core` has left. A core that is about to leave may
+    /// accept a trigger and not run it.
     ///
     /// # Panics
     ///
@@ -225,7 +228,7 @@ impl Trigger {
     ///
     /// # Errors
     ///
-    /// [`Unregistered`].
+    /// [`Unregistered`] if the handler was unregistered, or every core of the runtime has left.
     ///
     /// # Panics
     ///
@@ -243,7 +246,7 @@ impl Trigger {
     ///
     /// # Errors
     ///
-    /// [`Unregistered`].
+    /// As [`trigger_set`](Self::trigger_set).
     pub fn trigger_all(&self) -> Result<usize, Unregistered> {
         self.trigger_set(&CoreSet::first(self.remote.cores()))
     }
@@ -252,7 +255,7 @@ impl Trigger {
     ///
     /// # Errors
     ///
-    /// [`Unregistered`].
+    /// As [`trigger_set`](Self::trigger_set).
     pub fn trigger_others(&self) -> Result<usize, Unregistered> {
         let mut set = CoreSet::first(self.remote.cores());
         if let Some(own) = self.with_own(|own| own.map(Core::id)) {
