@@ -32,9 +32,10 @@ pub(crate) fn assert_cores(what: &str, cores: impl IntoIterator<Item = CoreId>) 
     }
 }
 
+/// Panics, at the caller's line, because `what` was called on a thread that runs no core.
 #[cold]
 #[track_caller]
-fn outside(what: &str) -> ! {
+pub(crate) fn outside(what: &str) -> ! {
     panic!(
         "`{what}` was called on a thread that runs no core: call it inside a task, for example one started by `Runtime::block_on` or a `Handle`"
     )

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 use ipiq_driver::Driver;
 
+use crate::current::outside;
+
 thread_local! {
     static DRIVER: RefCell<Option<Driver>> = const { RefCell::new(None) };
 }
@@ -27,12 +29,12 @@ impl Drop for Installed {
 ///
 /// # Panics
 ///
-/// On a thread that runs no core.
+/// On a thread that runs no core; `what` names the function that was called.
 #[allow(dead_code, reason = "the callers are behind features")]
 #[track_caller]
-pub(crate) fn current() -> Driver {
-    let driver = DRIVER.with(|slot| slot.borrow().clone());
-    driver.expect(
-        "I/O was started on a thread that runs no core: start it inside a task, for example one started by `Runtime::block_on`",
-    )
+pub(crate) fn current(what: &str) -> Driver {
+    match DRIVER.with(|slot| slot.borrow().clone()) {
+        Some(driver) => driver,
+        None => outside(what),
+    }
 }

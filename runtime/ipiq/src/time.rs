@@ -44,7 +44,7 @@ fn after(executor: &ipiq_executor::Executor, duration: Duration) -> Sleep {
 /// On a thread that runs no core.
 #[track_caller]
 pub fn sleep(duration: Duration) -> Sleep {
-    on_core("sleep", |executor| after(executor, duration))
+    on_core("time::sleep", |executor| after(executor, duration))
 }
 
 /// `future`, unless `duration` passes first.
@@ -62,7 +62,7 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// On a thread that runs no core.
 #[track_caller]
 pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
-    on_core("timeout", |executor| ipiq_executor::time::timeout(future, after(executor, duration)))
+    on_core("time::timeout", |executor| ipiq_executor::time::timeout(future, after(executor, duration)))
 }
 
 /// Ticks every `period`, the first time at once. A tick that is late comes at once, those missed after it are skipped; the
@@ -75,5 +75,5 @@ pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
 #[track_caller]
 pub fn interval(period: Duration) -> Interval {
     assert!(!period.is_zero(), "an interval needs a period above zero");
-    on_core("interval", |executor| ipiq_executor::time::interval(executor, period))
+    on_core("time::interval", |executor| ipiq_executor::time::interval(executor, period))
 }

@@ -7,6 +7,8 @@ use ipiq_driver::ListenOptions;
 use ipiq_executor::JoinHandle;
 
 use super::{Address, TcpListener};
+use crate::Cores;
+use crate::current::on_core;
 
 /// The tasks of [`TcpListener::bind_each_core`], one per core.
 ///
@@ -48,7 +50,7 @@ where
     Fut: Future<Output = io::Result<T>> + 'static,
     T: Send + 'static,
 {
-    let cores = crate::cores();
+    let cores = on_core("TcpListener::bind_each_core", |executor| Cores::first(executor.core().cores()));
     let mut address = address.to_address()?;
     let mut sockets = Vec::with_capacity(cores.len());
     for _ in cores.clone() {

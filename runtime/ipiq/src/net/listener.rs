@@ -94,7 +94,7 @@ impl TcpListener {
     /// On a thread that runs no core.
     #[track_caller]
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
-        let socket = crate::driver::current().attach(listener)?;
+        let socket = crate::driver::current("TcpListener::from_std").attach(listener)?;
         Ok(Self { socket })
     }
 
@@ -178,7 +178,7 @@ impl ListenerBuilder {
     /// On a thread that runs no core.
     #[track_caller]
     pub fn bind(self, address: impl Address) -> io::Result<TcpListener> {
-        let socket = self.options.listen(&crate::driver::current(), address.to_address()?)?;
+        let socket = self.options.listen(&crate::driver::current("TcpListener::bind"), address.to_address()?)?;
         Ok(TcpListener { socket })
     }
 

@@ -43,7 +43,7 @@ impl TcpStream {
     /// Dropping the future closes the half-open connection.
     #[track_caller]
     pub fn connect<A: Address>(address: A) -> impl Future<Output = io::Result<Self>> + use<A> {
-        let driver = crate::driver::current();
+        let driver = crate::driver::current("TcpStream::connect");
         let address = address.to_address();
         async move { driver.connect(address?).await.map(Self::new) }
     }
@@ -59,7 +59,7 @@ impl TcpStream {
     /// On a thread that runs no core.
     #[track_caller]
     pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
-        crate::driver::current().attach(stream).map(Self::new)
+        crate::driver::current("TcpStream::from_std").attach(stream).map(Self::new)
     }
 
     /// Takes the connection off this core; the result is non-blocking and may be sent to another one.
