@@ -95,7 +95,7 @@ mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use core_set::CoreSet;
+pub use core_set::{CoreSet, CoreSetIter};
 pub use counters::{CoreCounters, PairCounters};
 pub use doorbell::Armed;
 pub use endpoint::{Core, Gone, SafePoint, SendError, Sequence, Served};

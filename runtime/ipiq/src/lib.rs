@@ -128,7 +128,7 @@ pub use ipiq_executor::{
 };
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};
-pub use ipiq_fabric::{CoreCounters, CoreId, CoreSet, PairCounters};
+pub use ipiq_fabric::{CoreCounters, CoreId, CoreSet, CoreSetIter, PairCounters};
 pub use ipiq_linux::port::FenceChoice;
 pub use ipiq_macros::{main, test};
 pub use pause::{pause, pause_each};

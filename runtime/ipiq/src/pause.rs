@@ -97,7 +97,7 @@ pub fn pause<R: 'static>(plan: Pause, body: impl FnOnce(&Paused<'_>) -> R + 'sta
 #[track_caller]
 pub fn pause_each(cores: impl IntoIterator<Item = CoreId>, f: impl Fn() + Send + Sync + 'static) -> Pausing<()> {
     let cores = CoreSet::from_iter(cores);
-    assert_cores("pause_each", cores.iter());
+    assert_cores("pause_each", cores);
     on_core("pause_each", |executor| executor.pause_each(Some(cores), f))
 }
 

@@ -56,7 +56,7 @@ pub use multicast::{Multicast, Unicast, broadcast, multicast, multicast_blocking
 
 #[track_caller]
 fn assert_all_exist(set: &CoreSet, cores: usize) {
-    for core in set.iter() {
+    for core in set {
         assert_core(core, cores);
     }
 }

@@ -60,7 +60,7 @@ pub fn multicast<F>(set: &CoreSet, f: F) -> Multicast
 where
     F: Fn(CoreId) + Send + Sync + 'static,
 {
-    assert_cores("ipi::multicast", set.iter());
+    assert_cores("ipi::multicast", set);
     on_core("ipi::multicast", |executor| Multicast { under_way: executor.core().multicast_later(set, boxed(f)) })
 }
 
@@ -140,7 +140,7 @@ pub fn multicast_blocking<F>(set: &CoreSet, f: F) -> Result<usize, CallError>
 where
     F: Fn(CoreId) + Sync,
 {
-    assert_cores("ipi::multicast_blocking", set.iter());
+    assert_cores("ipi::multicast_blocking", set);
     on_core("ipi::multicast_blocking", |executor| executor.core().multicast(set, |core| f(core.id())))
 }
 
