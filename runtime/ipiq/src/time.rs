@@ -24,7 +24,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-pub use ipiq_executor::time::{Elapsed, Interval, Sleep, Timeout};
+pub use ipiq_executor::time::{Elapsed, Interval, Sleep, Tick, Timeout};
 
 use crate::current::on_core;
 
@@ -67,6 +67,23 @@ pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
 
 /// Ticks every `period`, the first time at once. A tick that is late comes at once, those missed after it are skipped; the
 /// phase is kept.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ipiq::time;
+///
+/// #[ipiq::main(cores = 1)]
+/// async fn main() {
+///     let mut ticks = time::interval(Duration::from_millis(2));
+///     assert_eq!(ticks.tick().await.number(), 0);
+///     std::thread::sleep(Duration::from_millis(5)); // Holds up the core.
+///     let late = ticks.tick().await;
+///     assert_eq!(late.number(), 1);
+///     assert!(late.late_by() >= Duration::from_millis(3));
+///     assert!(ticks.tick().await.number() >= 3); // The one between was missed.
+/// }
+/// ```
 ///
 /// # Panics
 ///

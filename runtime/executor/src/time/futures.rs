@@ -129,6 +129,36 @@ impl<F: Future> Future for Timeout<F> {
 pub struct Interval {
     sleep: Sleep,
     period_ns: u64,
+    /// Of the next tick.
+    number: u64,
+}
+
+/// A tick of an [`Interval`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick {
+    number: u64,
+    deadline_ns: u64,
+    late_ns: u64,
+}
+
+impl Tick {
+    /// Which tick it is, from 0: it was due so many periods after the first one. The numbers of skipped ticks are missing.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// When it was due, in nanoseconds of the core's clock, as [`Sleep::deadline_ns`].
+    #[must_use]
+    pub fn deadline_ns(&self) -> u64 {
+        self.deadline_ns
+    }
+
+    /// How long after that it came.
+    #[must_use]
+    pub fn late_by(&self) -> Duration {
+        Duration::from_nanos(self.late_ns)
+    }
 }
 
 /// An interval whose first tick comes at once.
@@ -139,23 +169,24 @@ pub struct Interval {
 pub fn interval(executor: &Executor, period: Duration) -> Interval {
     let period_ns = u64::try_from(period.as_nanos()).unwrap_or(NEVER);
     assert!(period_ns > 0, "an interval's period is above zero");
-    Interval { sleep: sleep_until(executor, executor.now_ns()), period_ns }
+    Interval { sleep: sleep_until(executor, executor.now_ns()), period_ns, number: 0 }
 }
 
 impl Interval {
-    /// Waits for the next tick. Returns its deadline in nanoseconds of the core's clock.
+    /// Waits for the next tick.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses no tick.
-    pub async fn tick(&mut self) -> u64 {
+    pub async fn tick(&mut self) -> Tick {
         (&mut self.sleep).await;
-        let deadline = self.sleep.deadline_ns;
-        let now = self.sleep.clock.now_ns();
-        let missed = (now - deadline) / self.period_ns;
-        let next = deadline.saturating_add(self.period_ns.saturating_mul(missed + 1));
-        self.sleep.reset(next);
-        deadline
+        let deadline_ns = self.sleep.deadline_ns;
+        let late_ns = self.sleep.clock.now_ns() - deadline_ns;
+        let tick = Tick { number: self.number, deadline_ns, late_ns };
+        let step = late_ns / self.period_ns + 1;
+        self.sleep.reset(deadline_ns.saturating_add(self.period_ns.saturating_mul(step)));
+        self.number += step;
+        tick
     }
 
     /// The time between two ticks.

@@ -9,7 +9,7 @@ use alloc::collections::BTreeMap;
 use core::cell::{Cell, RefCell};
 use core::task::Waker;
 
-pub use futures::{Elapsed, Interval, Sleep, Timeout, interval, sleep_until, timeout};
+pub use futures::{Elapsed, Interval, Sleep, Tick, Timeout, interval, sleep_until, timeout};
 
 /// The grid on which a sleeping core wakes.
 const GRID_NS: u64 = 1_000_000;
