@@ -35,6 +35,7 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
+    #[track_caller]
     fn new(executor: &Executor, target: CoreId, f: F) -> Self {
         // [xcall C1] not inside the caller's poll.
         Self(if target == executor.core().id() {
@@ -228,6 +229,7 @@ impl Executor {
     /// # Panics
     ///
     /// If there is no core `target`.
+    #[track_caller]
     pub fn high_unicast<F, R>(&self, target: CoreId, f: F) -> HighUnicast<F, R>
     where
         F: FnOnce() -> R + Send + 'static,
@@ -252,6 +254,7 @@ impl Executor {
     /// # Panics
     ///
     /// If there is no core `target`.
+    #[track_caller]
     pub fn low_unicast<Init, Fut>(&self, target: CoreId, init: Init) -> LowUnicast<Fut::Output>
     where
         Init: FnOnce() -> Fut + Send + 'static,
