@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use compio_buf::{BufResult, IoBuf, IoBufMut};
+use compio_buf::BufResult;
 
-use crate::ops::Stage;
+use crate::ops::{Direction, Stage};
 use crate::socket::{Shared, Socket};
 use crate::{Config, DriverError, DriverKind, Notifier};
 
@@ -43,16 +43,8 @@ pub(crate) trait Backend {
     /// gives up its references as soon as the kernel has answered.
     fn deregister(&self, shared: &Rc<Shared>);
 
-    /// Starts or continues a receive. `Stage` is the operation's; see the protocol in `ops`.
-    fn poll_recv<B: IoBufMut>(
-        &self,
-        socket: &Socket,
-        stage: &mut Stage<B>,
-        cx: &mut Context<'_>,
-    ) -> Poll<BufResult<usize, B>>;
-
-    /// Starts or continues a send.
-    fn poll_send<B: IoBuf>(
+    /// Starts or continues a receive or a send. `Stage` is the operation's; see the protocol in `ops`.
+    fn poll_transfer<D: Direction<B>, B: 'static>(
         &self,
         socket: &Socket,
         stage: &mut Stage<B>,
@@ -122,22 +114,13 @@ impl Backend for Chosen {
         on!(self, b => b.deregister(shared))
     }
 
-    fn poll_recv<B: IoBufMut>(
+    fn poll_transfer<D: Direction<B>, B: 'static>(
         &self,
         socket: &Socket,
         stage: &mut Stage<B>,
         cx: &mut Context<'_>,
     ) -> Poll<BufResult<usize, B>> {
-        on!(self, b => b.poll_recv(socket, stage, cx))
-    }
-
-    fn poll_send<B: IoBuf>(
-        &self,
-        socket: &Socket,
-        stage: &mut Stage<B>,
-        cx: &mut Context<'_>,
-    ) -> Poll<BufResult<usize, B>> {
-        on!(self, b => b.poll_send(socket, stage, cx))
+        on!(self, b => b.poll_transfer::<D, B>(socket, stage, cx))
     }
 
     fn abandon<B: 'static>(&self, socket: &Socket, stage: &mut Stage<B>) {

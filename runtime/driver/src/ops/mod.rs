@@ -3,8 +3,6 @@
 use std::fmt;
 use std::rc::Rc;
 
-use compio_buf::IoBufMut;
-
 use crate::backend::Backend;
 use crate::backend::uring::Slot;
 use crate::readiness::{Half, Ticket};
@@ -13,12 +11,14 @@ use crate::socket::Socket;
 mod accept;
 mod close;
 mod connect;
+mod direction;
 mod recv;
 mod send;
 
 pub use accept::Accept;
 pub use close::Close;
 pub use connect::Connect;
+pub(crate) use direction::{Direction, Receiving, Sending};
 pub use recv::Recv;
 pub use send::Send;
 
@@ -76,14 +76,4 @@ impl<B> fmt::Debug for Stage<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// Sets the length of a buffer that a receive filled.
-///
-/// # Safety
-///
-/// 1. The first `count` bytes of the buffer's space are initialised.
-pub(crate) unsafe fn received<B: IoBufMut>(buf: &mut B, count: usize) {
-    // SAFETY: `count` bytes of the space are initialised (1), hence also not more than the space.
-    unsafe { buf.set_len(count) };
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use compio_buf::{BufResult, IoBufMut};
 
-use super::Stage;
+use super::{Receiving, Stage};
 use crate::backend::Backend;
 use crate::readiness::Half;
 use crate::socket::Socket;
@@ -36,7 +36,7 @@ impl<B: IoBufMut> Future for Recv<B> {
         if socket.driver().must_yield(cx) {
             return Poll::Pending;
         }
-        socket.driver().backend().poll_recv(socket, stage, cx)
+        socket.driver().backend().poll_transfer::<Receiving, B>(socket, stage, cx)
     }
 }
 

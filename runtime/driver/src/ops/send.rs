@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use compio_buf::{BufResult, IoBuf};
 
-use super::Stage;
+use super::{Sending, Stage};
 use crate::backend::Backend;
 use crate::readiness::Half;
 use crate::socket::Socket;
@@ -36,7 +36,7 @@ impl<B: IoBuf> Future for Send<B> {
         if socket.driver().must_yield(cx) {
             return Poll::Pending;
         }
-        socket.driver().backend().poll_send(socket, stage, cx)
+        socket.driver().backend().poll_transfer::<Sending, B>(socket, stage, cx)
     }
 }
 

@@ -1,20 +1,19 @@
 //! Owned-buffer operations.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use compio_buf::{BufResult, IoBuf, IoBufMut};
+use compio_buf::BufResult;
 use io_uring::{opcode, squeue, types};
 use rustix::io::Errno;
 
 use super::Uring;
 use super::slot::{Phase, Slot};
 use crate::backend::Backend;
-use crate::ops::{Stage, received};
+use crate::ops::{Direction, Stage};
 use crate::readiness::{Half, Ticket};
 use crate::socket::{Shared, Socket};
 use crate::table::Key;
@@ -28,22 +27,15 @@ const WATCH_AFTER: u8 = 3;
 
 impl Uring {
     /// Gives the buffer to the kernel. [op S2]
-    fn start<B: 'static>(
-        &self,
-        shared: &Rc<Shared>,
-        half: Half,
-        buf: B,
-        bytes: impl FnOnce(&mut B) -> (*mut u8, usize),
-        cx: &mut Context<'_>,
-    ) -> Rc<Slot> {
+    fn start<D: Direction<B>, B: 'static>(&self, shared: &Rc<Shared>, buf: B, cx: &mut Context<'_>) -> Rc<Slot> {
         let slot = self.idle_slot();
         let place = slot.payload.put(buf);
         // SAFETY: the buffer was put there just now; the kernel has not seen it, so it is ours alone.
-        let (start, len) = bytes(unsafe { &mut *place });
+        let (start, len) = D::bytes(unsafe { &mut *place });
         slot.bytes.set((start, len.min(i32::MAX as usize) as u32));
-        self.fly(&slot, Phase::Owned(half), shared);
+        self.fly(&slot, Phase::Owned(D::HALF), shared);
         slot.set_waker(cx.waker());
-        self.submit_transfer(&slot, shared, half);
+        self.submit_transfer(&slot, shared, D::HALF);
         slot
     }
 
@@ -62,7 +54,7 @@ impl Uring {
     }
 
     /// Continues an operation in flight.
-    fn poll_flying<B: 'static>(
+    fn poll_flying<D: Direction<B>, B: 'static>(
         &self,
         shared: &Rc<Shared>,
         slot: Rc<Slot>,
@@ -84,16 +76,20 @@ impl Uring {
             return Poll::Pending;
         }
         // SAFETY: 1. `start` put a `B` there for this stage. 2. `Done`: the kernel has answered. [op S4]
-        let buf = unsafe { slot.payload.take::<B>() };
+        let mut buf = unsafe { slot.payload.take::<B>() };
         self.put_slot(slot);
         let result = match usize::try_from(result) {
-            Ok(count) => Ok(count),
+            Ok(count) => {
+                // SAFETY: 1. it has answered so.
+                unsafe { D::moved(&mut buf, count) };
+                Ok(count)
+            }
             Err(_) => Err(io::Error::from_raw_os_error(-result)),
         };
         Poll::Ready(BufResult(result, buf))
     }
 
-    /// Waits until the operations dropped before this one are answered.
+    /// Waits until the half is ready, or the operations dropped before this one are answered.
     fn wait_turn<B>(
         shared: &Shared,
         half: Half,
@@ -145,16 +141,20 @@ impl Shared {
     }
 }
 
-/// Receives without a submission, if bytes are known or likely to be there. [op S1]
-fn try_now(shared: &Shared, space: &mut [MaybeUninit<u8>]) -> Option<io::Result<usize>> {
-    if let Some(count) = shared.take_recovered(space) {
+/// Moves bytes without a submission, where some are known to be there or likely to move. [op S1]
+fn try_first<D: Direction<B>, B>(shared: &Shared, buf: &mut B) -> Option<io::Result<usize>> {
+    if let Some(count) = D::take_recovered(shared, buf) {
         return Some(Ok(count));
     }
-    let likely = if shared.is_watched() { shared.read.is_ready() } else { shared.has_more.replace(false) };
-    if !likely && !space.is_empty() {
+    let likely = match D::HALF {
+        Half::Read if shared.is_watched() => shared.read.is_ready(),
+        Half::Read => shared.has_more.replace(false),
+        Half::Write => true,
+    };
+    if !likely && D::bytes(buf).1 > 0 {
         return None;
     }
-    match shared.try_recv(space) {
+    match D::try_now(shared, buf) {
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
         result => Some(result),
     }
@@ -196,7 +196,7 @@ impl Backend for Uring {
         self.unwatch(shared);
     }
 
-    fn poll_recv<B: IoBufMut>(
+    fn poll_transfer<D: Direction<B>, B: 'static>(
         &self,
         socket: &Socket,
         stage: &mut Stage<B>,
@@ -205,67 +205,25 @@ impl Backend for Uring {
         let shared = socket.shared();
         if let Stage::InFlight(_) = stage {
             let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else { unreachable!() };
-            return self.poll_flying(shared, slot, stage, cx).map(|BufResult(result, mut buf)| {
-                if let Ok(count) = result {
-                    // SAFETY: 1. the kernel wrote `count` bytes to the start of the space.
-                    unsafe { received(&mut buf, count) };
-                }
-                BufResult(result, buf)
-            });
+            return self.poll_flying::<D, B>(shared, slot, stage, cx);
         }
         let (mut buf, mut ticket) = stage.take_buf();
-        if shared.is_held(Half::Read) {
-            return Self::wait_turn(shared, Half::Read, (buf, ticket), stage, cx);
+        if shared.is_held(D::HALF) {
+            return Self::wait_turn(shared, D::HALF, (buf, ticket), stage, cx);
         }
-        if let Some(result) = try_now(shared, buf.as_uninit()) {
-            shared.read.unpark(&mut ticket);
-            if let Ok(count) = result {
-                // SAFETY: 1. `count` bytes were written to the start of the space.
-                unsafe { received(&mut buf, count) };
-            }
+        if let Some(result) = try_first::<D, B>(shared, &mut buf) {
+            shared.readiness(D::HALF).unpark(&mut ticket);
             return Poll::Ready(BufResult(result, buf));
         }
-        if shared.is_watched() {
-            self.watch(shared);
-            shared.read.park(&mut ticket, cx.waker());
-            *stage = Stage::Waiting(buf, ticket);
-            return Poll::Pending;
+        if D::HALF == Half::Read {
+            if shared.is_watched() {
+                self.watch(shared);
+                return Self::wait_turn(shared, D::HALF, (buf, ticket), stage, cx);
+            }
+            shared.recvs.set(shared.recvs.get() + 1);
         }
-        shared.read.unpark(&mut ticket);
-        shared.recvs.set(shared.recvs.get() + 1);
-        let bytes = |buf: &mut B| {
-            let space = buf.as_uninit();
-            (space.as_mut_ptr().cast(), space.len())
-        };
-        *stage = Stage::InFlight(self.start(shared, Half::Read, buf, bytes, cx));
-        Poll::Pending
-    }
-
-    fn poll_send<B: IoBuf>(
-        &self,
-        socket: &Socket,
-        stage: &mut Stage<B>,
-        cx: &mut Context<'_>,
-    ) -> Poll<BufResult<usize, B>> {
-        let shared = socket.shared();
-        if let Stage::InFlight(_) = stage {
-            let Stage::InFlight(slot) = std::mem::replace(stage, Stage::Gone) else { unreachable!() };
-            return self.poll_flying(shared, slot, stage, cx);
-        }
-        let (buf, mut ticket) = stage.take_buf();
-        if shared.is_held(Half::Write) {
-            return Self::wait_turn(shared, Half::Write, (buf, ticket), stage, cx);
-        }
-        shared.write.unpark(&mut ticket);
-        match shared.try_send(B::as_init(&buf)) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            result => return Poll::Ready(BufResult(result, buf)),
-        }
-        let bytes = |buf: &mut B| {
-            let bytes = B::as_init(buf);
-            (bytes.as_ptr().cast_mut(), bytes.len())
-        };
-        *stage = Stage::InFlight(self.start(shared, Half::Write, buf, bytes, cx));
+        shared.readiness(D::HALF).unpark(&mut ticket);
+        *stage = Stage::InFlight(self.start::<D, B>(shared, buf, cx));
         Poll::Pending
     }
 
