@@ -47,6 +47,8 @@ mod split;
 mod stream;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
+#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+mod write_methods;
 
 pub use address::Address;
 pub use each_core::EachCore;

@@ -1,11 +1,12 @@
 //! The I/O traits of `tokio`.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::write_methods::write_methods;
 use super::{ReadHalf, TcpStream, WriteHalf};
 
 macro_rules! reads {
@@ -21,24 +22,10 @@ macro_rules! reads {
 macro_rules! writes {
     ($($writer:ty),*) => {$(
         impl AsyncWrite for $writer {
-            fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-                self.socket().poll_write(cx, buf)
-            }
-
-            fn poll_write_vectored(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                bufs: &[IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                self.socket().poll_write_vectored(cx, bufs)
-            }
+            write_methods!();
 
             fn is_write_vectored(&self) -> bool {
                 true
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
             }
 
             fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
