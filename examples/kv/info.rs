@@ -34,15 +34,14 @@ pub(crate) struct Facts {
     pub(crate) ledger: Arc<Ledger>,
 }
 
-#[cfg(test)]
 impl Facts {
-    /// The facts of a server over `cores` cores.
-    pub(crate) fn of_test(cores: usize) -> Self {
+    /// The facts of a server that starts now, and refuses what may be allowed.
+    pub(crate) fn new(address: SocketAddr, cores: usize, driver: &str, fence: &str) -> Self {
         Self {
-            address: ([127, 0, 0, 1], 6379).into(),
+            address,
             cores,
-            driver: "epoll".to_owned(),
-            fence: "membarrier".to_owned(),
+            driver: driver.to_owned(),
+            fence: fence.to_owned(),
             protected_configs: false,
             debug_command: false,
             started: Instant::now(),
@@ -53,6 +52,12 @@ impl Facts {
             snapshots: Arc::new(Status::new()),
             ledger: Arc::new(Ledger::new(cores)),
         }
+    }
+
+    /// The facts of a server over `cores` cores.
+    #[cfg(test)]
+    pub(crate) fn of_test(cores: usize) -> Self {
+        Self::new(([127, 0, 0, 1], 6379).into(), cores, "epoll", "membarrier")
     }
 }
 

@@ -40,8 +40,6 @@ use route::Router;
 use server::{Server, cannot_listen};
 use session::Context;
 use settings::{Live, Settings};
-use shard::Ledger;
-use snapshot::Status;
 
 fn main() -> ExitCode {
     let outcome = match Flags::from_env() {
@@ -89,19 +87,9 @@ fn run(flags: Flags) -> Result<(), String> {
         post,
         live: Live::new(flags.settings, &handle),
         facts: Facts {
-            address,
-            cores: flags.cores,
-            driver: driver_name(info.driver).to_owned(),
-            fence: fence_name(info.fence).to_owned(),
             protected_configs: flags.protected_configs,
             debug_command: flags.debug_command,
-            started: Instant::now(),
-            clients: 0.into(),
-            accepted: 0.into(),
-            refused: 0.into(),
-            too_slow: 0.into(),
-            snapshots: Arc::new(Status::new()),
-            ledger: Arc::new(Ledger::new(flags.cores)),
+            ..Facts::new(address, flags.cores, driver_name(info.driver), fence_name(info.fence))
         },
     };
     let server = Server::new(context, doorbell);
