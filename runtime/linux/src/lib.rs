@@ -8,6 +8,7 @@
 //! | [`clock`] | the monotonic clock |
 //! | [`cpus`] | which CPUs this process may use |
 //! | [`pin`] | pins a thread to one |
+//! | [`stack`] | what a thread was in the middle of when a signal reached it |
 
 mod affinity;
 pub mod clock;
@@ -16,3 +17,4 @@ pub mod kick;
 pub mod membarrier;
 pub mod pin;
 pub mod port;
+pub mod stack;

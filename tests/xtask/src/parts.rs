@@ -79,6 +79,7 @@ impl Part {
                 Step::cargo("clippy --package ipiq-fabric --no-default-features -- -D warnings"),
                 Step::cargo("clippy --package ipiq-fabric --no-default-features --features tracing -- -D warnings"),
                 Step::cargo("clippy --package ipiq-executor --no-default-features -- -D warnings"),
+                Step::cargo("clippy --package ipiq-linux --no-default-features -- -D warnings"),
                 Step::cargo("clippy --package ipiq --no-default-features -- -D warnings"),
             ],
             Self::Doc => {
