@@ -40,7 +40,7 @@ pub use executor::{Executor, with_current};
 pub use ipiq_fabric::call::CallError;
 pub use ipiq_fabric::shootdown::ShootdownError;
 pub use named::{Named, TaskName};
-pub use pause::{Pause, PauseError, PauseTimes, Paused, Pausing};
+pub use pause::{Pause, PauseError, PauseTimes, Paused, Pausing, RemotePausing};
 pub use remote::{Remote, RemoteCall};
 pub use shootdown::Shootdown;
 pub use synchronize::Synchronize;

@@ -29,9 +29,18 @@ impl CoreSet {
     }
 
     /// The cores of index 0 to `cores - 1`.
+    ///
+    /// # Panics
+    ///
+    /// If `cores` is above [`MAX_CORES`].
     #[must_use]
     pub fn first(cores: usize) -> Self {
-        (0..cores).map(CoreId::new).collect()
+        assert!(cores <= MAX_CORES, "a set has room for {MAX_CORES} cores");
+        let word = |index: usize| match cores.saturating_sub(index * 64) {
+            0 => 0,
+            left => u64::MAX >> (64 - left.min(64)),
+        };
+        Self { words: core::array::from_fn(word) }
     }
 
     /// 64 cores a word.
@@ -53,6 +62,39 @@ impl CoreSet {
     #[must_use]
     pub const fn contains(&self, core: CoreId) -> bool {
         self.words[core.index() / 64] & (1 << (core.index() % 64)) != 0
+    }
+
+    /// The cores that are in this set or in `other`.
+    pub(crate) fn union(&self, other: &Self) -> Self {
+        Self { words: core::array::from_fn(|word| self.words[word] | other.words[word]) }
+    }
+
+    /// The cores that are in this set and in `other`.
+    pub(crate) fn intersection(&self, other: &Self) -> Self {
+        Self { words: core::array::from_fn(|word| self.words[word] & other.words[word]) }
+    }
+
+    /// The cores of this set that are not in `other`.
+    pub(crate) fn difference(&self, other: &Self) -> Self {
+        Self { words: core::array::from_fn(|word| self.words[word] & !other.words[word]) }
+    }
+
+    /// The set with `core` in it, too.
+    pub(crate) fn with(mut self, core: CoreId) -> Self {
+        self.insert(core);
+        self
+    }
+
+    /// The set without `core`.
+    pub(crate) fn without(mut self, core: CoreId) -> Self {
+        self.remove(core);
+        self
+    }
+
+    /// The first core of the set.
+    pub(crate) fn lowest(&self) -> Option<CoreId> {
+        let word = self.words.iter().position(|&word| word != 0)?;
+        Some(CoreId::new(word * 64 + self.words[word].trailing_zeros() as usize))
     }
 
     /// How many cores are in the set.
@@ -218,6 +260,26 @@ mod tests {
         assert_eq!((cores.next(), cores.next(), cores.next()), (Some(CoreId::new(255)), None, None));
         set.extend(CoreSet::first(1));
         assert_eq!(set.len(), 3);
+    }
+
+    #[test]
+    fn sets_are_joined_cut_and_taken_from_each_other() {
+        let set = |cores: &[usize]| cores.iter().copied().map(CoreId::new).collect::<CoreSet>();
+        let (a, b) = (set(&[1, 64, 255]), set(&[1, 2, 255]));
+        assert_eq!(a.union(&b), set(&[1, 2, 64, 255]));
+        assert_eq!(a.intersection(&b), set(&[1, 255]));
+        assert_eq!(a.difference(&b), set(&[64]));
+        assert_eq!(a.difference(&b).lowest(), Some(CoreId::new(64)));
+        assert_eq!(a.difference(&a).lowest(), None);
+        assert_eq!(a.without(CoreId::new(1)).with(CoreId::new(0)), set(&[0, 64, 255]));
+    }
+
+    #[test]
+    fn the_first_cores_are_as_many_as_asked_for() {
+        for cores in [0, 1, 2, 63, 64, 65, 128, 255, 256] {
+            let set = CoreSet::first(cores);
+            assert!(set.iter().map(CoreId::index).eq(0..cores), "{cores}");
+        }
     }
 
     #[test]

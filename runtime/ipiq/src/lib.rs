@@ -124,7 +124,7 @@ pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
 pub use ipiq_executor::{
     Call, CallError, JoinError, JoinHandle, Named, Pause, PauseError, PauseTimes, Paused, Pausing, RemoteCall,
-    Shootdown, ShootdownError, Synchronize, TaskName, YieldNow, yield_now,
+    RemotePausing, Shootdown, ShootdownError, Synchronize, TaskName, YieldNow, yield_now,
 };
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};

@@ -1,6 +1,6 @@
 //! Stopping cores.
 
-use ipiq_executor::{Pause, Paused, Pausing};
+use ipiq_executor::{Pause, Paused, Pausing, RemotePausing};
 use ipiq_fabric::{CoreId, CoreSet};
 
 use crate::Handle;
@@ -54,7 +54,10 @@ use crate::current::{assert_cores, on_core};
 #[doc(alias = "stop_the_world")]
 #[track_caller]
 pub fn pause<R: 'static>(plan: Pause, body: impl FnOnce(&Paused<'_>) -> R + 'static) -> Pausing<R> {
-    plan.assert_cores(on_core("pause", |executor| executor.core().cores()));
+    if plan.names_cores() {
+        // At the line of the caller, which a closure's caller is not.
+        plan.assert_cores(on_core("pause", |executor| executor.core().cores()));
+    }
     on_core("pause", |executor| executor.pause(plan, body))
 }
 
@@ -132,7 +135,7 @@ impl Handle {
         core: CoreId,
         plan: Pause,
         body: impl FnOnce(&Paused<'_>) -> R + Send + 'static,
-    ) -> Pausing<R> {
+    ) -> RemotePausing<R> {
         self.remote().pause(core, plan, body)
     }
 }

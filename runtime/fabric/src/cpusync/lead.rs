@@ -7,7 +7,7 @@ use super::CpuSyncError;
 use super::board::{Board, Job, Kind};
 use super::error::Cause;
 use crate::port::Clock;
-use crate::sync::mutant;
+use crate::sync::{mutant, unwinds_in_a_model};
 use crate::watch::{WaitKind, Waiting};
 use crate::{Core, CoreId, CoreSet, PanicPayload, SafePoint, catch, contain};
 
@@ -15,6 +15,8 @@ use crate::{Core, CoreId, CoreSet, PanicPayload, SafePoint, catch, contain};
 const STUCK_TURNS: u32 = if cfg!(loom) { 2 } else { 256 };
 /// Rounds after which *drain* gives up ([cpusync M6](crate::cpusync#steps)).
 const MAX_ROUNDS: u32 = 1000;
+/// Turns of a wait between two looks whether its targets have left: their doorbells are lines that they write.
+const LEFT_TURNS: u32 = if cfg!(loom) { 1 } else { 32 };
 
 /// What to stop, and how.
 #[derive(Clone, Copy)]
@@ -40,9 +42,9 @@ impl fmt::Debug for CpuSync<'_> {
 /// How long a stop took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pause {
-    /// From the request until every core stood still.
+    /// From the first request to another core until every core stood still; 0 if there was nothing to wait for.
     pub stopping_ns: u64,
-    /// From the request until every core was let go: no core stood still for longer.
+    /// From the first request until every core was let go: no core stood still for longer. Without another core: from the start.
     pub total_ns: u64,
 }
 
@@ -144,16 +146,15 @@ impl Lead<'_> {
         plan: &CpuSync<'_>,
         body: impl FnOnce(&Held<'_>) -> R,
     ) -> Result<(R, Pause), CpuSyncError> {
-        let started_ns = plan.clock.now_ns();
         let outer = self.held.get();
         let targets = self.targets(&plan.set);
         let release = Release { lead: self, outer };
-        self.interlock(plan, &targets)?;
+        let started_ns = self.interlock(plan, &targets)?;
         crate::trace::sync_start(self.core().id(), self.held.get().len());
-        let stopping_ns = plan.clock.now_ns() - started_ns;
+        let waited = plan.drain || !targets.is_empty();
+        let stopping_ns = if waited { plan.clock.now_ns() - started_ns } else { 0 };
         // Without those that left instead of stopping.
-        let (me, held) = (self.core().id(), self.held.get());
-        let set: CoreSet = plan.set.iter().filter(|&core| core == me || held.contains(core)).collect();
+        let set = plan.set.intersection(&self.held.get().with(self.core().id()));
         // [cpusync M7]
         let value = catch(|| body(&Held { lead: self, set })).map_err(CpuSyncError::panicked)?;
         if let Some(f) = plan.each {
@@ -163,6 +164,7 @@ impl Lead<'_> {
         }
         drop(release);
         crate::trace::sync_end(self.core().id(), set.len());
+        // While the release is on its way to those who wait for it.
         Ok((value, Pause { stopping_ns, total_ns: plan.clock.now_ns() - started_ns }))
     }
 
@@ -195,13 +197,17 @@ impl Lead<'_> {
         panics.into_result()
     }
 
-    /// M1 to M6.
-    fn interlock(&self, plan: &CpuSync<'_>, targets: &CoreSet) -> Result<(), CpuSyncError> {
+    /// M1 to M6. Returns when it began: before the first order.
+    fn interlock(&self, plan: &CpuSync<'_>, targets: &CoreSet) -> Result<u64, CpuSyncError> {
         let held = self.held.get();
-        let new: CoreSet = targets.iter().filter(|&core| !held.contains(core)).collect();
+        let new = targets.difference(&held);
         let kind = if plan.drain { Kind::Drain } else { Kind::Hold };
         if !new.is_empty() {
-            self.change_set(&held.iter().chain(new.iter()).collect());
+            self.change_set(&held.union(&new));
+        }
+        // While the board's line is on its way.
+        let started_ns = plan.clock.now_ns();
+        if !new.is_empty() {
             self.order(kind, None);
             self.ask(&new);
         } else if plan.drain && !held.is_empty() {
@@ -210,9 +216,9 @@ impl Lead<'_> {
         let first = self.board().last();
         let posted = plan.drain && self.core().drain_posted();
         if self.held.get().is_empty() {
-            return Ok(());
+            return Ok(started_ns);
         }
-        self.stand_still(plan.drain, posted, plan.deadline()).map_err(|error| {
+        let stands = self.stand_still(plan.drain, posted, plan.deadline()).map_err(|error| {
             // Those that stopped, and were let to serve again, were not late.
             let never = |core: &CoreId| new.contains(*core) && !self.shared().core(*core).answer.is_since(first);
             error.map_not_stopped(|late| {
@@ -220,7 +226,8 @@ impl Lead<'_> {
                 // Without a drain somebody was late, if only for the last order.
                 if named.is_empty() && !plan.drain { late } else { named }
             })
-        })
+        });
+        stands.map(|()| started_ns)
     }
 
     fn ask(&self, new: &CoreSet) {
@@ -276,10 +283,12 @@ impl Lead<'_> {
         let mut turns: u32 = 0;
         let mut waiting: Option<(CoreId, Waiting<'_>)> = None;
         loop {
+            let over = deadline.has_passed();
+            let look = over || looks_for_leavers(turns);
             for target in left.iter() {
                 let answer = &self.shared().core(target).answer;
                 let mut answered = answer.to(order);
-                let gone = answered.is_none() && self.has_left(target);
+                let gone = look && answered.is_none() && self.has_left(target);
                 if gone && !mutant!("cpusync-left-unheard") {
                     // [cpusync M4] it may have answered after the first look; what it says now is its last word.
                     answered = answer.to(order);
@@ -291,13 +300,13 @@ impl Lead<'_> {
                 }
                 left.remove(target);
             }
-            let Some(late) = left.iter().next() else {
+            let Some(late) = left.lowest() else {
                 return Ok(Waited { done: true, any });
             };
             if limit == Some(turns) {
                 return Ok(Waited { done: false, any });
             }
-            if deadline.has_passed() {
+            if over {
                 return Err(CpuSyncError::new(Cause::TimedOut(left)));
             }
             if waiting.as_ref().is_none_or(|(target, _)| *target != late) {
@@ -326,9 +335,7 @@ impl Lead<'_> {
     }
 
     fn forget(&self, target: CoreId) {
-        let mut held = self.held.get();
-        held.remove(target);
-        self.held.set(held);
+        self.held.set(self.held.get().without(target));
     }
 
     /// Runs `f` on the cores of `set`, which are held, or the own one.
@@ -368,10 +375,12 @@ impl Lead<'_> {
         self.board().order(self.board().last().then(kind), job);
     }
 
-    /// The others of `set` that have not left.
+    /// The others of `set`. Those that have left are found by the wait: a look here would take the lines of those that have not.
     fn targets(&self, set: &CoreSet) -> CoreSet {
-        let core = self.core();
-        set.iter().filter(|&target| target != core.id() && !core.is_gone(target)).collect()
+        let cores = self.core().cores();
+        let strangers = set.difference(&CoreSet::first(cores));
+        assert!(strangers.is_empty(), "a stop's set has a core that the fabric of {cores} cores lacks");
+        set.without(self.core().id())
     }
 
     fn shared(&self) -> &crate::fabric::Shared {
@@ -381,6 +390,11 @@ impl Lead<'_> {
     fn board(&self) -> &Board {
         &self.shared().cpusync.board
     }
+}
+
+/// [cpusync M4]: whether to look this turn whether a late target has left.
+fn looks_for_leavers(turn: u32) -> bool {
+    turn % LEFT_TURNS == LEFT_TURNS - 1
 }
 
 struct Waited {
@@ -451,11 +465,18 @@ impl<'a> Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
+        if unwinds_in_a_model() {
+            return;
+        }
         let order = self.lead.board().last();
         for target in self.lead.held.get().iter() {
             let mut waiting = self.lead.core().wait_for(target, WaitKind::Cpusync);
-            while self.lead.shared().core(target).answer.to(order).is_none() && !self.lead.has_left(target) {
+            let mut turns: u32 = 0;
+            while self.lead.shared().core(target).answer.to(order).is_none()
+                && !(looks_for_leavers(turns) && self.lead.has_left(target))
+            {
                 waiting.turn(self.lead.core().serve_shootdowns_alone());
+                turns = turns.wrapping_add(1);
             }
         }
     }

@@ -9,8 +9,8 @@ mod tests;
 pub(crate) mod turn;
 mod weak;
 
-use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 
 use crate::doorbell::{Ask, Rung};
@@ -33,13 +33,33 @@ impl Shared {
     }
 }
 
-type Request = Box<dyn FnOnce(&Lead<'_>)>;
+/// What a core wants to lead, shared with who awaits its end: see [`Core::lead_for`].
+pub trait Request {
+    /// It is the core's turn; at a safe point. A panic reaches nobody.
+    fn lead(self: Rc<Self>, lead: &Lead<'_>);
+
+    /// The core leaves: it leads no more. A panic reaches nobody.
+    fn give_up(self: Rc<Self>);
+}
+
+/// A request that nobody awaits.
+struct Unawaited<F>(Cell<Option<F>>);
+
+impl<F: FnOnce(&Lead<'_>)> Request for Unawaited<F> {
+    fn lead(self: Rc<Self>, lead: &Lead<'_>) {
+        if let Some(f) = self.0.take() {
+            f(lead);
+        }
+    }
+
+    fn give_up(self: Rc<Self>) {}
+}
 
 /// One core's own part.
 #[derive(Default)]
 pub(crate) struct Own {
     /// What this core wants to lead, in order.
-    requests: RefCell<VecDeque<Request>>,
+    requests: RefCell<VecDeque<Rc<dyn Request>>>,
     /// It has asked for the lead and not got it yet.
     waits: Cell<bool>,
     weak: weak::Own,
@@ -54,13 +74,18 @@ impl Core {
     ///
     /// Source of the idea: the locks that callers of DragonFly's `lwkt_cpusync` hold, because it does not exclude itself.
     pub fn lead(&self, f: impl FnOnce(&Lead<'_>) + 'static) {
-        self.cpusync.requests.borrow_mut().push_back(Box::new(f));
-        self.ask_to_stop(self.id());
+        self.lead_for(Rc::new(Unawaited(Cell::new(Some(f)))));
     }
 
-    /// What [`Ask::Stop`] asks for, at a safe point: stand still for others, then lead if it is the own turn.
-    pub(crate) fn stop_or_lead(&self, here: &SafePoint<'_>) {
-        self.obey();
+    /// As [`lead`](Self::lead), for a request that its maker keeps, too: one allocation for what is to be done and what came of it.
+    pub fn lead_for(&self, request: Rc<dyn Request>) {
+        self.cpusync.requests.borrow_mut().push_back(request);
+        // [doorbell A1]
+        self.own().doorbell.ask_awake(Ask::Stop);
+    }
+
+    /// The second half of what [`Ask::Stop`] asks for, after [`obey`](Self::obey): leads, if it wants to and it is the own turn.
+    pub(crate) fn lead_if_wanted(&self, here: &SafePoint<'_>) {
         if self.cpusync.requests.borrow().is_empty() {
             return;
         }
@@ -71,18 +96,19 @@ impl Core {
         }
         let request = self.cpusync.requests.borrow_mut().pop_front();
         if let Some(request) = request {
-            contain(|| request(&Lead::new(here)));
+            contain(|| request.lead(&Lead::new(here)));
         }
         self.tell_next(self.shared().cpusync.turn.pass_on(self.id()));
         if !self.cpusync.requests.borrow().is_empty() {
-            self.ask_to_stop(self.id());
+            // [doorbell A1]
+            self.own().doorbell.ask_awake(Ask::Stop);
         }
     }
 
     /// [cpusync T5], and drops what this core wanted to lead.
     pub(crate) fn give_up_leading(&self) {
         let requests = self.cpusync.requests.take();
-        requests.into_iter().for_each(|request| contain(|| drop(request)));
+        requests.into_iter().for_each(|request| contain(|| request.give_up()));
         if self.cpusync.waits.take() {
             self.tell_next(self.shared().cpusync.turn.leave(self.id(), self.port()));
         }

@@ -6,16 +6,19 @@ use crate::watch::WaitKind;
 use crate::{Core, catch};
 
 impl Core {
-    /// [cpusync C1] to [cpusync C6], at a safe point: stands still for as long as a stop wants it.
-    pub(crate) fn obey(&self) {
+    /// [cpusync C1] to [cpusync C6], at a safe point: stands still for as long as a stop wants it. `answered` runs after the first answer, if
+    /// there is one; what a lead orders before it takes this core's bit is seen then.
+    pub(crate) fn obey(&self, answered: impl FnOnce()) {
         let board = &self.shared().cpusync.board;
         let answer = &self.own().answer;
         let mut known = answer.last();
         let let_go = matches!(known.kind(), Kind::Go | Kind::Idle);
-        if let_go && board.look() == known {
-            // A late request of a stop that this core has been through: it left with `GO`.
+        let first = board.look();
+        if first.kind() == Kind::Idle || let_go && first == known {
+            // Its own request, or a late one of a stop that is over, or that this core left with `GO`.
             return;
         }
+        let mut answered = Some(answered);
         let mut waiting = self.wait_for(board.lead(), WaitKind::Cpusync);
         // Done anything since the last answer? A message may have unwound the stop.
         let mut any = !let_go;
@@ -24,6 +27,8 @@ impl Core {
             let order = board.look();
             match order.kind() {
                 Kind::Idle => return,
+                // It has been let go with the order.
+                Kind::Go if order == known => return,
                 // [cpusync C4]
                 Kind::Serve | Kind::Drain if order == known => {
                     let served = self.serve_while_stopped();
@@ -53,10 +58,16 @@ impl Core {
                 Kind::Hold | Kind::Idle | Kind::Change => {}
             }
             answer.give(order, any || serves && self.has_overflow_to(|other| board.concerns(other)));
-            if order.kind() == Kind::Go {
+            (known, any) = (order, false);
+            if let Some(answered) = answered.take() {
+                // [cpusync C7]
+                answered();
+                if order.kind() == Kind::Go && mutant!("cpusync-taken-unlooked") {
+                    return;
+                }
+            } else if order.kind() == Kind::Go {
                 return;
             }
-            (known, any) = (order, false);
         }
     }
 

@@ -27,9 +27,11 @@ impl Turn {
 
     /// T1 and T2. `false`: `core` will be asked to stop when its turn comes. `waits`: so it was told before, and has not led since.
     pub(crate) fn take_or_wait(&self, core: CoreId, waits: bool) -> bool {
-        if self.is_of(core) {
+        // Whom nobody told to wait is passed nothing.
+        if waits && self.is_of(core) {
             return true;
         }
+        let mut announced = waits;
         if !self.take(core) {
             // [cpusync T2] its bit is set, or was cleared by who is about to pass the lead on to it: set again, it would bring the lead once more, to
             // a core that wants nothing.
@@ -38,6 +40,7 @@ impl Turn {
             }
             // [cpusync T2] relaxed: the fence orders it before the second try.
             self.word(core).fetch_or(bit(core), Ordering::Relaxed);
+            announced = true;
             if !mutant!("cpusync-no-turn-fence") {
                 fence(Ordering::SeqCst);
             }
@@ -46,7 +49,9 @@ impl Turn {
             }
         }
         // [cpusync T1] also of an earlier T2: who passes on by it finds a core that wants nothing any more.
-        self.clear(core);
+        if announced {
+            self.clear(core);
+        }
         true
     }
 
@@ -60,7 +65,9 @@ impl Turn {
     #[must_use]
     pub(crate) fn pass_on(&self, core: CoreId) -> Option<CoreId> {
         loop {
-            if let Some(next) = self.next_after(core) {
+            if self.is_awaited()
+                && let Some(next) = self.next_after(core)
+            {
                 // [cpusync T3] release: pairs with `is_of`.
                 self.lead.store(name(next), Ordering::Release);
                 return Some(next);
@@ -71,11 +78,14 @@ impl Turn {
             if !mutant!("cpusync-no-turn-fence") {
                 fence(Ordering::SeqCst);
             }
-            let somebody = self.waiting.iter().any(|word| word.load(Ordering::Relaxed) != 0);
-            if !somebody || !self.take(core) {
+            if !self.is_awaited() || !self.take(core) {
                 return None;
             }
         }
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.waiting.iter().any(|word| word.load(Ordering::Relaxed) != 0)
     }
 
     /// The first waiting core after `core`, around; it waits no more.

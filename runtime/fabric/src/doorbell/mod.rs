@@ -165,9 +165,9 @@ impl Doorbell {
         self.ring_foreign()
     }
 
-    /// A1 without the kick: for what concerns a core that is awake, and no other.
+    /// A1 without the fence and the kick: for a core that is awake, and looks (K3) before it sleeps; what concerns it alone, or is asked by itself.
     pub(crate) fn ask_awake(&self, what: Ask) {
-        // Relaxed: nothing was written down for it.
+        // [doorbell A1] relaxed: nothing was written down for it, or by the same thread.
         self.asked.fetch_or(what as u64, Ordering::Relaxed);
     }
 

@@ -105,11 +105,22 @@ impl Core {
     #[cold]
     fn serve_safe_point(&self) -> Served {
         assert!(self.nesting.get() == 0, "a safe point inside a function of a message");
-        // [doorbell A2] [slice C3]
-        let taken = Taken { core: self, left: Cell::new(self.own().doorbell.take_asked(Ask::AT_SAFE_POINTS)) };
+        let taken = Taken { core: self, left: Cell::new(0) };
+        let take = || taken.left.set(self.own().doorbell.take_asked(Ask::AT_SAFE_POINTS));
+        if self.own().doorbell.is_asked(Ask::Stop as u64) {
+            // [doorbell A2] once the lead has its answer; the order is looked at again after that.
+            self.obey(take);
+        }
+        if taken.left.get() == 0 {
+            // [doorbell A2] [slice C3]
+            take();
+            if taken.has(Ask::Stop) {
+                self.obey(|| ());
+            }
+        }
         let here = SafePoint { core: self };
         if taken.has(Ask::Stop) {
-            self.stop_or_lead(&here);
+            self.lead_if_wanted(&here);
             taken.is_served(Ask::Stop);
         }
         if taken.has(Ask::Update) {
@@ -131,8 +142,8 @@ impl Core {
     /// A panic of `f` reaches nobody. If the core leaves first, `f` is dropped, not run.
     pub fn at_safe_point(&self, f: impl FnOnce(&SafePoint<'_>) + 'static) {
         self.deferred.borrow_mut().push_back(Box::new(f));
-        // [doorbell A1] by the core itself: it is awake, and a sleep it is about to begin looks at the word.
-        let _ = self.own().doorbell.ask(Ask::Deferred);
+        // [doorbell A1]
+        self.own().doorbell.ask_awake(Ask::Deferred);
     }
 
     /// The core leaves: no safe point comes any more.

@@ -147,6 +147,26 @@ fn who_was_stopped_and_let_go_sees_what_the_body_wrote() {
     });
 }
 
+/// A target takes the bit after its answer, when the lead may be well into its next stop.
+#[test]
+fn a_stop_that_asks_while_the_last_ones_bit_is_taken_is_seen() {
+    explore(2, || {
+        let machine = Machine::new(FenceKind::Symmetric, 2);
+        let (_fabric, seats) = machine.fabric();
+        let (a, b) = pair(seats);
+        let (over, by_each) = (Arc::new(Counter::default()), Plain::new());
+        let other = target(&machine, b, &over, 1);
+        let core = a.enter();
+        lead_once(&machine, &core, &over, move |lead| {
+            for n in 1..3 {
+                assert!(lead.quick(&set([B]), &|_| by_each.write(n)).is_ok());
+                assert_eq!(by_each.read(), n);
+            }
+        });
+        drop(other.join().expect("no panic"));
+    });
+}
+
 #[test]
 fn two_leads_never_stop_each_other_at_once() {
     explore(2, || {

@@ -3,16 +3,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::future::Future;
-use core::pin::Pin;
-use core::task::{Context, Poll};
 use core::time::Duration;
 
-use futures_channel::oneshot;
 use ipiq_fabric::cpusync::{CpuSync, CpuSyncError, Held, Lead};
 use ipiq_fabric::port::Clock;
-use ipiq_fabric::{Core, CoreId, CoreSet, Message, PanicPayload, assert_core, catch, contain};
+use ipiq_fabric::{Core, CoreId, CoreSet, Message, PanicPayload, assert_core};
 
+use super::pausing::{Outcome, Pausing, RemotePausing};
 use crate::executor::with_current;
 use crate::{Executor, Remote};
 
@@ -74,6 +71,13 @@ impl Pause {
         Self { timeout: Some(limit), ..self }
     }
 
+    /// Whether it is for some cores, and not for all.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn names_cores(&self) -> bool {
+        self.cores.is_some()
+    }
+
     /// Panics, at the caller's line, unless a runtime of `cores` cores has all that are to stop.
     #[doc(hidden)]
     #[track_caller]
@@ -121,7 +125,7 @@ impl Pause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PauseTimes {
-    /// From the first request to stop until every core stood still.
+    /// From the first request to stop until every core stood still; nothing, if no other core was to stop and nothing to drain.
     pub stopping: Duration,
     /// From the first request until every core was let go: no core stood still for longer.
     pub total: Duration,
@@ -194,7 +198,11 @@ enum Cause {
 }
 
 impl PauseError {
-    fn panicked(payload: PanicPayload) -> Self {
+    pub(super) fn gone() -> Self {
+        Self { cause: Cause::Gone }
+    }
+
+    pub(super) fn panicked(payload: PanicPayload) -> Self {
         Self { cause: Cause::Stop(CpuSyncError::panicked(payload)) }
     }
 
@@ -270,28 +278,6 @@ impl fmt::Display for PauseError {
 
 impl core::error::Error for PauseError {}
 
-/// A pause under way, and what its body returns.
-///
-/// # Cancel safety
-///
-/// Dropped before its turn has come, it is not carried out. Once it has begun it is carried out whole, and its value dropped.
-#[must_use = "a pause that is dropped before its turn is not carried out"]
-#[derive(Debug)]
-pub struct Pausing<R> {
-    outcome: oneshot::Receiver<Result<(R, PauseTimes), PauseError>>,
-}
-
-impl<R> Future for Pausing<R> {
-    type Output = Result<(R, PauseTimes), PauseError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = Pin::new(&mut self.outcome).poll(cx);
-        outcome.map(|sent| sent.unwrap_or(Err(PauseError { cause: Cause::Gone })))
-    }
-}
-
-type Sender<R> = oneshot::Sender<Result<(R, PauseTimes), PauseError>>;
-
 impl Executor {
     /// Stops cores by `plan`, and runs `body` on this one while they stand still. It begins at a safe point of this core, when it is its
     /// turn: pauses of a runtime never overlap.
@@ -299,28 +285,11 @@ impl Executor {
     /// # Panics
     ///
     /// If the plan names a core that the runtime does not have.
+    #[track_caller]
     pub fn pause<R: 'static>(&self, plan: Pause, body: impl FnOnce(&Paused<'_>) -> R + 'static) -> Pausing<R> {
-        let _checked = plan.set(self.core().cores());
-        let (sender, outcome) = oneshot::channel();
-        self.lead_pause(plan, body, 0, sender);
-        Pausing { outcome }
-    }
-
-    /// `waited_ns`: for how long the request has been on its way.
-    fn lead_pause<R: 'static>(
-        &self,
-        plan: Pause,
-        body: impl FnOnce(&Paused<'_>) -> R + 'static,
-        waited_ns: u64,
-        sender: Sender<R>,
-    ) {
-        let clock = self.clock().clone();
-        let deadline_ns = plan.deadline_ns(&*clock).map(|deadline_ns| deadline_ns.saturating_sub(waited_ns));
-        self.lead_unless_dropped(sender, move |lead| {
-            plan.carry_out(lead.core(), &*clock, deadline_ns, |stop| {
-                lead.cpusync(stop, |held| body(&Paused { held, clock: &*clock }))
-            })
-        });
+        plan.assert_cores(self.core().cores());
+        let deadline_ns = plan.deadline_ns(&**self.clock());
+        Pausing::of(self.core(), move |lead| plan.lead(lead, deadline_ns, body))
     }
 
     /// Runs `f` on `cores` (all of them, if `None`), on each between two of its polls, without stopping them together. The body of a
@@ -329,33 +298,35 @@ impl Executor {
     /// # Panics
     ///
     /// If there is no such core.
+    #[track_caller]
     pub fn pause_each(&self, cores: Option<CoreSet>, f: impl Fn() + Send + Sync + 'static) -> Pausing<()> {
         let set = Pause { cores, ..Pause::default() }.set(self.core().cores());
-        let (sender, outcome) = oneshot::channel();
-        let clock = self.clock().clone();
-        self.lead_unless_dropped(sender, move |lead| {
-            let started_ns = clock.now_ns();
-            lead.quick(&set, &|_: &Core| f()).map_err(PauseError::panicked)?;
-            let took = Duration::from_nanos(clock.now_ns() - started_ns);
-            Ok(((), PauseTimes { stopping: took, total: took }))
-        });
-        Pausing { outcome }
+        Pausing::of(self.core(), move |lead| {
+            with_clock(lead, |clock| {
+                let started_ns = clock.now_ns();
+                lead.quick(&set, &|_: &Core| f()).map_err(PauseError::panicked)?;
+                let took = Duration::from_nanos(clock.now_ns() - started_ns);
+                Ok(((), PauseTimes { stopping: took, total: took }))
+            })
+        })
     }
+}
 
-    fn lead_unless_dropped<R: 'static>(
-        &self,
-        sender: Sender<R>,
-        f: impl FnOnce(&Lead<'_>) -> Result<(R, PauseTimes), PauseError> + 'static,
-    ) {
-        self.core().lead(move |lead| {
-            if sender.is_canceled() {
-                return contain(|| drop(f));
-            }
-            let outcome = catch(|| f(lead)).unwrap_or_else(|payload| Err(PauseError::panicked(payload)));
-            // Nobody may want it any more: then it is dropped here.
-            contain(|| drop(sender.send(outcome)));
-        });
+impl Pause {
+    /// Carries it out, as the lead.
+    fn lead<R>(self, lead: &Lead<'_>, deadline_ns: Option<u64>, body: impl FnOnce(&Paused<'_>) -> R) -> Outcome<R> {
+        with_clock(lead, |clock| {
+            self.carry_out(lead.core(), clock, deadline_ns, |stop| {
+                lead.cpusync(stop, |held| body(&Paused { held, clock }))
+            })
+        })
     }
+}
+
+/// Runs `f` with the clock of the lead's executor, whose loop this is inside.
+fn with_clock<R>(lead: &Lead<'_>, f: impl FnOnce(&dyn Clock) -> R) -> R {
+    let done = with_current(lead.core().port(), |executor| f(&**executor.clock()));
+    done.expect("a core leads inside its loop")
 }
 
 impl Remote {
@@ -371,12 +342,12 @@ impl Remote {
         core: CoreId,
         plan: Pause,
         body: impl FnOnce(&Paused<'_>) -> R + Send + 'static,
-    ) -> Pausing<R> {
-        let _checked = plan.set(self.cores());
-        let (sender, outcome) = oneshot::channel();
+    ) -> RemotePausing<R> {
+        plan.assert_cores(self.cores());
+        let (sender, pausing) = RemotePausing::new();
         let home = self.home(core);
         if self.refuses_caller() {
-            return Pausing { outcome };
+            return pausing;
         }
         let asked_ns = home.port.now_ns();
         let message = Message::foreign(move |core, _| {
@@ -384,13 +355,15 @@ impl Remote {
                 // Messages of a core whose loop does not run may be run inside another one's.
                 if core::ptr::eq(executor.core(), core) {
                     let waited_ns = core.port().now_ns().saturating_sub(asked_ns);
-                    executor.lead_pause(plan, body, waited_ns, sender);
+                    let deadline_ns = plan.deadline_ns(&**executor.clock());
+                    let deadline_ns = deadline_ns.map(|deadline_ns| deadline_ns.saturating_sub(waited_ns));
+                    sender.ask(core, move |lead| plan.lead(lead, deadline_ns, body));
                 }
             });
         });
         // A core that has left gives the message back; dropping it ends the channel.
         drop(home.fabric.post(core, message));
-        Pausing { outcome }
+        pausing
     }
 }
 
