@@ -38,7 +38,7 @@ pub use call::Call;
 pub use core_loop::{Lifecycle, SpinPolicy};
 pub use executor::{Executor, with_current};
 pub use ipiq_fabric::call::CallError;
-pub use ipiq_fabric::shootdown::ShootdownError;
+pub use ipiq_fabric::shootdown::{PendingShootdown, ShootdownError};
 pub use named::{Named, TaskName};
 pub use pause::{Pause, PauseError, PauseTimes, Paused, Pausing, RemotePausing};
 pub use remote::{Remote, RemoteCall};

@@ -7,11 +7,11 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use futures_channel::oneshot;
-use ipiq_fabric::shootdown::{EarlyAck, Operation, ShootdownError, Source};
+use ipiq_fabric::shootdown::{EarlyAck, Operation, PendingShootdown, ShootdownError, Source};
 use ipiq_fabric::{Core, CoreId, CoreSet, Message};
 
-use crate::Remote;
 use crate::executor::with_current;
+use crate::{Executor, Remote};
 
 type Outcome = Result<usize, ShootdownError>;
 
@@ -49,6 +49,13 @@ impl Sender {
     fn done(self) -> impl FnOnce(&Core, Outcome) + 'static {
         // Whoever awaited it may have gone.
         move |_, outcome| drop(self.0.send(outcome))
+    }
+}
+
+impl Executor {
+    /// Executes `op` on every core, in its drains, initiated by this one: see [`Core::shootdown`].
+    pub fn shootdown<O: Operation + 'static>(&self, op: O) -> PendingShootdown {
+        PendingShootdown::new(self.core(), &CoreSet::first(self.core().cores()), op)
     }
 }
 

@@ -123,8 +123,8 @@ pub use current::{
 pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
 pub use ipiq_executor::{
-    Call, CallError, JoinError, JoinHandle, Named, Pause, PauseError, PauseTimes, Paused, Pausing, RemoteCall,
-    RemotePausing, Shootdown, ShootdownError, Synchronize, TaskName, YieldNow, yield_now,
+    Call, CallError, JoinError, JoinHandle, Named, Pause, PauseError, PauseTimes, Paused, Pausing, PendingShootdown,
+    RemoteCall, RemotePausing, Shootdown, ShootdownError, Synchronize, TaskName, YieldNow, yield_now,
 };
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};

@@ -1,6 +1,6 @@
 //! Something executed on every core, at once.
 
-use ipiq_executor::Shootdown;
+use ipiq_executor::{PendingShootdown, Shootdown};
 use ipiq_fabric::Core;
 
 use crate::Handle;
@@ -40,8 +40,8 @@ use crate::current::on_core;
 ///
 /// On a thread that runs no core.
 #[track_caller]
-pub fn shootdown<F: Fn() + Send + Sync + 'static>(f: F) -> Shootdown {
-    on_core("shootdown", |executor| executor.remote().shootdown(move |_: &Core| f()))
+pub fn shootdown<F: Fn() + Send + Sync + 'static>(f: F) -> PendingShootdown {
+    on_core("shootdown", |executor| executor.shootdown(move |_: &Core| f()))
 }
 
 impl Handle {

@@ -162,7 +162,12 @@ impl Board {
 
     /// The panic of the flight that has landed.
     pub(crate) fn failure(&self, initiator: CoreId) -> Option<ShootdownError> {
-        let failed = self.request(initiator).failed.swap(core::ptr::null_mut(), Ordering::Acquire);
+        let failed = &self.request(initiator).failed;
+        // Relaxed: who noted it acknowledged afterwards (T5), which the initiator has acquired.
+        if failed.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        let failed = failed.swap(core::ptr::null_mut(), Ordering::Acquire);
         // SAFETY: 1. what is not null came from a box, and the swap took it out.
         (!failed.is_null()).then(|| *unsafe { Box::from_raw(failed) })
     }

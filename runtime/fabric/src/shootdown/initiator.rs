@@ -2,11 +2,13 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use super::board::{Body, Code};
 use super::operation::{Early, Shared};
+use super::pending::State;
 use super::{Board, EarlyAck, Lane, Operation, ShootdownError};
 use crate::doorbell::Rung;
 use crate::sync::mutant;
@@ -25,6 +27,8 @@ pub(super) enum Done {
     /// A spinning frame, by its ticket.
     Spinning(u64),
     Call(Callback),
+    /// A future.
+    Pending(Rc<State>),
 }
 
 /// What a request executes, and who frees it.
@@ -87,7 +91,7 @@ impl Initiator {
 
     /// A target that has not acknowledged, as far as this core has looked.
     fn late(&self) -> Option<CoreId> {
-        self.flight.borrow().as_ref().and_then(|flight| flight.waiting.iter().next())
+        self.flight.borrow().as_ref().and_then(|flight| flight.waiting.lowest())
     }
 
     fn outcome(&self, ticket: u64) -> Option<Outcome> {
@@ -159,14 +163,13 @@ impl Core {
         op: O,
         done: impl FnOnce(&Self, Result<usize, ShootdownError>) + 'static,
     ) {
+        self.start(targets, op, Done::Call(Box::new(done)));
+    }
+
+    #[track_caller]
+    pub(super) fn start<O: Operation + 'static>(&self, targets: &CoreSet, op: O, done: Done) {
         self.assert_has(targets);
-        self.enqueue(
-            Lane::InDrains,
-            targets,
-            Action::Owned(Shared::own(Box::new(op))),
-            Done::Call(Box::new(done)),
-            None,
-        );
+        self.enqueue(Lane::InDrains, targets, Action::Owned(Shared::own(Box::new(op))), done, None);
     }
 
     /// As [`start_shootdown`](Self::start_shootdown), for an operation that targets may acknowledge before they execute it.
@@ -180,8 +183,13 @@ impl Core {
         op: O,
         done: impl FnOnce(&Self, Result<usize, ShootdownError>) + 'static,
     ) {
+        self.start_early(targets, op, Done::Call(Box::new(done)));
+    }
+
+    #[track_caller]
+    pub(super) fn start_early<O: EarlyAck>(&self, targets: &CoreSet, op: O, done: Done) {
         self.assert_has(targets);
-        self.enqueue(Lane::InDrains, targets, Action::Early(Early::new(op)), Done::Call(Box::new(done)), None);
+        self.enqueue(Lane::InDrains, targets, Action::Early(Early::new(op)), done, None);
     }
 
     /// [shootdown Q3]: a round to every core, at safe points; or joins the one of the same source that waits.
@@ -202,8 +210,10 @@ impl Core {
     #[track_caller]
     fn assert_has(&self, targets: &CoreSet) {
         let cores = self.cores();
-        let stranger = targets.iter().find(|target| target.index() >= cores);
-        assert!(stranger.is_none(), "a shootdown's set has a core that the fabric of {cores} cores lacks");
+        assert!(
+            targets.difference(&CoreSet::first(cores)).is_empty(),
+            "a shootdown's set has a core that the fabric of {cores} cores lacks"
+        );
     }
 
     fn lane(&self, lane: Lane) -> &Initiator {
@@ -267,11 +277,11 @@ impl Core {
             }
         }
         let own_part = lane == Lane::InDrains && entry.targets.contains(self.id());
-        let live = |target: &CoreId| (lane == Lane::AtSafePoints || *target != self.id()) && !self.is_gone(*target);
-        let waiting: CoreSet = entry.targets.iter().filter(live).collect();
+        // Those that have gone are found by I7: a look here would take the lines of those that have not.
+        let waiting = if lane == Lane::InDrains { entry.targets.without(self.id()) } else { entry.targets };
         // [shootdown I2]
         let generation = mine.next_generation(self.shared.first_generation());
-        let body = Body { generation, wakes: matches!(entry.done, Done::Call(_)), code };
+        let body = Body { generation, wakes: !matches!(entry.done, Done::Spinning(_)), code };
         board.write(self.id(), body, waiting.len() as u32);
         let executed = waiting.len() + usize::from(own_part);
         *mine.flight.borrow_mut() = Some(Flight { entry, body, waiting, executed, own_failure: None });
@@ -318,6 +328,10 @@ impl Core {
     /// [shootdown I5] to [shootdown I7].
     fn has_landed(&self, lane: Lane, flight: &mut Flight) -> bool {
         let board = self.board(lane);
+        let counts = flight.body.wakes && !mutant!("shootdown-land-by-slots");
+        if counts && board.is_counted_down(self.id()) {
+            return true;
+        }
         for target in flight.waiting.iter() {
             // [shootdown I7] whether it has gone is read before the slot, whose last word it then is.
             let gone = self.is_gone(target) && !mutant!("shootdown-wait-for-gone");
@@ -329,7 +343,7 @@ impl Core {
                 flight.executed -= 1;
             }
         }
-        if flight.body.wakes && !mutant!("shootdown-land-by-slots") {
+        if counts {
             board.is_counted_down(self.id())
         } else {
             flight.waiting.is_empty() || mutant!("shootdown-wait-alone")
@@ -362,6 +376,8 @@ impl Core {
         match done {
             Done::Spinning(ticket) => self.lane(lane).outcomes.borrow_mut().push((ticket, outcome)),
             Done::Call(done) => contain(|| done(self, outcome)),
+            // Nobody may want the outcome any more: then it is dropped here.
+            Done::Pending(state) => contain(move || state.end(outcome)),
         }
     }
 

@@ -1,6 +1,5 @@
 //! A shootdown as a future, on the core that asks for it.
 
-use alloc::boxed::Box;
 use alloc::rc::Rc;
 use core::cell::Cell;
 use core::fmt;
@@ -8,14 +7,24 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
-use super::initiator::{Callback, Outcome};
-use super::{EarlyAck, Operation};
+use super::initiator::{Done, Outcome};
+use super::{EarlyAck, Operation, ShootdownError};
 use crate::{Core, CoreSet};
 
+/// What a request and its future share.
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     outcome: Cell<Option<Outcome>>,
     waker: Cell<Option<Waker>>,
+}
+
+impl State {
+    pub(super) fn end(&self, outcome: Outcome) {
+        self.outcome.set(Some(outcome));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
 }
 
 /// Ready when every core of the set has acknowledged: see [`Core::shootdown`]. The last acknowledgement wakes the task.
@@ -41,7 +50,7 @@ impl PendingShootdown {
     ///
     /// If the fabric lacks a core of the set.
     pub fn new<O: Operation + 'static>(core: &Core, targets: &CoreSet, op: O) -> Self {
-        Self::with(|done| core.start_shootdown(targets, op, done))
+        Self::with(|done| core.start(targets, op, done))
     }
 
     /// As [`new`](Self::new), for an operation that targets may acknowledge before they execute it.
@@ -50,18 +59,12 @@ impl PendingShootdown {
     ///
     /// As [`new`](Self::new).
     pub fn early<O: EarlyAck>(core: &Core, targets: &CoreSet, op: O) -> Self {
-        Self::with(|done| core.start_shootdown_early(targets, op, done))
+        Self::with(|done| core.start_early(targets, op, done))
     }
 
-    fn with(start: impl FnOnce(Callback)) -> Self {
+    fn with(start: impl FnOnce(Done)) -> Self {
         let state = Rc::new(State::default());
-        let told = state.clone();
-        start(Box::new(move |_, outcome| {
-            told.outcome.set(Some(outcome));
-            if let Some(waker) = told.waker.take() {
-                waker.wake();
-            }
-        }));
+        start(Done::Pending(state.clone()));
         Self { state }
     }
 }
@@ -72,6 +75,10 @@ impl Future for PendingShootdown {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         if let Some(outcome) = self.state.outcome.take() {
             return Poll::Ready(outcome);
+        }
+        if Rc::strong_count(&self.state) == 1 {
+            // It is over, and its outcome was taken.
+            return Poll::Ready(Err(ShootdownError::gone()));
         }
         // A waker's clone may run foreign code, in which the last acknowledgement may arrive: hence the second look.
         let fresh = cx.waker().clone();
