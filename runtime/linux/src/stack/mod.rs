@@ -9,7 +9,7 @@ mod cell;
 mod limits;
 #[cfg(feature = "symbols")]
 mod symbols;
-#[cfg(all(test, feature = "symbols"))]
+#[cfg(all(test, feature = "symbols", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests;
 
 use std::fmt;
