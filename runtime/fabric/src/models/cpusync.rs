@@ -151,9 +151,7 @@ fn who_was_stopped_and_let_go_sees_what_the_body_wrote() {
 #[test]
 fn a_stop_that_asks_while_the_last_ones_bit_is_taken_is_seen() {
     explore(2, || {
-        let machine = Machine::new(FenceKind::Symmetric, 2);
-        let (_fabric, seats) = machine.fabric();
-        let (a, b) = pair(seats);
+        let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let (over, by_each) = (Arc::new(Counter::default()), Plain::new());
         let other = target(&machine, b, &over, 1);
         let core = a.enter();
