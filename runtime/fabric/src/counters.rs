@@ -21,6 +21,12 @@ pub struct CoreCounters {
     pub handler_panics: u64,
     /// Times a sender found this core's mailbox full; each counts once however long it waited.
     pub mailbox_full: u64,
+    /// Runs of urgent handlers.
+    pub urgent_run: u64,
+    /// Interrupts that others have sent to this core.
+    pub interrupts_sent: u64,
+    /// Interrupts of this core that the machine refused, or does not offer: it then finds what was triggered at its next tick.
+    pub interrupts_refused: u64,
 }
 
 /// What is counted of one source and target.

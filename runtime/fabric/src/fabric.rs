@@ -13,6 +13,7 @@ use crate::overflow::Link;
 use crate::port::{FenceKind, Port};
 use crate::shootdown::Board;
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Counter, Injector, Ordering, Padded};
+use crate::urgent;
 use crate::watch::{CrumbWord, Wait, Watch};
 use crate::{CoreCounters, CoreId, MAX_CORES, Message, PairCounters};
 
@@ -64,6 +65,8 @@ pub(crate) struct CoreShared {
     pub(crate) handlers: handlers::Inbox,
     pub(crate) handler_counts: Padded<handlers::Counts>,
     pub(crate) answer: cpusync::Slot,
+    pub(crate) urgent: Padded<urgent::Line>,
+    pub(crate) urgent_counts: Padded<urgent::Counts>,
 }
 
 /// Written by the core itself.
@@ -74,6 +77,8 @@ pub(crate) struct OwnCounters {
     pub(crate) park_refused: Counter,
     pub(crate) foreign_received: Counter,
     pub(crate) max_nesting: Counter,
+    /// 1 while it looks for something to do: see [urgent](crate::urgent).
+    pub(crate) resting: Counter,
     /// What it waits for; read by others only when something is wrong.
     pub(crate) crumb: CrumbWord,
 }
@@ -86,6 +91,7 @@ pub(crate) struct Shared {
     /// How many cores have left.
     pub(crate) departures: AtomicU64,
     pub(crate) handlers: handlers::Table,
+    pub(crate) urgent: urgent::Table,
     /// Unregistrations that nobody waits for.
     pub(crate) orphans: Injector<handlers::Retired>,
     /// How many bells were made.
@@ -199,6 +205,8 @@ impl Fabric {
             handlers: handlers::Inbox::new(),
             handler_counts: Padded::default(),
             answer: Padded(cpusync::Answer::new()),
+            urgent: Padded(urgent::Line::new()),
+            urgent_counts: Padded::default(),
         };
         let shared = StdArc::new(Shared {
             fence: port.fence_kind(),
@@ -207,6 +215,7 @@ impl Fabric {
             cores: (0..cores).map(core).collect(),
             departures: AtomicU64::new(0),
             handlers: handlers::Table::new(),
+            urgent: urgent::Table::new(),
             orphans: Injector::new(),
             bells: AtomicU64::new(0),
             cpusync: cpusync::Shared::new(),
@@ -314,6 +323,7 @@ impl Fabric {
     pub fn core_counters(&self, core: CoreId) -> CoreCounters {
         let counts = &self.shared.core(core).counts;
         let handlers = &self.shared.core(core).handler_counts;
+        let urgent = &self.shared.core(core).urgent_counts;
         CoreCounters {
             ticks: counts.ticks.get(),
             parked: counts.parked.get(),
@@ -323,6 +333,9 @@ impl Fabric {
             handlers_run: handlers.run.get(),
             handler_panics: handlers.panics.get(),
             mailbox_full: handlers.mailbox_full.get(),
+            urgent_run: urgent.run.get(),
+            interrupts_sent: urgent.sent.get(),
+            interrupts_refused: urgent.refused.get(),
         }
     }
 

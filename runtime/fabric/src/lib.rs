@@ -11,6 +11,7 @@
 //! | [`overflow`] | what happens when a ring is full |
 //! | [`call`] | run a closure on another core and get its value back |
 //! | [`handlers`] | functions that a core runs when triggered, without a message; a mailbox of functions that several cores run; bells |
+//! | [`urgent`] | functions that a core runs in the middle of whatever it does |
 //! | [`synchronize`] | everything that a core has sent has been executed |
 //! | [`watch`] | what a core waits for, and what happens when it takes too long |
 //! | [`cpusync`] | stop a set of cores, run something, let them go on |
@@ -88,6 +89,7 @@ pub(crate) mod sync;
 pub mod synchronize;
 pub mod trace;
 mod unwind;
+pub mod urgent;
 pub mod watch;
 
 #[cfg(all(test, loom))]

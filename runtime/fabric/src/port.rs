@@ -6,6 +6,8 @@
 //! | Method | Called by | When | What the caller already handles |
 //! |---|---|---|---|
 //! | [`Port::kick`] | any thread | after winning a target's parked → kicked transition | repeated and late kicks |
+//! | [`Port::interrupt`] | any thread | after a trigger of an urgent handler on a core that is awake | refusal, and interrupts that are repeated, merged, lost or for nothing: the core finds its triggers at its next tick |
+//! | [`Port::gate`] | a core | when it enters its loop, and in a drain after an urgent trigger | machines without interrupts |
 //! | [`Port::heavy_fence`] | a core about to park | between announcing "parked" and the last look at its rings | refusal: it goes back to polling |
 //! | [`Port::heavy_fence_on`] | any thread | it must know that one other core sees its stores, or has executed a full fence | refusal: it tries again or asks for everyone's |
 //! | [`Port::relax`] | a core in a wait loop | once per turn | spurious returns |
@@ -13,6 +15,9 @@
 //! | [`Port::current`] | any thread | on every wake of a task | threads that are no core |
 //! | [`Idle::park`] | the core itself | with the proof that its doorbell is armed | spurious returns |
 
+use core::ptr;
+
+pub use crate::urgent::Gate;
 use crate::{Armed, CoreId};
 
 /// How store→load order between a sender and a parking receiver is kept. Decided once, at start.
@@ -37,6 +42,8 @@ pub enum FenceKind {
 ///    full fence.
 /// 3. [`heavy_fence_on`](Self::heavy_fence_on) returns `true` only after the calling thread has executed a full fence, and after
 ///    that the thread that runs the target core has executed one, or was not running. Who keeps the default has it by 2.
+/// 4. [`gate`](Self::gate) returns null, or, each time it is called on a thread, the same gate, which lives as long as the thread and which
+///    nothing else uses than the thread itself and interrupts of it. Who keeps the default has it.
 pub unsafe trait Port: Send + Sync + 'static {
     /// Which pair of fences this machine supports. Must return the same value for the whole life of the port.
     fn fence_kind(&self) -> FenceKind;
@@ -66,6 +73,19 @@ pub unsafe trait Port: Send + Sync + 'static {
     /// A kick is never lost: if `target` is between arming its doorbell and sleeping, the sleep must return at
     /// once. Kicks may coalesce. Must not touch the heap, and must be callable inside a `Waker`.
     fn kick(&self, target: CoreId);
+
+    /// Interrupts `target`, whatever it is in the middle of: has its thread call [`Gate::arrive`] of its gate soon. `false`: not now, or never.
+    ///
+    /// Must not touch the heap or take a lock: urgent handlers call it. May come for a core that has not begun or has ended.
+    fn interrupt(&self, target: CoreId) -> bool {
+        let _ = target;
+        false
+    }
+
+    /// The calling thread's gate; null on a machine that interrupts nobody.
+    fn gate(&self) -> *const Gate {
+        ptr::null()
+    }
 
     /// One turn of a wait loop; `turn` counts from zero. Pauses the CPU at first; gives the CPU away when the turns
     /// grow, so that a waited-for core that shares it can run.

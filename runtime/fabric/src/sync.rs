@@ -103,6 +103,26 @@ pub(crate) mod checker {
     pub(crate) use loom::sync::{Mutex, Notify};
     #[cfg(test)]
     pub(crate) use loom::thread;
+
+    #[cfg(test)]
+    loom::thread_local! {
+        /// What interrupts the thread, if anything does.
+        pub(crate) static INTERRUPTS: core::cell::RefCell<Option<alloc::rc::Rc<dyn Fn()>>> = core::cell::RefCell::default();
+        /// The thread's gate.
+        pub(crate) static GATE: core::cell::Cell<*const crate::urgent::Gate> = core::cell::Cell::new(core::ptr::null());
+    }
+}
+
+/// A point at which an interrupt may come. Only the model checker needs to be told.
+#[inline(always)]
+pub(crate) fn edge() {
+    #[cfg(all(loom, test))]
+    if !unwinds_in_a_model() {
+        let interrupt = checker::INTERRUPTS.with(|interrupts| interrupts.borrow().clone());
+        if let Some(interrupt) = interrupt {
+            interrupt();
+        }
+    }
 }
 
 pub(crate) use crate::model_check::{mutant, relaxed_if};

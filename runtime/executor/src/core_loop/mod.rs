@@ -102,6 +102,7 @@ impl Executor {
     pub fn run(&self, idle: &mut dyn Idle) {
         assert!(!self.core().has_replicas(), "a core's replicas are made, and let go, inside its loop");
         let _entered = self.enter();
+        let _accepting = self.core().accept_interrupts();
         let mut turn = Turn::new();
         while !turn.stopping {
             if turn.credit <= 0 {
@@ -158,6 +159,7 @@ impl Executor {
 
     fn end_gap(&self, turn: &mut Turn) {
         if turn.idle_ticks > 0 {
+            self.core().set_resting(false);
             self.spin.short_gap();
             turn.idle_ticks = 0;
             turn.idle_since_ns = None;
@@ -167,6 +169,7 @@ impl Executor {
     /// [loop L5]
     #[inline(always)]
     fn idle_tick(&self, idle: &mut dyn Idle, turn: &mut Turn) {
+        self.core().set_resting(true);
         if !turn.count_idle() && !self.spin.is_off() {
             return core::hint::spin_loop();
         }
@@ -179,6 +182,7 @@ impl Executor {
         // [loop L5]
         if self.spin.is_over(now - since) {
             self.sleep(idle, now);
+            self.core().set_resting(false);
             self.spin.gap(self.now_ns() - since);
             turn.idle_ticks = 0;
             turn.idle_since_ns = None;

@@ -67,12 +67,16 @@ pub(crate) enum Ask {
     Update = 1 << 4,
     /// End the turn: it has been long enough.
     Slice = 1 << 5,
+    /// Look at the pending urgent handlers.
+    Urgent = 1 << 6,
 }
 
 #[allow(dead_code)]
 impl Ask {
     /// Served in every drain, nested ones included: those who asked may be waiting in one.
-    pub(crate) const IN_DRAINS: u64 = Self::Handlers as u64 | Self::Shootdown as u64;
+    pub(crate) const IN_DRAINS: u64 = Self::Handlers as u64 | Self::STANDING_STILL;
+    /// Served by a core that must run nothing else, too.
+    pub(crate) const STANDING_STILL: u64 = Self::Shootdown as u64 | Self::Urgent as u64;
     /// Served by the outermost loop alone, between polls.
     pub(crate) const AT_SAFE_POINTS: u64 =
         Self::Stop as u64 | Self::Deferred as u64 | Self::Update as u64 | Self::Slice as u64;

@@ -20,11 +20,11 @@ impl Core {
         asked
     }
 
-    /// For a core that must run nothing else. Returns whether there was any.
+    /// For a core that must run nothing else, but what interrupts it anyway. Returns whether there was any.
     pub(crate) fn serve_shootdowns_alone(&self) -> bool {
-        let asked = self.own().doorbell.is_asked(Ask::Shootdown as u64);
+        let asked = self.own().doorbell.is_asked(Ask::STANDING_STILL);
         if asked {
-            self.serve_taken(Ask::Shootdown as u64);
+            self.serve_taken(Ask::STANDING_STILL);
         }
         asked
     }
@@ -32,6 +32,9 @@ impl Core {
     #[cold]
     fn serve_taken(&self, what: u64) {
         let taken = self.own().doorbell.take_asked(what);
+        if taken & Ask::Urgent as u64 != 0 {
+            self.look_for_urgent();
+        }
         if taken & Ask::Handlers as u64 != 0 {
             self.serve_handlers();
         }

@@ -11,6 +11,7 @@ use crate::message::Deliver;
 use crate::ring::Consumer;
 use crate::shootdown::{Board, Lane};
 use crate::sync::{Ordering, mutant};
+use crate::urgent;
 use crate::watch::WaitKind;
 use crate::{CoreId, Message};
 
@@ -82,6 +83,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        self.refuse_interrupts();
         self.leave_shootdowns();
         let shared = self.shared.clone();
         let own = shared.core(self.id);
@@ -119,6 +121,7 @@ impl Drop for Core {
         }
         if others().all(|other| self.is_gone(other)) {
             handlers::all_have_left(&shared);
+            urgent::all_have_left(&shared);
             // [shootdown E2]
             shared.boards.iter().filter(|_| !mutant!("shootdown-leftover-kept")).for_each(Board::free_leftovers);
         }

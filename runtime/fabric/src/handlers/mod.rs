@@ -20,7 +20,7 @@ use crate::{Core, CoreId, CoreSet, Fabric};
 pub use bell::{Bell, BellWait};
 pub use mailbox::Multicast;
 pub(crate) use serve::{Counts, Inbox, Local};
-pub(crate) use table::Table;
+pub(crate) use table::{FOREIGN, GENERATION, Life, Table, Word};
 pub use table::{HandlerId, MAX_HANDLERS, OnPanic, TableFull, TriggerError, Unregistered};
 pub(crate) use unregister::Retired;
 pub use unregister::Unregister;

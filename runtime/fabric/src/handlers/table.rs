@@ -104,7 +104,7 @@ impl Registered {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+pub(crate) enum Life {
     Free = 0,
     Filling = 1,
     Live = 2,
@@ -113,13 +113,13 @@ enum Life {
 
 /// A slot's word at one instant: two bits of life, thirty of foreign triggers under way, and the generation.
 #[derive(Clone, Copy)]
-struct Word(u64);
+pub(crate) struct Word(pub(crate) u64);
 
-const FOREIGN: u64 = 1 << 2;
-const GENERATION: u64 = 1 << 32;
+pub(crate) const FOREIGN: u64 = 1 << 2;
+pub(crate) const GENERATION: u64 = 1 << 32;
 
 impl Word {
-    const fn life(self) -> Life {
+    pub(crate) const fn life(self) -> Life {
         match self.0 & 3 {
             0 => Life::Free,
             1 => Life::Filling,
@@ -128,20 +128,32 @@ impl Word {
         }
     }
 
-    const fn with(self, life: Life) -> u64 {
+    pub(crate) const fn with(self, life: Life) -> u64 {
         self.0 & !3 | life as u64
     }
 
-    const fn has_foreign(self) -> bool {
+    pub(crate) const fn has_foreign(self) -> bool {
         self.0 as u32 >= FOREIGN as u32
     }
 
-    const fn generation(self) -> u32 {
+    pub(crate) const fn generation(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    fn is_live(self, generation: u32) -> bool {
+    pub(crate) fn is_live(self, generation: u32) -> bool {
         self.life() == Life::Live && self.generation() == generation
+    }
+
+    /// Moves a slot from one life to the next, whatever else its word holds.
+    pub(crate) fn exchange(word: &AtomicU64, may: impl Fn(Self) -> bool, to: Life) -> Option<Self> {
+        let mut seen = Self(word.load(Ordering::Relaxed));
+        while may(seen) {
+            match word.compare_exchange_weak(seen.0, seen.with(to), Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some(seen),
+                Err(bits) => seen = Self(bits),
+            }
+        }
+        None
     }
 }
 
@@ -167,16 +179,8 @@ impl Slot {
         Word(self.word.load(Ordering::Acquire))
     }
 
-    /// Moves the slot from one life to the next, whatever else the word holds.
     fn exchange(&self, may: impl Fn(Word) -> bool, to: Life) -> Option<Word> {
-        let mut word = Word(self.word.load(Ordering::Relaxed));
-        while may(word) {
-            match self.word.compare_exchange_weak(word.0, word.with(to), Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Some(word),
-                Err(bits) => word = Word(bits),
-            }
-        }
-        None
+        Word::exchange(&self.word, may, to)
     }
 }
 

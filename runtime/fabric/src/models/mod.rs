@@ -12,6 +12,7 @@ mod overflow;
 mod ring;
 mod shootdown;
 mod synchronize;
+mod urgent;
 
 use alloc::sync::Arc;
 use alloc::task::Wake;

@@ -124,6 +124,26 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("handlers-bell-no-wake", RINGS),
     ("handlers-notified-plain", RINGS),
     ("handlers-notified-relaxed", RINGS),
+    ("urgent-uncounted", FREED),
+    ("urgent-set-look-first", INTERRUPTED),
+    ("urgent-set-relaxed", TWO_TRIGGERS),
+    ("urgent-no-ask", "urgent::a_core_that_sleeps_is_woken_for_a_trigger"),
+    ("doorbell-no-foreign-fence", INTERRUPTED),
+    ("urgent-refusal-kept", "urgent::a_refused_interrupt_does_not_stand_in_the_way_of_the_next"),
+    ("urgent-closed-ignored", CRITICAL),
+    ("urgent-missed-unset", CRITICAL),
+    ("urgent-look-no-reask", "urgent::a_look_in_a_critical_section_leaves_the_trigger_to_a_later_one"),
+    ("urgent-round-late", FREED),
+    ("urgent-clear-late", INTERRUPTED),
+    ("urgent-take-no-acquire", TWO_TRIGGERS),
+    ("urgent-take-no-release", FREED),
+    ("urgent-round-open", "urgent::handlers_do_not_interrupt_each_other"),
+    ("urgent-round-relaxed", FREED),
+    ("urgent-open-no-check", CRITICAL),
+    ("urgent-check-first", CRITICAL),
+    ("urgent-free-pending", FREED),
+    ("urgent-free-running", FREED),
+    ("urgent-accept-no-look", INTERRUPTED),
 ];
 
 const RING: &str = "ring::messages_arrive_in_order_and_once_while_slots_are_reused_and_the_index_wraps";
@@ -154,6 +174,10 @@ const MAILBOX: &str = "handlers::a_function_of_the_mailbox_sees_its_senders_writ
 const LEAVING_MAILBOX: &str = "handlers::a_message_to_a_core_that_leaves_is_run_or_answered_for";
 const SPACE_IN_MAILBOX: &str = "handlers::who_awaits_a_place_in_a_full_mailbox_is_woken";
 const RINGS: &str = "handlers::every_ring_is_followed_by_a_notification_that_sees_what_it_tells_of";
+const INTERRUPTED: &str = "urgent::every_trigger_reaches_a_core_that_never_looks";
+const TWO_TRIGGERS: &str = "urgent::triggers_of_two_threads_are_seen_with_what_they_tell_of";
+const CRITICAL: &str = "urgent::a_critical_section_is_not_interrupted_and_its_end_serves_what_came";
+const FREED: &str = "urgent::an_unregistered_function_is_dropped_after_its_last_run";
 const DROPPED: &str = "call::a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing";
 
 #[test]

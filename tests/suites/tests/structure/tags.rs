@@ -21,7 +21,9 @@ fn every_tag_names_a_step_and_every_step_is_cited() {
 fn the_runtime_has_protocols() {
     let readmes = sources("runtime", is_readme);
     let (steps, _) = steps(&readmes);
-    for protocol in ["ring", "doorbell", "overflow", "call", "shootdown", "loop", "task", "kick", "xcall", "cpusync"] {
+    for protocol in
+        ["ring", "doorbell", "overflow", "call", "shootdown", "loop", "task", "kick", "xcall", "cpusync", "urgent"]
+    {
         assert!(steps.keys().any(|(name, _)| name == protocol), "{protocol} has no steps");
     }
 }

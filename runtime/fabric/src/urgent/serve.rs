@@ -1,0 +1,197 @@
+//! A core's line of urgent triggers, and the rounds over it.
+
+use super::Gate;
+use super::table::UrgentId;
+use crate::core_set::bits;
+use crate::doorbell::{Ask, Rung, State};
+use crate::fabric::Shared;
+use crate::sync::{AtomicU32, AtomicU64, Counter, Ordering, edge, mutant, relaxed_if};
+use crate::{Core, CoreId};
+
+/// Looks at the line of a core that is resting before it is interrupted: as long as a few lines take to move.
+const WATCH_TURNS: u32 = 256;
+
+/// One core's part: see the [fields](self#state-and-who-writes-it).
+pub(crate) struct Line {
+    pending: AtomicU64,
+    in_flight: AtomicU32,
+    round: AtomicU32,
+}
+
+impl Line {
+    pub(crate) fn new() -> Self {
+        Self { pending: AtomicU64::new(0), in_flight: AtomicU32::new(0), round: AtomicU32::new(0) }
+    }
+}
+
+/// What urgent triggers count.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) run: Counter,
+    /// Written by triggers, as the next.
+    pub(crate) sent: Counter,
+    pub(crate) refused: Counter,
+}
+
+/// What is left to do for a trigger whose bit is set.
+#[must_use]
+pub(super) enum Marked {
+    /// Nothing.
+    Done,
+    /// Interrupt the target.
+    Interrupt,
+    /// Interrupt the target if it does not look by itself in a moment.
+    Watch,
+    /// The target has left.
+    Gone,
+}
+
+/// T2 and T3.
+pub(super) fn mark(shared: &Shared, id: UrgentId, target: CoreId) -> Marked {
+    let core = shared.core(target);
+    let pending = &core.urgent.pending;
+    let looks_first = mutant!("urgent-set-look-first") && pending.load(Ordering::Relaxed) & id.bit() != 0;
+    // [urgent T2] always an RMW. Release: S3 sees what came before it, also if the bit was set already.
+    let release = relaxed_if(mutant!("urgent-set-relaxed"), Ordering::Release);
+    let was_clear = !looks_first && pending.fetch_or(id.bit(), release) & id.bit() == 0;
+    if was_clear && !mutant!("urgent-no-ask") {
+        // [urgent T3]
+        match core.doorbell.ask(Ask::Urgent) {
+            Rung::Kick => {
+                shared.port.kick(target);
+                return Marked::Done;
+            }
+            Rung::Gone => return Marked::Gone,
+            Rung::Avoided => {}
+        }
+    }
+    match core.doorbell.state() {
+        State::Awake if core.counts.resting.get() != 0 => Marked::Watch,
+        State::Awake => Marked::Interrupt,
+        // Who kicks it, or has asked it, is about to.
+        State::Parked | State::Kicked => Marked::Done,
+        State::Gone | State::Drained => Marked::Gone,
+    }
+}
+
+/// T4's look. Returns whether the target has taken the bit.
+pub(super) fn watch(shared: &Shared, id: UrgentId, target: CoreId) -> bool {
+    let pending = &shared.core(target).urgent.pending;
+    // [urgent T4] no `spin_loop`: on some machines one lasts as long as the whole look may.
+    (0..WATCH_TURNS).any(|_| pending.load(Ordering::Relaxed) & id.bit() == 0)
+}
+
+/// T4.
+pub(super) fn interrupt(shared: &Shared, target: CoreId) {
+    let core = shared.core(target);
+    let in_flight = &core.urgent.in_flight;
+    // [urgent T4] relaxed, and a look before the exchange: who has set the bit has fenced in T3, and who found it set leaves it to that one.
+    if in_flight.load(Ordering::Relaxed) != 0 || in_flight.swap(1, Ordering::Relaxed) != 0 {
+        return;
+    }
+    if shared.port.interrupt(target) {
+        core.urgent_counts.sent.add_shared(1);
+        return;
+    }
+    core.urgent_counts.refused.add_shared(1);
+    // [urgent T4] relaxed: who finds 0 tries for itself. It may wipe out another's 1, whose interrupt then is not the only one.
+    if !mutant!("urgent-refusal-kept") {
+        in_flight.store(0, Ordering::Relaxed);
+    }
+}
+
+/// An arrival on `core`'s thread.
+pub(super) fn arrive(shared: &Shared, core: CoreId, gate: Option<&Gate>) -> bool {
+    if let Some(gate) = gate.filter(|gate| gate.is_closed() && !mutant!("urgent-closed-ignored")) {
+        // [urgent I1]
+        gate.miss();
+        return false;
+    }
+    loop {
+        let Some(gate) = gate.filter(|_| !mutant!("urgent-round-open")) else {
+            round(shared, core);
+            return true;
+        };
+        gate.raise();
+        round(shared, core);
+        if !gate.open() {
+            return true;
+        }
+    }
+}
+
+/// S1 to S5. The gate is closed.
+fn round(shared: &Shared, core: CoreId) {
+    let line = &shared.core(core).urgent;
+    let round = line.round.load(Ordering::Relaxed);
+    // [urgent S1] relaxed: S3's release hands it on to who sees a bit taken.
+    let begin = || line.round.store(round | 1, Ordering::Relaxed);
+    if !mutant!("urgent-round-late") {
+        begin();
+    }
+    edge();
+    if !mutant!("urgent-clear-late") {
+        clear_in_flight(line);
+    }
+    edge();
+    // [urgent S3] acquire, with T2's release; release, with U3's acquire.
+    let both = match (mutant!("urgent-take-no-acquire"), mutant!("urgent-take-no-release")) {
+        (true, _) => Ordering::Release,
+        (_, true) => Ordering::Acquire,
+        _ => Ordering::AcqRel,
+    };
+    let taken = line.pending.swap(0, both);
+    if mutant!("urgent-round-late") {
+        begin();
+    }
+    edge();
+    if mutant!("urgent-clear-late") {
+        clear_in_flight(line);
+    }
+    for slot in bits(taken) {
+        // [urgent S4]
+        // SAFETY: 1. the bit was taken by this round, which has not ended.
+        unsafe { shared.urgent.run(slot, core) };
+        shared.core(core).urgent_counts.run.add(1);
+        edge();
+    }
+    // [urgent S5] release: who sees the round over sees what its handlers wrote.
+    let release = relaxed_if(mutant!("urgent-round-relaxed"), Ordering::Release);
+    line.round.store((round | 1).wrapping_add(1), release);
+}
+
+fn clear_in_flight(line: &Line) {
+    // [urgent S2] relaxed: S3's release hands it on to who finds its bit taken. A store: if it wipes out a 1 that it has not seen, that one's interrupt
+    // comes all the same.
+    line.in_flight.store(0, Ordering::Relaxed);
+}
+
+/// U3: whether `bit`, which nobody sets any more, is neither pending nor being served on any core.
+pub(super) fn is_over(shared: &Shared, bit: u64) -> bool {
+    (0..shared.cores.len()).map(CoreId::new).all(|core| {
+        let line = &shared.core(core).urgent;
+        // [urgent U3] acquire: with S3's release, or that of the RMWs after it. Pending first: an even round before says nothing.
+        let is_clear = line.pending.load(Ordering::Acquire) & bit == 0 || mutant!("urgent-free-pending");
+        // [urgent U3] acquire: with S5's release.
+        let is_even = || line.round.load(Ordering::Acquire).is_multiple_of(2) || mutant!("urgent-free-running");
+        is_clear && is_even() || shared.is_gone(core)
+    })
+}
+
+impl Core {
+    /// [urgent I1], by a look.
+    pub(crate) fn look_for_urgent(&self) {
+        let gate = self.gate();
+        if !arrive(self.shared(), self.id(), gate) && !mutant!("urgent-look-no-reask") {
+            // [urgent I1] the end of the critical section serves it, if interrupts are accepted; if not, a later look.
+            let _ = self.own().doorbell.ask(Ask::Urgent);
+        }
+    }
+
+    /// The thread's gate, where the machine has interrupts.
+    pub(super) fn gate(&self) -> Option<&Gate> {
+        let gate = self.port().gate();
+        // SAFETY: 1. a port's gate lives as long as its thread, on which this endpoint stays. 2. nothing else uses it but interrupts of the thread.
+        unsafe { gate.as_ref() }
+    }
+}
