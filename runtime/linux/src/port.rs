@@ -1,13 +1,15 @@
 //! The fabric's port.
 
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
 use ipiq_fabric::CoreId;
-use ipiq_fabric::port::{Clock, FenceKind, Port};
+use ipiq_fabric::port::{Clock, FenceKind, Gate, Port};
 
 use crate::clock::MonotonicClock;
+use crate::interrupt::{self, Interrupts, Target};
 use crate::kick::Kick;
 use crate::membarrier::{Membarrier, Pinned};
 
@@ -34,6 +36,9 @@ pub struct LinuxPort {
     membarrier: Option<Membarrier>,
     kickers: Vec<OnceLock<Arc<dyn Kick>>>,
     pinned: Vec<OnceLock<Pinned>>,
+    /// By core; none without a signal.
+    targets: Vec<Target>,
+    signal: Option<c_int>,
 }
 
 impl std::fmt::Debug for LinuxPort {
@@ -51,14 +56,26 @@ impl LinuxPort {
             FenceChoice::Symmetric => None,
         };
         let (kickers, pinned) = (0..cores).map(|_| (OnceLock::new(), OnceLock::new())).unzip();
-        Self { membarrier, kickers, pinned }
+        let targets = (0..cores).map(|_| Target::default()).collect();
+        Self { membarrier, kickers, pinned, targets, signal: None }
+    }
+
+    /// The port with interrupts: each core whose thread has [entered](crate::interrupt::CoreThread::enter) can be reached in the middle of a poll.
+    #[must_use]
+    pub fn with_interrupts(self, interrupts: &Interrupts) -> Self {
+        Self { signal: Some(interrupts.signal()), ..self }
+    }
+
+    pub(crate) fn target(&self, core: CoreId) -> &Target {
+        &self.targets[core.index()]
     }
 
     /// A port that knows the calling thread's slot and nothing else.
     #[must_use]
     #[inline]
     pub fn thread() -> &'static Self {
-        static THREAD: LinuxPort = LinuxPort { membarrier: None, kickers: Vec::new(), pinned: Vec::new() };
+        static THREAD: LinuxPort =
+            LinuxPort { membarrier: None, kickers: Vec::new(), pinned: Vec::new(), targets: Vec::new(), signal: None };
         &THREAD
     }
 
@@ -82,7 +99,8 @@ impl LinuxPort {
 }
 
 // SAFETY: 1. the slot is a cell of the calling thread. 2. `membarrier(PRIVATE_EXPEDITED)` fences every running thread of the
-// process before it returns. 3. the claim is of the thread that runs the core, and `try_heavy_on` fences that, or everyone.
+// process before it returns. 3. the claim is of the thread that runs the core, and `try_heavy_on` fences that, or everyone. 4. a thread's gate is a
+// thread-local variable without a destructor.
 unsafe impl Port for LinuxPort {
     fn fence_kind(&self) -> FenceKind {
         if self.membarrier.is_some() { FenceKind::Asymmetric } else { FenceKind::Symmetric }
@@ -104,6 +122,14 @@ unsafe impl Port for LinuxPort {
         if let Some(kicker) = self.kickers[target.index()].get() {
             kicker.kick();
         }
+    }
+
+    fn interrupt(&self, target: CoreId) -> bool {
+        self.signal.is_some_and(|signal| self.target(target).interrupt(signal))
+    }
+
+    fn gate(&self) -> *const Gate {
+        interrupt::gate()
     }
 
     fn relax(&self, turn: u32) {

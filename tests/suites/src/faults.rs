@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ipiq_fabric::CoreId;
-use ipiq_fabric::port::{FenceKind, Port};
+use ipiq_fabric::port::{FenceKind, Gate, Port};
 use ipiq_linux::port::LinuxPort;
 
 /// [`LinuxPort`], except for the faults that are asked for. Each counter says how many of them are still to come.
@@ -46,7 +46,7 @@ fn take(faults: &AtomicU32) -> bool {
     faults.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
 }
 
-// SAFETY: 1. the slot is `LinuxPort`'s. 2. and 3. a heavy fence that is not refused is `LinuxPort`'s.
+// SAFETY: 1. the slot is `LinuxPort`'s. 2. and 3. a heavy fence that is not refused is `LinuxPort`'s. 4. gates are `LinuxPort`'s.
 unsafe impl Port for FaultyPort {
     fn fence_kind(&self) -> FenceKind {
         self.port.fence_kind()
@@ -70,6 +70,14 @@ unsafe impl Port for FaultyPort {
             }
         }
         self.port.kick(target);
+    }
+
+    fn interrupt(&self, target: CoreId) -> bool {
+        self.port.interrupt(target)
+    }
+
+    fn gate(&self) -> *const Gate {
+        self.port.gate()
     }
 
     fn relax(&self, turn: u32) {
