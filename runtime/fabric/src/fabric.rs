@@ -77,7 +77,7 @@ pub(crate) struct OwnCounters {
     pub(crate) park_refused: Counter,
     pub(crate) foreign_received: Counter,
     pub(crate) max_nesting: Counter,
-    /// 1 while it looks for something to do: see [urgent](crate::urgent).
+    /// 1 while it looks for something to do: see [urgent].
     pub(crate) resting: Counter,
     /// What it waits for; read by others only when something is wrong.
     pub(crate) crumb: CrumbWord,

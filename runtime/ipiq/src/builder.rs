@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipiq_driver::{DriverError, DriverKind};
 use ipiq_fabric::watch::{Stall, Watch};
 use ipiq_fabric::{ConfigError, CoreId};
+use ipiq_linux::interrupt::InterruptError;
 use ipiq_linux::port::FenceChoice;
 
 use crate::placement::PlacementError;
@@ -24,6 +25,18 @@ pub enum IdlePolicy {
     Park,
     /// Never sleeps: least latency, and a CPU per core.
     Spin,
+}
+
+/// How a core in the middle of a poll is reached, for [urgent](crate::urgent) handlers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InterruptPolicy {
+    /// By `SIGURG`, unless the process ignores or blocks it, or a sandbox refuses: then not at all, which [`RuntimeInfo`](crate::RuntimeInfo) tells.
+    #[default]
+    Auto,
+    /// Not at all: no signal handler is installed, and urgent handlers run when their core looks by itself, at the end of a poll.
+    Off,
+    /// By this signal: `SIGURG`, `SIGUSR1`, `SIGUSR2`, `SIGIO`, `SIGWINCH` or a real-time one; [`build`](Builder::build) fails if it cannot be had.
+    Signal(i32),
 }
 
 pub(crate) type ThreadHook = Arc<dyn Fn(CoreId) + Send + Sync>;
@@ -43,6 +56,7 @@ pub struct Builder {
     pub(crate) fence: FenceChoice,
     pub(crate) watch: Watch,
     pub(crate) time_slice: Option<Duration>,
+    pub(crate) interrupts: InterruptPolicy,
 }
 
 impl fmt::Debug for Builder {
@@ -56,6 +70,7 @@ impl fmt::Debug for Builder {
             .field("fence", &self.fence)
             .field("watch", &self.watch)
             .field("time_slice", &self.time_slice)
+            .field("interrupts", &self.interrupts)
             .finish_non_exhaustive()
     }
 }
@@ -73,6 +88,7 @@ impl Builder {
             fence: FenceChoice::default(),
             watch: Watch { report: Some(Arc::new(warn)), ..Watch::default() },
             time_slice: Some(Duration::from_millis(10)),
+            interrupts: InterruptPolicy::default(),
         }
     }
 
@@ -123,6 +139,16 @@ impl Builder {
     /// Which fences to use. Default: [`FenceChoice::Auto`], `membarrier` where the kernel grants it.
     pub fn fence(mut self, fence: FenceChoice) -> Self {
         self.fence = fence;
+        self
+    }
+
+    /// How cores are interrupted for [urgent](crate::urgent) handlers. Default: [`InterruptPolicy::Auto`], by `SIGURG`.
+    ///
+    /// While a runtime runs, the process has a handler for the signal, which calls the one that was there before; when the last runtime has ended, that one is
+    /// back. Signals are sent only for triggers of urgent handlers. Which system calls they end with `EINTR`, and more, tells
+    /// [`ipiq_linux::interrupt`].
+    pub fn interrupts(mut self, interrupts: InterruptPolicy) -> Self {
+        self.interrupts = interrupts;
         self
     }
 
@@ -198,6 +224,8 @@ pub(crate) enum Cause {
     Slices(io::Error),
     Pin(CoreId, ipiq_linux::pin::PinError),
     Driver(CoreId, DriverError),
+    Interrupts(InterruptError),
+    CoreInterrupts(CoreId, InterruptError),
 }
 
 impl BuildError {
@@ -215,6 +243,12 @@ impl BuildError {
     #[must_use]
     pub fn is_driver(&self) -> bool {
         matches!(self.cause, Cause::Driver(..))
+    }
+
+    /// Whether the signal for [interrupts](Builder::interrupts) could not be had.
+    #[must_use]
+    pub fn is_interrupts(&self) -> bool {
+        matches!(self.cause, Cause::Interrupts(_) | Cause::CoreInterrupts(..))
     }
 }
 
@@ -238,6 +272,8 @@ impl fmt::Display for BuildError {
             }
             Cause::Pin(core, error) => write!(f, "{core}: {error}"),
             Cause::Driver(core, error) => write!(f, "{core}: {error}"),
+            Cause::Interrupts(error) => error.fmt(f),
+            Cause::CoreInterrupts(core, error) => write!(f, "{core}: {error}"),
         }
     }
 }
@@ -250,6 +286,7 @@ impl std::error::Error for BuildError {
             Cause::Thread(_, error) | Cause::Slices(error) => Some(error),
             Cause::Pin(_, error) => Some(error),
             Cause::Driver(_, error) => Some(error),
+            Cause::Interrupts(error) | Cause::CoreInterrupts(_, error) => Some(error),
         }
     }
 }

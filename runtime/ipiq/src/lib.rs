@@ -62,6 +62,7 @@
 //! | something on every core, with the values, map and reduce | [`xcall`]; [`xcall::barrier`] for nothing but its end |
 //! | everything sent so far carried out | [`synchronize`] |
 //! | to wake a task there, from any thread, without a queue | [`ipi::Doorbell`]; [`ipi::register`] for a function instead of a task |
+//! | a core reached in the middle of a long poll, by a function that may interrupt anything | [`urgent`] |
 //! | a value that every core reads all the time | [`Replicated`] |
 //! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere |
 //! | all cores at one moment | [`pause`](pause()) |
@@ -111,9 +112,10 @@ mod shootdown;
 mod slices;
 mod thread;
 pub mod time;
+pub mod urgent;
 pub mod xcall;
 
-pub use builder::{BuildError, Builder, IdlePolicy};
+pub use builder::{BuildError, Builder, IdlePolicy, InterruptPolicy};
 pub use core_cache::{CoreCache, Fetch, LocalCache};
 pub use cores::Cores;
 pub use current::{

@@ -13,13 +13,14 @@ use ipiq_executor::{Remote, SpinPolicy};
 use ipiq_fabric::port::{FenceKind, Port};
 use ipiq_fabric::{Config, CoreId, Fabric, Seat};
 use ipiq_linux::cpus;
+use ipiq_linux::interrupt::{DEFAULT_SIGNAL, Interrupts};
 use ipiq_linux::port::LinuxPort;
 
 use crate::builder::{BuildError, Builder, Cause};
 use crate::idle::DriverKick;
 use crate::slices::{Bell, Slices};
 use crate::thread::{self, Ready, Start};
-use crate::{Handle, IdlePolicy, Placement};
+use crate::{Handle, IdlePolicy, InterruptPolicy, Placement};
 
 /// What a runtime was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,10 @@ pub struct RuntimeInfo {
     pub driver_fallback: Option<String>,
     /// Which pair of fences the fabric uses.
     pub fence: FenceKind,
+    /// The signal that interrupts cores for [urgent](crate::urgent) handlers; `None`: they are not interrupted.
+    pub interrupt_signal: Option<i32>,
+    /// Why cores, or some of them, are not interrupted although they should be if possible.
+    pub interrupt_fallback: Option<String>,
 }
 
 /// A set of cores that run tasks.
@@ -76,8 +81,13 @@ impl Runtime {
         let allowed = cpus::allowed();
         let cores = builder.cores.unwrap_or_else(|| allowed.default_cores());
         let config = Config { cores, ring_capacity: builder.ring_capacity, ..Config::default() };
+        let (interrupts, interrupt_fallback) = install(builder.interrupts)?;
         // Before the threads: the registration of the fence is cheap only now.
-        let linux = Arc::new(LinuxPort::new(cores, builder.fence));
+        let linux = LinuxPort::new(cores, builder.fence);
+        let linux = Arc::new(match &interrupts {
+            Some(interrupts) => linux.with_interrupts(interrupts),
+            None => linux,
+        });
         let (fabric, seats) = Fabric::with_watch(config, linux.clone(), builder.watch.clone())
             .map_err(|error| BuildError::new(Cause::Config(error)))?;
         let placed = builder.placement.resolve(cores, &allowed.cpus);
@@ -104,17 +114,26 @@ impl Runtime {
                 spin,
                 on_start: builder.on_thread_start.clone(),
                 bell: bell.clone(),
+                interrupts: interrupts.clone().map(|interrupts| (linux.clone(), interrupts)),
+                interrupt_or_fail: builder.interrupts != InterruptPolicy::Auto,
                 report,
                 go,
             })?;
         }
         drop(report);
-        let mut info =
-            RuntimeInfo { cores, cpus, driver: builder.driver, driver_fallback: None, fence: fabric.fence_kind() };
+        let mut info = RuntimeInfo {
+            cores,
+            cpus,
+            driver: builder.driver,
+            driver_fallback: None,
+            fence: fabric.fence_kind(),
+            interrupt_signal: interrupts.as_ref().map(|interrupts| interrupts.signal()),
+            interrupt_fallback,
+        };
         let mut first_error = None;
         for (core, result) in reports {
             match result {
-                Ok(Ready { cpu, pinned, notifier, driver, fallback }) => {
+                Ok(Ready { cpu, pinned, notifier, driver, fallback, interrupt_fallback }) => {
                     info.cpus[core.index()] = cpu;
                     linux.set_kicker(core, Arc::new(DriverKick(notifier)));
                     if let Some(pinned) = pinned {
@@ -125,6 +144,7 @@ impl Runtime {
                         info.driver = driver;
                     }
                     info.driver_fallback = info.driver_fallback.or(fallback);
+                    info.interrupt_fallback = info.interrupt_fallback.or(interrupt_fallback);
                 }
                 Err(cause) => first_error = first_error.or(Some(cause)),
             }
@@ -201,6 +221,22 @@ impl Runtime {
                 Poll::Pending => std::thread::park(),
             }
         }
+    }
+}
+
+/// What interrupts cores, or why nothing does.
+fn install(policy: InterruptPolicy) -> Result<(Option<Arc<Interrupts>>, Option<String>), BuildError> {
+    let install = |signal| Interrupts::install(signal).map(Arc::new);
+    match policy {
+        InterruptPolicy::Off => Ok((None, None)),
+        InterruptPolicy::Auto => match install(DEFAULT_SIGNAL) {
+            Ok(interrupts) => Ok((Some(interrupts), None)),
+            Err(error) => Ok((None, Some(error.to_string()))),
+        },
+        InterruptPolicy::Signal(signal) => match install(signal) {
+            Ok(interrupts) => Ok((Some(interrupts), None)),
+            Err(error) => Err(BuildError::new(Cause::Interrupts(error))),
+        },
     }
 }
 

@@ -8,8 +8,10 @@ use ipiq_driver::{Config, Driver, DriverKind, Notifier};
 use ipiq_executor::{Executor, Remote, SpinPolicy};
 use ipiq_fabric::{CoreId, Panic, PanicPayload, Seat, catch, contain};
 use ipiq_linux::clock::MonotonicClock;
+use ipiq_linux::interrupt::{CoreThread, Interrupts};
 use ipiq_linux::membarrier::Pinned;
 use ipiq_linux::pin;
+use ipiq_linux::port::LinuxPort;
 
 use crate::builder::{Cause, ThreadHook};
 use crate::driver;
@@ -28,6 +30,9 @@ pub(crate) struct Start {
     pub(crate) on_start: Option<ThreadHook>,
     /// Of the thread that watches over time slices.
     pub(crate) bell: Arc<Bell>,
+    pub(crate) interrupts: Option<(Arc<LinuxPort>, Arc<Interrupts>)>,
+    /// Whether not to start where the thread cannot be interrupted.
+    pub(crate) interrupt_or_fail: bool,
     /// Says how far the core got.
     pub(crate) report: mpsc::Sender<(CoreId, Result<Ready, Cause>)>,
     /// Closed without a word if another core could not start.
@@ -41,19 +46,29 @@ pub(crate) struct Ready {
     pub(crate) notifier: Notifier,
     pub(crate) driver: DriverKind,
     pub(crate) fallback: Option<String>,
+    pub(crate) interrupt_fallback: Option<String>,
+}
+
+/// What may be refused.
+struct Prepared {
+    cpu: Option<usize>,
+    driver: Driver,
+    /// Dropped after the core.
+    interrupted: Option<CoreThread>,
+    interrupt_fallback: Option<String>,
 }
 
 /// A core's thread.
 pub(crate) fn main(start: Start) {
-    let Start { seat, remote, cpu, pin_or_fail, driver, spin, on_start, bell, report, go } = start;
-    let id = seat.id();
-    let prepared = catch(|| prepare(id, cpu, pin_or_fail, driver, on_start)).unwrap_or_else(|payload| {
+    let id = start.seat.id();
+    let prepared = catch(|| prepare(&start)).unwrap_or_else(|payload| {
         let panic = Panic::new(payload);
         let text = format!("it panicked while it started: {panic}");
         contain(|| drop(panic));
         Err(Cause::Thread(id, io::Error::other(text)))
     });
-    let (cpu, driver) = match prepared {
+    let Start { seat, remote, spin, bell, report, go, .. } = start;
+    let Prepared { cpu, driver, interrupted, interrupt_fallback } = match prepared {
         Ok(prepared) => prepared,
         Err(cause) => {
             let _ = report.send((id, Err(cause)));
@@ -67,6 +82,7 @@ pub(crate) fn main(start: Start) {
         notifier: driver.notifier(),
         driver: driver.kind(),
         fallback: driver.fallback_reason().map(str::to_owned),
+        interrupt_fallback,
     };
     let _ = report.send((id, Ok(ready)));
     drop(report);
@@ -76,6 +92,7 @@ pub(crate) fn main(start: Start) {
     if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin)) {
         die(id, payload);
     }
+    drop(interrupted);
 }
 
 /// Tasks and message functions contain their panics: one that comes here is a defect of the runtime, and the other cores
@@ -85,26 +102,35 @@ fn die(id: CoreId, payload: PanicPayload) -> ! {
     std::process::abort();
 }
 
-/// What may be refused.
-fn prepare(
-    id: CoreId,
-    cpu: Option<usize>,
-    pin_or_fail: bool,
-    kind: DriverKind,
-    on_start: Option<ThreadHook>,
-) -> Result<(Option<usize>, Driver), Cause> {
-    let cpu = match cpu.map(|cpu| pin::pin_current(cpu).map(|()| cpu)).transpose() {
-        Err(error) if !pin_or_fail => {
+fn prepare(start: &Start) -> Result<Prepared, Cause> {
+    let id = start.seat.id();
+    let cpu = match start.cpu.map(|cpu| pin::pin_current(cpu).map(|()| cpu)).transpose() {
+        Err(error) if !start.pin_or_fail => {
             tracing::warn!(%error, "{id} runs unpinned");
             Ok(None)
         }
         pinned => pinned.map_err(|error| Cause::Pin(id, error)),
     }?;
-    if let Some(on_start) = on_start {
+    if let Some(on_start) = &start.on_start {
         on_start(id);
     }
-    let driver = Driver::new(&Config::with_kind(kind)).map_err(|error| Cause::Driver(id, error))?;
-    Ok((cpu, driver))
+    let (interrupted, interrupt_fallback) = accept_interrupts(start)?;
+    let driver = Driver::new(&Config::with_kind(start.driver)).map_err(|error| Cause::Driver(id, error))?;
+    Ok(Prepared { cpu, driver, interrupted, interrupt_fallback })
+}
+
+/// Makes the thread the one that its core is interrupted on, or says why not.
+fn accept_interrupts(start: &Start) -> Result<(Option<CoreThread>, Option<String>), Cause> {
+    let id = start.seat.id();
+    let Some((port, interrupts)) = &start.interrupts else { return Ok((None, None)) };
+    match CoreThread::enter(port.clone(), id, interrupts.clone()) {
+        Ok(interrupted) => Ok((Some(interrupted), None)),
+        Err(error) if start.interrupt_or_fail => Err(Cause::CoreInterrupts(id, error)),
+        Err(error) => {
+            tracing::warn!(%error, "{id} is not interrupted");
+            Ok((None, Some(format!("{id}: {error}"))))
+        }
+    }
 }
 
 /// From the word to go to the end.

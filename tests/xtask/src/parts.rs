@@ -100,7 +100,7 @@ impl Part {
             ],
             Self::Stress => vec![
                 Step::cargo(
-                    "test --profile stress --package ipiq-suites --test fabric_* --test runtime_* --test shootdown --test cpusync --test handlers --test kv_snapshot",
+                    "test --profile stress --package ipiq-suites --test fabric_* --test runtime_* --test shootdown --test cpusync --test handlers --test urgent --test kv_snapshot",
                 )
                 .with("IPIQ_STRESS", "full"),
             ],

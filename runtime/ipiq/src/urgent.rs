@@ -1,0 +1,279 @@
+//! Interrupts that reach a core in the middle of a poll.
+//!
+//! A task that computes for long without awaiting keeps its core from everything else: messages, [handlers](crate::ipi) and [`pause`](crate::pause())
+//! wait for the end of its poll. An urgent handler does not: a trigger interrupts the core's thread where it is, and the handler runs there, between two
+//! instructions. So it may do very little, which its author promises: see [`InterruptSafe::new`].
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicBool, Ordering};
+//!
+//! use ipiq::CoreId;
+//! use ipiq::urgent::{self, InterruptSafe};
+//!
+//! #[ipiq::main(cores = 2)]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let enough = Arc::new(AtomicBool::new(false));
+//!     let stop = enough.clone();
+//!     // SAFETY: it stores to an atomic, and nothing else.
+//!     let f = unsafe { InterruptSafe::new(move |_core| stop.store(true, Ordering::Relaxed)) };
+//!     let handler = urgent::register(f)?;
+//!
+//!     let there = CoreId::new(1);
+//!     // No await in there, and nobody but the handler to end it:
+//!     let task = ipiq::spawn_on(there, move || async move { while !enough.load(Ordering::Relaxed) {} });
+//!     handler.trigger(there)?;
+//!     task.await?;
+//!     handler.unregister().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What is promised
+//!
+//! A trigger is never lost: the handler runs at least once after it, and sees what was written before it. Triggers of one handler on one core that come before it runs are one. At
+//! once it runs where the core can be [interrupted](crate::Builder::interrupts) and is in no [`critical`] section; if the core is asleep or has nothing to do, when it wakes up or
+//! looks, at once too; else, and if the signal gets lost, at the end of the core's poll.
+//!
+//! The signal, and what it does to a program's system calls, is [described with it](ipiq_linux::interrupt#what-programs-see). What urgent handlers interrupt is protected: the
+//! runtime, the allocator and every other library go on as if nothing had been, because a handler touches nothing of them.
+//!
+//! The idea is the interrupt between CPUs itself; Go stops its goroutines by a signal in the same way.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use ipiq_executor::{Remote, with_current};
+use ipiq_fabric::urgent::{self, UrgentId};
+use ipiq_fabric::{CoreId, CoreSet, assert_core};
+use ipiq_linux::port::LinuxPort;
+
+use crate::Handle;
+use crate::current::on_core;
+
+pub use ipiq_fabric::handlers::{TriggerError, Unregistered};
+pub use ipiq_linux::interrupt::critical;
+pub use urgent::{InterruptSafe, MAX_URGENT, TableFull};
+
+/// Registers `f` with the calling core's runtime: every core that it is triggered on runs it, with its own id, in the middle of whatever it does.
+///
+/// Several cores may run it at the same time; on one core no other urgent handler runs meanwhile, nor does it run inside of itself. A panic in it aborts the process.
+///
+/// # Errors
+///
+/// [`TableFull`] if a runtime's 32 urgent handlers are registered. One handler can serve several purposes: let it look at words of your own.
+///
+/// # Panics
+///
+/// On a thread that runs no core; see [`Handle::register_urgent`].
+#[track_caller]
+pub fn register<F>(f: InterruptSafe<F>) -> Result<Handler, TableFull>
+where
+    F: Fn(CoreId) + Send + Sync + 'static,
+{
+    on_core("urgent::register", |executor| Handler::new(executor.remote(), f))
+}
+
+impl Handle {
+    /// Registers an urgent handler as [`urgent::register`](register) does.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn register_urgent<F>(&self, f: InterruptSafe<F>) -> Result<Handler, TableFull>
+    where
+        F: Fn(CoreId) + Send + Sync + 'static,
+    {
+        Handler::new(self.remote(), f)
+    }
+}
+
+/// A registered urgent handler.
+///
+/// Dropping it unregisters it without waiting: it may still run for triggers that came before, and its function is dropped some time later, at the latest with the runtime.
+#[must_use = "a handler that is dropped is unregistered"]
+pub struct Handler {
+    trigger: Trigger,
+}
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handler").field("slot", &self.trigger.id.slot()).finish_non_exhaustive()
+    }
+}
+
+impl Handler {
+    fn new<F>(remote: &Remote, f: InterruptSafe<F>) -> Result<Self, TableFull>
+    where
+        F: Fn(CoreId) + Send + Sync + 'static,
+    {
+        let id = remote.fabric().register_urgent(f)?;
+        Ok(Self { trigger: Trigger { remote: remote.clone(), id } })
+    }
+
+    /// What triggers it, for others: it outlives the handler, and its triggers are errors then.
+    #[must_use]
+    pub fn to_trigger(&self) -> Trigger {
+        self.trigger.clone()
+    }
+
+    /// As [`Trigger::trigger`].
+    ///
+    /// # Errors
+    ///
+    /// [`TriggerError::Gone`] if `core` has left.
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `core`.
+    #[track_caller]
+    pub fn trigger(&self, core: CoreId) -> Result<(), TriggerError> {
+        self.trigger.trigger(core)
+    }
+
+    /// As [`Trigger::trigger_set`].
+    ///
+    /// # Errors
+    ///
+    /// [`Unregistered`] once the runtime has stopped.
+    ///
+    /// # Panics
+    ///
+    /// If the set has a core that there is not.
+    #[track_caller]
+    pub fn trigger_set(&self, set: &CoreSet) -> Result<usize, Unregistered> {
+        self.trigger.trigger_set(set)
+    }
+
+    /// As [`Trigger::trigger_all`].
+    ///
+    /// # Errors
+    ///
+    /// [`Unregistered`] once the runtime has stopped.
+    pub fn trigger_all(&self) -> Result<usize, Unregistered> {
+        self.trigger.trigger_all()
+    }
+
+    /// As [`Trigger::trigger_others`].
+    ///
+    /// # Errors
+    ///
+    /// [`Unregistered`] once the runtime has stopped.
+    pub fn trigger_others(&self) -> Result<usize, Unregistered> {
+        self.trigger.trigger_others()
+    }
+
+    /// Unregisters it: triggers are errors from here on. When the future is ready, every trigger that was accepted has had its run, the handler
+    /// runs nowhere and never will again, and its function has been dropped.
+    ///
+    /// That takes as long as an interrupt; where a core cannot be interrupted, until the end of its poll. May be awaited anywhere; the awaiting task is polled again and again
+    /// meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future is as dropping the handler.
+    pub fn unregister(self) -> Unregister {
+        Unregister { under_way: self.trigger.remote.fabric().unregister_urgent(self.trigger.id).ok() }
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        // An error: `unregister` came before, or the cores have left.
+        drop(self.trigger.remote.fabric().unregister_urgent(self.trigger.id));
+    }
+}
+
+/// Triggers a [`Handler`], from any thread, and from urgent handlers too. Clones are cheap.
+#[derive(Clone)]
+pub struct Trigger {
+    remote: Remote,
+    id: UrgentId,
+}
+
+impl fmt::Debug for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trigger").field("slot", &self.id.slot()).finish_non_exhaustive()
+    }
+}
+
+impl Trigger {
+    /// Runs the handler on `core`, at least once after this call; triggers that came before it ran are one.
+    ///
+    /// Interrupts the core if it is in the middle of something, kicks it if it sleeps. A core that is idle and awake is given up to a microsecond to look by itself. Never
+    /// waits otherwise and never allocates. What the caller wrote before is visible to the handler. On the calling core the handler runs inside this call, where it can be
+    /// interrupted and is in no [`critical`] section.
+    ///
+    /// # Errors
+    ///
+    /// [`TriggerError`] if the handler was unregistered, or `core` has left. A core that is about to leave may accept a trigger and not run it.
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `core`.
+    #[track_caller]
+    pub fn trigger(&self, core: CoreId) -> Result<(), TriggerError> {
+        assert_core(core, self.remote.cores());
+        self.remote.fabric().trigger_urgent(self.id, core)
+    }
+
+    /// [`trigger`](Self::trigger) for every core of `set`. Returns for how many; cores that have left are skipped.
+    ///
+    /// # Errors
+    ///
+    /// [`Unregistered`].
+    ///
+    /// # Panics
+    ///
+    /// If the set has a core that there is not.
+    #[track_caller]
+    pub fn trigger_set(&self, set: &CoreSet) -> Result<usize, Unregistered> {
+        let cores = self.remote.cores();
+        set.iter().for_each(|core| assert_core(core, cores));
+        self.remote.fabric().trigger_urgent_set(self.id, set)
+    }
+
+    /// [`trigger`](Self::trigger) for every core, the calling one included. Returns for how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Unregistered`].
+    pub fn trigger_all(&self) -> Result<usize, Unregistered> {
+        self.trigger_set(&CoreSet::first(self.remote.cores()))
+    }
+
+    /// [`trigger`](Self::trigger) for every core but the calling one. Returns for how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Unregistered`].
+    pub fn trigger_others(&self) -> Result<usize, Unregistered> {
+        let mut set = CoreSet::first(self.remote.cores());
+        let own = with_current(LinuxPort::thread(), |executor| {
+            let core = executor.core();
+            self.remote.fabric().has(core).then(|| core.id())
+        });
+        if let Some(own) = own.flatten() {
+            set.remove(own);
+        }
+        self.trigger_set(&set)
+    }
+}
+
+/// The end of an urgent handler: see [`Handler::unregister`].
+#[must_use = "only its end says that the handler no longer runs"]
+#[derive(Debug)]
+pub struct Unregister {
+    /// `None`: the cores had left before, and took the handler with them.
+    under_way: Option<urgent::Unregister>,
+}
+
+impl Future for Unregister {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.under_way.as_mut().map_or(Poll::Ready(()), |under_way| Pin::new(under_way).poll(cx))
+    }
+}

@@ -1,0 +1,298 @@
+//! Signals as the machine and other programs make them. Each test in a process of its own: signals belong to the whole of it.
+
+use std::ffi::c_int;
+use std::mem;
+use std::process::Command;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use ipiq::{InterruptPolicy, Runtime};
+use ipiq_suites::alone::alone;
+use ipiq_suites::sandbox::{Refusal, refusing};
+use ipiq_suites::scale::scaled;
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn handler_of(signal: c_int) -> usize {
+    // SAFETY: 1. all zero is a valid action.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: 1. `action` is valid for a write.
+    assert_eq!(unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) }, 0);
+    action.sa_sigaction
+}
+
+fn set_handler(signal: c_int, handler: usize, flags: c_int) {
+    // SAFETY: 1. all zero is a valid action.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = handler;
+    action.sa_flags = flags;
+    // SAFETY: 1. the tests' handlers take a number, and use atomics only.
+    assert_eq!(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) }, 0);
+}
+
+static CALLED: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn count(_signal: c_int) {
+    CALLED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Has core B, which is busy until it has seen them, interrupted `times` times.
+fn reach_a_busy_core(runtime: &Runtime, times: u64) {
+    let told = Told::default();
+    let handler = told.handler(&runtime.handle());
+    let stuck = told.clone();
+    let task = runtime.handle().spawn_on(B, move || async move { while stuck.seen() < times {} });
+    (1..=times).for_each(|n| told.tell(&handler, B, n));
+    Runtime::wait(task).expect("it has seen them all");
+}
+
+#[test]
+fn the_handler_is_there_while_a_runtime_is_and_calls_the_one_before() {
+    alone("machine::the_handler_is_there_while_a_runtime_is_and_calls_the_one_before", LIMIT, || {
+        drop(two_cores(Runtime::builder().interrupts(InterruptPolicy::Off)));
+        assert_eq!(handler_of(libc::SIGURG), libc::SIG_DFL);
+        set_handler(libc::SIGURG, count as *const () as usize, libc::SA_RESTART);
+        let off = two_cores(Runtime::builder().interrupts(InterruptPolicy::Off));
+        assert_eq!(handler_of(libc::SIGURG), count as *const () as usize);
+        let (one, other) = (two_cores(Runtime::builder()), two_cores(Runtime::builder()));
+        assert_eq!(one.info().interrupt_signal, Some(libc::SIGURG));
+        let handle = one.handle();
+        reach_a_busy_core(&one, 10);
+        assert!(CALLED.load(Ordering::Relaxed) > 0);
+        drop(one);
+        reach_a_busy_core(&other, 10);
+        drop((other, off));
+        // A handle does not keep it.
+        assert_eq!((handler_of(libc::SIGURG), handle.core_count()), (count as *const () as usize, 2));
+    });
+}
+
+#[test]
+fn a_signal_that_is_ignored_or_blocked_is_left_alone() {
+    alone("machine::a_signal_that_is_ignored_or_blocked_is_left_alone", LIMIT, || {
+        set_handler(libc::SIGURG, libc::SIG_IGN, 0);
+        let runtime = two_cores(Runtime::builder());
+        let info = runtime.info();
+        assert_eq!(info.interrupt_signal, None);
+        assert!(info.interrupt_fallback.as_deref().is_some_and(|why| why.contains("ignores it")), "{info:?}");
+        assert_eq!(handler_of(libc::SIGURG), libc::SIG_IGN);
+        let asked = Runtime::builder().cores(2).interrupts(InterruptPolicy::Signal(libc::SIGURG));
+        let error = asked.clone().build().expect_err("ignored");
+        assert!(error.is_interrupts() && error.to_string().contains("signal 23: the process ignores it"), "{error}");
+        drop(runtime);
+        set_handler(libc::SIGURG, libc::SIG_DFL, 0);
+
+        let hooked = |core: CoreId| {
+            if core == B {
+                block(libc::SIGURG)
+            }
+        };
+        let error = asked.on_thread_start(hooked).build().expect_err("blocked on one core");
+        assert!(error.to_string().starts_with("core 1: ") && error.to_string().contains("blocks it"), "{error}");
+        let runtime = two_cores(Runtime::builder().on_thread_start(hooked));
+        let info = runtime.info();
+        assert_eq!(info.interrupt_signal, Some(libc::SIGURG));
+        assert!(info.interrupt_fallback.as_deref().is_some_and(|why| why.contains("core 1: ")), "{info:?}");
+        // The other core is reached.
+        let told = Told::default();
+        let handler = told.handler(&runtime.handle());
+        let stuck = told.clone();
+        let task = runtime.handle().spawn_on(A, move || async move { while stuck.seen() < 5 {} });
+        (1..=5).for_each(|n| told.tell(&handler, A, n));
+        Runtime::wait(task).expect("it has seen them all");
+        drop(runtime);
+        assert_eq!(handler_of(libc::SIGURG), libc::SIG_DFL);
+        block(libc::SIGURG);
+        assert!(Runtime::builder().cores(1).build().expect("a runtime").info().interrupt_signal.is_none());
+    });
+}
+
+fn block(signal: c_int) {
+    // SAFETY: 1. all zero is the empty set.
+    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: 1. a whole set, and a signal that there is.
+    unsafe { libc::sigaddset(&raw mut set, signal) };
+    // SAFETY: 1. a whole set.
+    assert_eq!(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) }, 0);
+}
+
+#[test]
+fn other_signals_do_as_well() {
+    alone("machine::other_signals_do_as_well", LIMIT, || {
+        for signal in [libc::SIGUSR1, libc::SIGUSR2, libc::SIGRTMIN(), libc::SIGRTMAX()] {
+            let runtime = two_cores(Runtime::builder().interrupts(InterruptPolicy::Signal(signal)));
+            reach_a_busy_core(&runtime, 50);
+        }
+        let error = Runtime::builder().interrupts(InterruptPolicy::Signal(libc::SIGSEGV)).build();
+        assert!(error.expect_err("not for us").to_string().contains("kept for something else"));
+    });
+}
+
+#[test]
+fn no_room_for_queued_signals_costs_latency_at_most() {
+    alone("machine::no_room_for_queued_signals_costs_latency_at_most", LIMIT, || {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: 1. a limit, valid for a read.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const none) }, 0);
+        // A standard signal loses what it tells of its sender, and comes.
+        reach_a_busy_core(&two_cores(Runtime::builder()), 100);
+        // A real-time one is refused: the core finds the trigger by itself.
+        let runtime = two_cores(Runtime::builder().interrupts(InterruptPolicy::Signal(libc::SIGRTMIN() + 1)));
+        let told = Told::default();
+        let handler = told.handler(&runtime.handle());
+        let stuck = told.clone();
+        let task = runtime.handle().spawn_on(B, move || async move {
+            while stuck.seen() < 100 {
+                ipiq::yield_now().await;
+            }
+        });
+        (1..=100).for_each(|n| told.tell(&handler, B, n));
+        Runtime::wait(task).expect("it has seen them all");
+        let counters = runtime.handle().core_counters(B);
+        assert!(counters.interrupts_refused > 0 && counters.interrupts_sent == 0, "{counters:?}");
+    });
+}
+
+#[test]
+fn a_sandbox_that_refuses_the_signal_costs_latency_at_most() {
+    let refusals = [Refusal { calls: &[libc::SYS_tgkill], first_argument: None, errno: libc::EPERM }];
+    refusing("machine::a_sandbox_that_refuses_the_signal_costs_latency_at_most", &refusals, || {
+        let runtime = two_cores(Runtime::builder());
+        let told = Told::default();
+        let handler = told.handler(&runtime.handle());
+        let stuck = told.clone();
+        let task = runtime.handle().spawn_on(B, move || async move {
+            while stuck.seen() < 100 {
+                ipiq::yield_now().await;
+            }
+        });
+        (1..=100).for_each(|n| told.tell(&handler, B, n));
+        Runtime::wait(task).expect("it has seen them all");
+        assert!(runtime.handle().core_counters(B).interrupts_refused > 0);
+    });
+}
+
+/// Forged signals, from this process and another one, and a timer's without `SA_RESTART`, while the runtime works.
+#[test]
+fn noise_disturbs_nobody() {
+    alone("machine::noise_disturbs_nobody", LIMIT, || {
+        set_handler(libc::SIGURG, count as *const () as usize, libc::SA_RESTART);
+        set_handler(libc::SIGALRM, count as *const () as usize, 0);
+        let runtime = two_cores(Runtime::builder());
+        let each = libc::timeval { tv_sec: 0, tv_usec: 100 };
+        let timer = libc::itimerval { it_interval: each, it_value: each };
+        // SAFETY: 1. a timer, valid for a read.
+        assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) }, 0);
+        let process = std::process::id().cast_signed();
+        let script = format!("while kill -URG {process}; do :; done");
+        let mut outside = Command::new("sh").args(["-c", &script]).spawn().expect("a shell");
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = over.clone();
+        let inside = std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                for thread in std::fs::read_dir("/proc/self/task").expect("it is mounted").flatten() {
+                    let id: c_int = thread.file_name().to_string_lossy().parse().expect("a number");
+                    // SAFETY: 1. no pointers; `SIGURG` has a handler.
+                    unsafe { libc::syscall(libc::SYS_tgkill, process, id, libc::SIGURG) };
+                }
+                // SAFETY: 1. no pointers; `SIGURG` has a handler.
+                unsafe { libc::kill(process, libc::SIGURG) };
+            }
+        });
+        let told = Told::default();
+        let handler = told.handler(&runtime.handle());
+        let triggers = scaled(500, 20_000);
+        let stuck = told.clone();
+        let task = runtime.handle().spawn_on(B, move || async move { while stuck.seen() < triggers {} });
+        (1..=triggers).for_each(|n| told.tell(&handler, B, n));
+        Runtime::wait(task).expect("it has seen them all");
+        runtime.block_on(|| async {
+            for n in 0..200 {
+                assert_eq!(ipiq::call_on(B, move || n).await.expect("it lives"), n);
+                ipiq::time::sleep(Duration::from_micros(200)).await;
+            }
+        });
+        over.store(true, Ordering::Relaxed);
+        inside.join().expect("no panic");
+        outside.kill().expect("it lives");
+        outside.wait().expect("a child");
+        let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
+        let timer = libc::itimerval { it_interval: never, it_value: never };
+        // SAFETY: 1. a timer, valid for a read.
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };
+        let counters = runtime.handle().core_counters(B);
+        assert!(CALLED.load(Ordering::Relaxed) > 0 && counters.urgent_run >= triggers, "{counters:?}");
+    });
+}
+
+#[test]
+fn children_inherit_nothing() {
+    alone("machine::children_inherit_nothing", LIMIT, || {
+        let runtime = two_cores(Runtime::builder());
+        let status = runtime.block_on(|| async {
+            let output = Command::new("cat").arg("/proc/self/status").output().expect("a child");
+            String::from_utf8(output.stdout).expect("text")
+        });
+        let bit = 1_u64 << (libc::SIGURG - 1);
+        for set in ["SigBlk:", "SigIgn:", "SigCgt:", "SigPnd:", "ShdPnd:"] {
+            let line = status.lines().find_map(|line| line.strip_prefix(set)).expect("a line of each");
+            let mask = u64::from_str_radix(line.trim(), 16).expect("a mask");
+            assert_eq!(mask & bit, 0, "{set} {mask:x}");
+        }
+        // In our own it is caught, on every thread blocked nowhere.
+        let ours = std::fs::read_to_string("/proc/self/status").expect("it is mounted");
+        let caught = ours.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a line");
+        assert_ne!(u64::from_str_radix(caught.trim(), 16).expect("a mask") & bit, 0);
+        // While children come and go, cores are interrupted.
+        let told = Told::default();
+        let handler = told.handler(&runtime.handle());
+        let stuck = told.clone();
+        let task = runtime.handle().spawn_on(B, move || async move {
+            while stuck.seen() < 200 {
+                let child = Command::new("true").status().expect("a child");
+                assert!(child.success());
+            }
+        });
+        (1..=200).for_each(|n| told.tell(&handler, B, n));
+        Runtime::wait(task).expect("every child has started and ended well");
+    });
+}
+
+#[test]
+fn a_forked_child_without_its_own_program_interrupts_nobody() {
+    alone("machine::a_forked_child_without_its_own_program_interrupts_nobody", LIMIT, || {
+        let runtime = two_cores(Runtime::builder());
+        let told = Told::default();
+        let handler = told.handler(&runtime.handle());
+        // B is awake and busy at the moment of the fork, so that the child tries to interrupt it.
+        let (started, stuck) = (Arc::new(AtomicBool::new(false)), told.clone());
+        let start = started.clone();
+        let task = runtime.handle().spawn_on(B, move || async move {
+            start.store(true, Ordering::Release);
+            while stuck.seen() == 0 {}
+        });
+        while !started.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        let sent = || runtime.handle().core_counters(B).interrupts_sent;
+        // SAFETY: 1. the child uses atomics and system calls only, and ends by `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let before = sent();
+            let accepted = handler.trigger(B).is_ok();
+            let wrong = i32::from(!accepted || sent() != before);
+            // SAFETY: 1. it ends the child, and runs nothing of its parent.
+            unsafe { libc::_exit(wrong) };
+        }
+        let mut status = 0;
+        // SAFETY: 1. `status` is valid for a write.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0, "accepted, refused by the kernel, and no harm done");
+        assert_eq!(told.seen(), 0);
+        told.tell(&handler, B, 1);
+        Runtime::wait(task).expect("it has seen it");
+    });
+}
