@@ -152,7 +152,7 @@ impl Runtime {
         if let Some(cause) = first_error {
             return Err(BuildError::new(cause));
         }
-        let slices = builder.time_slice.map(|slice| Slices::start(fabric, slice, bell)).transpose();
+        let slices = builder.time_slice.map(|slice| Slices::start(fabric, slice, bell, interrupts)).transpose();
         let slices = slices.map_err(|error| BuildError::new(Cause::Slices(error)))?;
         Ok(Self { remote, threads: starting.go(), slices, info })
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipiq_fabric::slice::Progress;
 use ipiq_fabric::{CoreId, Fabric};
+use ipiq_linux::interrupt::Interrupts;
 
 /// Looks per slice.
 const LOOKS: u32 = 2;
@@ -75,9 +76,19 @@ impl Bell {
 }
 
 impl Slices {
-    pub(crate) fn start(fabric: Fabric, slice: Duration, bell: Arc<Bell>) -> io::Result<Self> {
+    pub(crate) fn start(
+        fabric: Fabric,
+        slice: Duration,
+        bell: Arc<Bell>,
+        interrupts: Option<Arc<Interrupts>>,
+    ) -> io::Result<Self> {
         let watched = bell.clone();
-        let watch = move || Watcher::new(fabric, slice).run(&watched);
+        let watch = move || {
+            if let Some(interrupts) = interrupts {
+                interrupts.keep_out();
+            }
+            Watcher::new(fabric, slice).run(&watched);
+        };
         let thread = thread::Builder::new().name("ipiq-slices".into()).spawn(watch)?;
         Ok(Self { bell, thread: Some(thread) })
     }

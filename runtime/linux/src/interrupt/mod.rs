@@ -72,6 +72,12 @@ impl Interrupts {
         Ok(Self { signal })
     }
 
+    /// Blocks the signal for the calling thread, which runs no core: what is not meant for it goes elsewhere.
+    pub fn keep_out(&self) {
+        // [interrupt P5]
+        thread::block(self.signal);
+    }
+
     /// Its number.
     #[must_use]
     pub fn signal(&self) -> c_int {

@@ -239,7 +239,7 @@ fn signals_that_are_kept_ignored_or_blocked_are_refused() {
     let interrupts = Arc::new(Interrupts::install(signal).expect("a suitable signal"));
     // A thread of its own: the mask stays with it.
     thread::spawn(move || {
-        block(signal);
+        interrupts.keep_out();
         let error = Interrupts::install(signal).expect_err("blocked");
         assert!(error.is_blocked() && error.to_string().contains("blocks it"), "{error}");
         let port = Arc::new(LinuxPort::new(1, FenceChoice::Symmetric).with_interrupts(&interrupts));
@@ -248,15 +248,6 @@ fn signals_that_are_kept_ignored_or_blocked_are_refused() {
     .join()
     .expect("no panic");
     assert_eq!(action(signal).sa_sigaction, libc::SIG_DFL);
-}
-
-fn block(signal: c_int) {
-    // SAFETY: 1. all zero is the empty set.
-    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
-    // SAFETY: 1. a whole set, and a signal that there is.
-    unsafe { libc::sigaddset(&raw mut set, signal) };
-    // SAFETY: 1. a whole set.
-    assert_eq!(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) }, 0);
 }
 
 #[test]
@@ -269,7 +260,7 @@ fn a_signal_that_is_blocked_later_costs_latency_alone() {
     with_core(
         signal,
         move |core| {
-            block(signal);
+            super::thread::block(signal);
             tell.store(true, Ordering::Release);
             for round in 1..=3 {
                 wait(|| told.load(Ordering::Acquire) >= round);

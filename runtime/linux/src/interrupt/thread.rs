@@ -110,6 +110,17 @@ impl Drop for CoreThread {
     }
 }
 
+/// Blocks `signal` for the calling thread.
+pub(super) fn block(signal: c_int) {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: 1. `set` is valid for a write.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: 1. a whole set by now, and a signal that there is.
+    unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+    // SAFETY: 1. a whole set. It cannot fail: the request is one that there is.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut()) };
+}
+
 /// Whether the calling thread blocks `signal`.
 pub(super) fn blocks(signal: c_int) -> bool {
     let mut set = MaybeUninit::uninit();
