@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::GATE;
+use super::{CONTEXT, GATE};
 
 /// The signals that Linux has, and signal 0, which is none.
 const SIGNALS: usize = 65;
@@ -38,7 +38,9 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     let errno = errno();
     if may_be_directed(info) {
         // [interrupt H2]
+        let outer = CONTEXT.replace(context);
         GATE.with(|gate| gate.arrive());
+        CONTEXT.set(outer);
     }
     // [interrupt H3]
     call_previous(signal, info, context);

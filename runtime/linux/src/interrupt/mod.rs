@@ -8,7 +8,9 @@ mod stack;
 mod tests;
 mod thread;
 
-use std::ffi::c_int;
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
 
 use ipiq_fabric::port::Gate;
 
@@ -22,11 +24,22 @@ pub const DEFAULT_SIGNAL: c_int = libc::SIGURG;
 thread_local! {
     /// No destructor and no lazy initialisation: it is there at any time of the thread's life, in a signal handler too.
     static GATE: Gate = const { Gate::new() };
+    /// What the kernel has handed to the handler that is telling the gate.
+    static CONTEXT: Cell<*const c_void> = const { Cell::new(ptr::null()) };
+}
+
+/// What the calling urgent handler interrupts: the `ucontext_t` that the kernel has made of it, until the handler ends. Null if it interrupts nothing, because its
+/// core looked by itself or a [`critical`] section has ended; and outside of urgent handlers.
+///
+/// Safe to call in a signal handler.
+#[must_use]
+pub fn context() -> *const c_void {
+    CONTEXT.get()
 }
 
 /// The calling thread's gate; it lives as long as the thread.
 pub(crate) fn gate() -> *const Gate {
-    GATE.with(std::ptr::from_ref)
+    GATE.with(ptr::from_ref)
 }
 
 /// Runs `f` without urgent handlers on the calling thread; those triggered meanwhile run at the end of the outermost such section, also if `f` panics.

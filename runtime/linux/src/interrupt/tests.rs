@@ -61,7 +61,7 @@ fn action(signal: c_int) -> libc::sigaction {
     // SAFETY: 1. all zero is a valid action.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     // SAFETY: 1. `action` is valid for a write.
-    assert_eq!(unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) }, 0);
+    assert_eq!(unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) }, 0);
     action
 }
 
@@ -70,7 +70,7 @@ fn set_action(signal: c_int, handler: libc::sighandler_t, flags: c_int) {
     action.sa_sigaction = handler;
     action.sa_flags = flags;
     // SAFETY: 1. the tests' handlers are of the type that their flags promise, and use atomics only.
-    assert_eq!(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }, 0);
+    assert_eq!(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) }, 0);
 }
 
 #[test]
@@ -95,6 +95,34 @@ fn a_core_in_a_loop_without_end_is_reached() {
                 wait(|| ran.load(Ordering::Relaxed) > n);
             }
             assert_eq!(fabric.core_counters(A).interrupts_refused, 0);
+        },
+    );
+}
+
+#[test]
+fn a_handler_sees_what_it_interrupts_and_nothing_at_the_end_of_a_critical_section() {
+    let (at_once, at_an_end) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (interrupting, late) = (at_once.clone(), at_an_end.clone());
+    with_core(
+        rt(12),
+        move |_| {
+            while interrupting.load(Ordering::Relaxed) == 0 {}
+            // Sooner or later one comes in here.
+            while late.load(Ordering::Relaxed) == 0 {
+                critical(|| (0..1_000).for_each(|_| std::hint::spin_loop()));
+            }
+            assert!(context().is_null());
+        },
+        |fabric| {
+            let (interrupting, late) = (at_once.clone(), at_an_end.clone());
+            let id = register(fabric, move |_| {
+                let counter = if context().is_null() { &late } else { &interrupting };
+                counter.fetch_add(1, Ordering::Relaxed);
+            });
+            while at_an_end.load(Ordering::Relaxed) == 0 {
+                let _ = fabric.trigger_urgent(id, A);
+                thread::yield_now();
+            }
         },
     );
 }
@@ -297,7 +325,7 @@ fn handlers_run_on_a_large_alternate_stack_which_goes_with_the_core() {
                 let place = place.clone();
                 move |_| {
                     let local = 0_u8;
-                    place.store(std::ptr::from_ref(std::hint::black_box(&local)).addr(), Ordering::Relaxed);
+                    place.store(ptr::from_ref(std::hint::black_box(&local)).addr(), Ordering::Relaxed);
                 }
             });
             fabric.trigger_urgent(id, A).expect("live");
@@ -324,7 +352,7 @@ fn stack() -> (usize, usize) {
     // SAFETY: 1. all zero is a valid description.
     let mut stack: libc::stack_t = unsafe { mem::zeroed() };
     // SAFETY: 1. `stack` is valid for a write; nothing is set.
-    unsafe { libc::sigaltstack(std::ptr::null(), &raw mut stack) };
+    unsafe { libc::sigaltstack(ptr::null(), &raw mut stack) };
     (stack.ss_sp.addr(), stack.ss_size)
 }
 
@@ -381,7 +409,7 @@ fn a_blocking_read_goes_on_and_a_sleep_of_the_kernel_ends() {
             assert_eq!((byte, seen.load(Ordering::Relaxed)), (*b"x", 10));
             let long = libc::timespec { tv_sec: 1000, tv_nsec: 0 };
             // SAFETY: 1. a time, valid for a read.
-            let slept = unsafe { libc::nanosleep(&raw const long, std::ptr::null_mut()) };
+            let slept = unsafe { libc::nanosleep(&raw const long, ptr::null_mut()) };
             let error = std::io::Error::last_os_error().raw_os_error();
             over.store(true, Ordering::Release);
             assert_eq!((slept, error), (-1, Some(libc::EINTR)), "as it is documented");
