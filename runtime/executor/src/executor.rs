@@ -33,7 +33,6 @@ pub struct Executor {
     timers: Rc<Timers>,
     xcalls: Rc<Table>,
     own_calls: OwnQueue,
-    clock: Arc<dyn Clock>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) spin: Spin,
     polls: Cell<u64>,
@@ -63,10 +62,9 @@ impl Executor {
             remote,
             queue: RefCell::default(),
             tasks: TaskList::default(),
-            timers: Rc::default(),
+            timers: Rc::new(Timers::new(clock)),
             xcalls: Rc::default(),
             own_calls: OwnQueue::default(),
-            clock,
             spin: Spin::new(spin),
             polls: Cell::new(0),
             names: Names::default(),
@@ -122,13 +120,13 @@ impl Executor {
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
+        self.timers.clock()
     }
 
     /// Nanoseconds of the core's clock.
     #[must_use]
     pub fn now_ns(&self) -> u64 {
-        self.clock.now_ns()
+        self.timers.now_ns()
     }
 
     /// How many polls of tasks this core has made.

@@ -127,4 +127,10 @@ pub trait Idle {
 pub trait Clock {
     /// Nanoseconds since an arbitrary, fixed point. Never goes back.
     fn now_ns(&self) -> u64;
+
+    /// A sleeping core wakes for timers at multiples of so many nanoseconds, above zero, so that near ones share one wake-up. A clock that waits for
+    /// those who sleep says 1.
+    fn grid_ns(&self) -> u64 {
+        1_000_000
+    }
 }

@@ -8,6 +8,7 @@ use ipiq_fabric::Served;
 use ipiq_fabric::port::Idle;
 
 use crate::Executor;
+use crate::time::Look;
 pub(crate) use spin::Spin;
 pub use spin::SpinPolicy;
 
@@ -67,6 +68,10 @@ struct Turn {
     looks: u32,
     /// The last look at I/O found something.
     io_active: bool,
+    /// The last look at timers left some that are due.
+    timers_due: bool,
+    /// What is to be done now is what timers woke in a gap.
+    by_timers: bool,
     /// The last look at `stop` found it set.
     stopping: bool,
 }
@@ -79,6 +84,8 @@ impl Turn {
             idle_since_ns: None,
             looks: 0,
             io_active: false,
+            timers_due: false,
+            by_timers: false,
             stopping: false,
         }
     }
@@ -88,7 +95,7 @@ impl Turn {
     fn count_idle(&mut self) -> bool {
         // A core that never sleeps makes more of them in a row than the count holds, in an hour of a debug build.
         self.idle_ticks = self.idle_ticks.wrapping_add(1);
-        self.idle_ticks.is_multiple_of(CREDIT) || self.io_active
+        self.idle_ticks.is_multiple_of(CREDIT) || self.io_active || self.timers_due
     }
 }
 
@@ -108,11 +115,13 @@ impl Executor {
             if turn.credit <= 0 {
                 // [loop L4]
                 turn.credit = i64::from(CREDIT);
-                self.look_outside(idle, &mut turn);
+                turn.by_timers &= self.look_outside(idle, &mut turn);
             }
             let worked = self.work();
             if worked > 0 {
-                self.end_gap(&mut turn);
+                if !turn.by_timers {
+                    self.end_gap(&mut turn);
+                }
                 turn.credit -= worked as i64;
             } else {
                 self.idle_tick(idle, &mut turn);
@@ -144,9 +153,10 @@ impl Executor {
         (own + messages).div_ceil(4) + stopped + polls + moved
     }
 
-    /// [loop L4]: timers, I/O and `stop`. Returns whether there was anything of the first two.
+    /// [loop L4]: timers, I/O and `stop`. Returns whether a timer fired, or more are due.
     fn look_outside(&self, idle: &mut dyn Idle, turn: &mut Turn) -> bool {
-        let expired = if self.timers().is_empty() { 0 } else { self.timers().expire(self.now_ns()) };
+        let timers = if self.timers().is_empty() { Look::default() } else { self.timers().look(self.now_ns()) };
+        turn.timers_due = timers.more;
         turn.io_active = idle.poll() > 0;
         turn.stopping = self.lifecycle.is_stopping();
         turn.looks = turn.looks.wrapping_add(1);
@@ -154,7 +164,7 @@ impl Executor {
             // [loop L7]
             self.core().watch();
         }
-        expired > 0 || turn.io_active
+        timers.fired > 0 || timers.more
     }
 
     fn end_gap(&self, turn: &mut Turn) {
@@ -170,11 +180,17 @@ impl Executor {
     #[inline(always)]
     fn idle_tick(&self, idle: &mut dyn Idle, turn: &mut Turn) {
         self.core().set_resting(true);
+        turn.by_timers = false;
         if !turn.count_idle() && !self.spin.is_off() {
             return core::hint::spin_loop();
         }
-        if self.look_outside(idle, turn) {
+        // [loop L5]
+        turn.by_timers = self.look_outside(idle, turn);
+        if turn.io_active {
             return self.end_gap(turn);
+        }
+        if turn.by_timers {
+            return self.core().set_resting(false);
         }
         turn.credit = i64::from(CREDIT);
         let now = self.now_ns();

@@ -1,16 +1,13 @@
 //! The futures of time.
 
 use alloc::rc::Rc;
-use alloc::sync::Arc;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
-use ipiq_fabric::port::Clock;
-
-use super::{Key, NEVER, Timers};
+use super::{NEVER, Timer, Timers};
 use crate::Executor;
 
 /// Waits until a point of its core's clock.
@@ -21,9 +18,9 @@ use crate::Executor;
 #[must_use = "futures do nothing unless polled"]
 pub struct Sleep {
     timers: Rc<Timers>,
-    clock: Arc<dyn Clock>,
     deadline_ns: u64,
-    key: Option<Key>,
+    /// Registered, and fired perhaps.
+    timer: Option<Timer>,
 }
 
 impl fmt::Debug for Sleep {
@@ -34,7 +31,7 @@ impl fmt::Debug for Sleep {
 
 /// A sleep until `deadline_ns` of `executor`'s clock. `u64::MAX` never comes.
 pub fn sleep_until(executor: &Executor, deadline_ns: u64) -> Sleep {
-    Sleep { timers: executor.timers().clone(), clock: executor.clock().clone(), deadline_ns, key: None }
+    Sleep { timers: executor.timers().clone(), deadline_ns, timer: None }
 }
 
 impl Sleep {
@@ -46,10 +43,39 @@ impl Sleep {
 
     /// Moves the deadline; the sleep starts anew.
     pub fn reset(&mut self, deadline_ns: u64) {
-        if let Some(key) = self.key.take() {
-            self.timers.remove(key);
-        }
+        // The next poll takes this reading for new.
+        self.timers.now_ns();
+        self.set(deadline_ns);
+    }
+
+    fn set(&mut self, deadline_ns: u64) {
+        self.give_back();
         self.deadline_ns = deadline_ns;
+    }
+
+    #[inline]
+    fn give_back(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            self.timers.give_back(timer);
+        }
+    }
+
+    /// Registers `waker`, unless the deadline has passed.
+    #[inline]
+    fn is_over(&mut self, waker: &Waker) -> bool {
+        match &self.timer {
+            Some(timer) => {
+                // What keeps polling does not have to wait for a look: the clock is read each time.
+                self.timers.has_fired(timer)
+                    || self.timers.has_come(self.deadline_ns)
+                    || !self.timers.refresh(timer, waker)
+            }
+            None if self.timers.is_past(self.deadline_ns) => true,
+            None => {
+                self.timer = Some(self.timers.insert(self.deadline_ns, waker));
+                false
+            }
+        }
     }
 }
 
@@ -57,25 +83,17 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.deadline_ns != NEVER && self.clock.now_ns() >= self.deadline_ns {
-            if let Some(key) = self.key.take() {
-                self.timers.remove(key);
-            }
-            return Poll::Ready(());
+        if !self.is_over(cx.waker()) {
+            return Poll::Pending;
         }
-        let registered = self.key.is_some_and(|key| self.timers.refresh(key, cx.waker()));
-        if !registered {
-            self.key = Some(self.timers.insert(self.deadline_ns, cx.waker().clone()));
-        }
-        Poll::Pending
+        self.give_back();
+        Poll::Ready(())
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.timers.remove(key);
-        }
+        self.give_back();
     }
 }
 
@@ -181,10 +199,10 @@ impl Interval {
     pub async fn tick(&mut self) -> Tick {
         (&mut self.sleep).await;
         let deadline_ns = self.sleep.deadline_ns;
-        let late_ns = self.sleep.clock.now_ns() - deadline_ns;
+        let late_ns = self.sleep.timers.now_ns().saturating_sub(deadline_ns);
         let tick = Tick { number: self.number, deadline_ns, late_ns };
         let step = late_ns / self.period_ns + 1;
-        self.sleep.reset(deadline_ns.saturating_add(self.period_ns.saturating_mul(step)));
+        self.sleep.set(deadline_ns.saturating_add(self.period_ns.saturating_mul(step)));
         self.number += step;
         tick
     }

@@ -1,104 +1,137 @@
-//! Timers of one core: sleep, timeout, interval. No timer fires early, none is lost.
-//!
-//! A core that sleeps wakes for timers on a grid of one millisecond, so that near ones share one wake-up; a core that is awake fires
-//! them as it sees them.
+#![doc = include_str!("README.md")]
 
+mod entries;
 mod futures;
+#[cfg(test)]
+mod tests;
+mod wheel;
 
-use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use core::cell::{Cell, RefCell};
 use core::task::Waker;
 
-pub use futures::{Elapsed, Interval, Sleep, Tick, Timeout, interval, sleep_until, timeout};
+use ipiq_fabric::port::Clock;
 
-/// The grid on which a sleeping core wakes.
-const GRID_NS: u64 = 1_000_000;
+pub use futures::{Elapsed, Interval, Sleep, Tick, Timeout, interval, sleep_until, timeout};
+use wheel::{Due, Timer, Wheel};
+
+/// Timers that one look fires: as many as tasks are polled between two looks.
+const FIRES: u32 = 64;
+/// Entries that one look moves to other slots.
+const MOVES: u32 = 512;
 /// Later than any clock.
 const NEVER: u64 = u64::MAX;
 
-/// A registered timer: its deadline, and a number that keeps equal deadlines apart.
-type Key = (u64, u64);
-
 /// One core's timers.
-#[derive(Default)]
+///
+/// A waker's clone, wake and drop may run foreign code, which may come back here: nothing is borrowed meanwhile.
 pub(crate) struct Timers {
-    by_deadline: RefCell<BTreeMap<Key, Waker>>,
-    next_number: Cell<u64>,
+    clock: Arc<dyn Clock>,
+    grid_ns: u64,
+    seen_ns: Cell<u64>,
+    wheel: RefCell<Wheel<Waker>>,
+}
+
+/// What a look at the timers did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    pub(crate) fired: u32,
+    /// More may be due: the look's share was used up.
+    pub(crate) more: bool,
 }
 
 impl Timers {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        let grid_ns = clock.grid_ns();
+        Self { clock, grid_ns, seen_ns: Cell::new(0), wheel: RefCell::default() }
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Reads the clock.
+    #[inline]
+    pub(crate) fn now_ns(&self) -> u64 {
+        let now_ns = self.clock.now_ns();
+        self.seen_ns.set(now_ns);
+        now_ns
+    }
+
+    /// Whether no timer will ever fire.
+    #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_deadline.borrow().is_empty()
+        self.wheel.borrow().is_empty()
+    }
+
+    /// Whether the clock has come to a deadline that is not yet registered.
+    #[inline]
+    fn is_past(&self, deadline_ns: u64) -> bool {
+        let seen_ns = self.seen_ns.get();
+        // The others were far off a moment ago. If they are not any more, the next look fires them.
+        let near = deadline_ns.saturating_sub(seen_ns) <= self.grid_ns;
+        near && self.has_come(deadline_ns)
+    }
+
+    fn has_come(&self, deadline_ns: u64) -> bool {
+        deadline_ns != NEVER && self.now_ns() >= deadline_ns
     }
 
     /// Registers a waker for `deadline_ns`.
-    fn insert(&self, deadline_ns: u64, waker: Waker) -> Key {
-        let key = (deadline_ns, self.next_number.get());
-        self.next_number.set(key.1 + 1);
-        self.by_deadline.borrow_mut().insert(key, waker);
-        key
+    #[inline]
+    fn insert(&self, deadline_ns: u64, waker: &Waker) -> Timer {
+        // [time W1]
+        let waker = waker.clone();
+        self.wheel.borrow_mut().insert(deadline_ns, waker, self.seen_ns.get())
     }
 
-    /// Replaces the waker of a timer that has not fired. `false`: it has.
-    fn refresh(&self, key: Key, waker: &Waker) -> bool {
-        let same = self.by_deadline.borrow().get(&key).map(|known| known.will_wake(waker));
+    fn has_fired(&self, timer: &Timer) -> bool {
+        self.wheel.borrow_mut().get_mut(timer).is_none()
+    }
+
+    /// [time W3]: replaces the waker of a timer that has not fired. `false`: it has.
+    fn refresh(&self, timer: &Timer, waker: &Waker) -> bool {
+        let same = self.wheel.borrow_mut().get_mut(timer).map(|known| known.will_wake(waker));
         if same != Some(false) {
             return same.is_some();
         }
-        // A waker's clone and drop may run foreign code, which may fire the timer: not under the borrow.
+        // [time W3]
         let mut fresh = waker.clone();
-        let mut timers = self.by_deadline.borrow_mut();
-        let known = timers.get_mut(&key).map(|known| core::mem::swap(known, &mut fresh));
-        drop(timers);
+        let mut wheel = self.wheel.borrow_mut();
+        let known = wheel.get_mut(timer).map(|known| core::mem::swap(known, &mut fresh));
+        drop(wheel);
         known.is_some()
     }
 
-    fn remove(&self, key: Key) {
-        let waker = self.by_deadline.borrow_mut().remove(&key);
+    /// [time W2]
+    #[inline]
+    fn give_back(&self, timer: Timer) {
+        let waker = self.wheel.borrow_mut().give_back(timer);
         drop(waker);
     }
 
-    /// Wakes every timer whose deadline is not after `now_ns`. Returns how many.
-    pub(crate) fn expire(&self, now_ns: u64) -> usize {
-        let mut expired = 0;
-        loop {
-            let mut timers = self.by_deadline.borrow_mut();
-            let waker = match timers.first_entry() {
-                Some(first) if first.key().0 <= now_ns => first.remove(),
-                _ => return expired,
-            };
-            drop(timers);
-            waker.wake();
-            expired += 1;
+    /// [time F1]: wakes timers whose deadline is not after `now_ns`, the earliest first.
+    pub(crate) fn look(&self, now_ns: u64) -> Look {
+        let mut moves = MOVES;
+        for fired in 0..FIRES {
+            let due = self.wheel.borrow_mut().next_due(now_ns, &mut moves);
+            match due {
+                // [time F3]
+                Due::Fired(waker) => waker.wake(),
+                Due::Nothing => return Look { fired, more: false },
+                Due::Unknown => return Look { fired, more: true },
+            }
         }
+        Look { fired: FIRES, more: true }
     }
 
     /// How long a core may sleep from `now_ns` on; `None`: no timer.
     pub(crate) fn sleep_ns(&self, now_ns: u64) -> Option<u64> {
-        let &(deadline, _) = self.by_deadline.borrow().first_key_value()?.0;
-        if deadline == NEVER {
-            return None;
-        }
-        if deadline <= now_ns {
+        let due_ns = self.wheel.borrow().due_from_ns()?;
+        if due_ns <= now_ns {
             return Some(0);
         }
-        Some(deadline.checked_next_multiple_of(GRID_NS).unwrap_or(deadline) - now_ns)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sleeps_end_on_the_grid_and_never_early() {
-        let timers = Timers::default();
-        assert_eq!(timers.sleep_ns(5), None);
-        timers.insert(NEVER, Waker::noop().clone());
-        assert_eq!(timers.sleep_ns(5), None, "a timer that never fires arms nothing");
-        timers.insert(1_500_000, Waker::noop().clone());
-        assert_eq!(timers.sleep_ns(400_000), Some(1_600_000));
-        assert_eq!(timers.expire(1_499_999), 0);
-        assert_eq!(timers.expire(1_500_000), 1);
+        // [time S1]
+        Some(due_ns.checked_next_multiple_of(self.grid_ns).unwrap_or(due_ns) - now_ns)
     }
 }
