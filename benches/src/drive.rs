@@ -14,9 +14,11 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use futures::stream::FuturesUnordered;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::stats::{Spread, Times};
 use crate::work::{Figure, Plan};
@@ -315,6 +317,85 @@ fn pass() {
         value ^= value << 17;
     }
     hint::black_box(value);
+}
+
+/// Tasks that sleep at the same time.
+pub const SLEEPERS: usize = 10_000;
+
+/// Many tasks of one core that each sleep for one random time after another, between 1 and 100 ms.
+pub struct Sleepers {
+    each: usize,
+    report: mpsc::UnboundedSender<Vec<i64>>,
+    reports: mpsc::UnboundedReceiver<Vec<i64>>,
+    cpu_time: Duration,
+}
+
+impl Sleepers {
+    /// Begins to count the calling thread's CPU time.
+    #[must_use]
+    pub fn begin(plan: Plan) -> Self {
+        let (report, reports) = mpsc::unbounded();
+        Self { each: plan.items.div_ceil(SLEEPERS), report, reports, cpu_time: thread_cpu_time() }
+    }
+
+    /// What one of them does; it reports how late each of its sleeps ended.
+    ///
+    /// # Panics
+    ///
+    /// When nobody awaits the figures.
+    pub fn sleeper<S, F>(&self, number: usize, sleep: S) -> impl Future<Output = ()> + use<S, F>
+    where
+        S: Fn(Duration) -> F,
+        F: Future,
+    {
+        let (each, report) = (self.each, self.report.clone());
+        async move {
+            let mut random = Rng::with_seed(number as u64);
+            let mut late_ns = Vec::with_capacity(each);
+            let mut last = Instant::now();
+            for _ in 0..each {
+                let wanted = Duration::from_nanos(random.u64(1_000_000..100_000_000));
+                sleep(wanted).await;
+                let now = Instant::now();
+                late_ns.push((now - last).as_nanos() as i64 - wanted.as_nanos() as i64);
+                last = now;
+            }
+            report.unbounded_send(late_ns).expect("somebody waits for it");
+        }
+    }
+
+    /// Awaits all of them: CPU time of the core per sleep, with the task's share of it and one reading of the clock; how late the
+    /// sleeps ended; and how many ended early.
+    ///
+    /// # Panics
+    ///
+    /// When a sleeper is lost.
+    pub async fn figures(self) -> Vec<Figure> {
+        drop(self.report);
+        let reports: Vec<Vec<i64>> = self.reports.collect().await;
+        let used = thread_cpu_time() - self.cpu_time;
+        let sleeps = reports.iter().map(Vec::len).sum::<usize>();
+        assert_eq!(sleeps, self.each * SLEEPERS, "a sleeper was lost");
+        let (mut times, mut latest) = (Times::new(), 0);
+        for &late_ns in reports.iter().flatten() {
+            times.record(late_ns.max(0) as u64);
+            latest = latest.max(late_ns);
+        }
+        let early = reports.iter().flatten().filter(|late_ns| **late_ns < 0).count();
+        vec![
+            Figure::new("cpu_per_sleep", per_item_ns(used, sleeps as u64)),
+            Figure::new("late_p50", times.percentile_ns(50.0)),
+            Figure::new("late_p99", times.percentile_ns(99.0)),
+            Figure::new("late_max", latest as f64),
+            Figure::count("early", early as u64),
+        ]
+    }
+}
+
+/// What the calling thread has used of its CPU.
+fn thread_cpu_time() -> Duration {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
 }
 
 /// The runtime's own yield, and a future that wakes itself once.

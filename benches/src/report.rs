@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::machine::Placement;
 use crate::stats::Spread;
-use crate::work::{self, WORKS, Yardstick};
+use crate::work::{self, Unit, WORKS, Yardstick};
 
 /// One figure of one round, or the statement that a peer does not offer the work.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,10 +29,11 @@ pub struct Row {
 }
 
 impl Row {
-    /// The figure as a multiple of the floor of the same round.
+    /// The figure as a multiple of the floor of the same round; `None` where it is no time.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
-        self.figure.map(|figure| figure.value_ns / self.floor_ns)
+        let time = self.figure.filter(|figure| figure.unit == Unit::Nanoseconds);
+        time.map(|figure| figure.value / self.floor_ns)
     }
 
     /// One line of JSON; `metric`, `value` and `ratio` are null where the work is not offered.
@@ -43,8 +44,8 @@ impl Row {
             "runtime": self.runtime,
             "variant": self.variant,
             "metric": self.figure.map(|figure| figure.metric),
-            "value": self.figure.map(|figure| figure.value_ns),
-            "unit": "ns",
+            "value": self.figure.map(|figure| figure.value),
+            "unit": self.figure.map_or(Unit::Nanoseconds, |figure| figure.unit).name(),
             "floor_ns": self.floor_ns,
             "ratio": self.ratio(),
             "round": self.round,
@@ -113,9 +114,9 @@ fn line(work: &work::Work, group: &[&Row]) -> [String; 9] {
     };
     let clean: Vec<&Row> = group.iter().copied().filter(|row| !row.placement.disturbed).collect();
     let counted = if clean.is_empty() { group } else { &clean };
-    let values = counted.iter().filter_map(|row| row.figure).map(|figure| figure.value_ns);
+    let values = counted.iter().filter_map(|row| row.figure).map(|figure| figure.value);
     let value = Spread::of(values).expect("a group has rows");
-    let ratio = Spread::of(counted.iter().filter_map(|row| row.ratio())).expect("a group has rows");
+    let ratio = Spread::of(counted.iter().filter_map(|row| row.ratio())).map(|ratio| ratio.median);
     let floor = match work.yardstick {
         Yardstick::Line => "",
         Yardstick::Futex => " futex",
@@ -127,8 +128,8 @@ fn line(work: &work::Work, group: &[&Row]) -> [String; 9] {
         first.placement.distance().to_owned(),
         number(value.median),
         format!("{}–{}", number(value.min), number(value.max)),
-        format!("{}{floor}", number(ratio.median)),
-        budget(work, first, clean.is_empty(), ratio.median),
+        ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{}{floor}", number(ratio))),
+        ratio.map_or_else(String::new, |ratio| budget(work, first, clean.is_empty(), ratio)),
         format!("{}/{}{}", clean.len(), group.len(), if clean.is_empty() { " !" } else { "" }),
     ]
 }

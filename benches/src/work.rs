@@ -18,20 +18,48 @@ pub struct Plan {
     pub items: usize,
 }
 
+/// What a value is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Compared with the floor.
+    Nanoseconds,
+    /// Things, which no floor says anything about.
+    Count,
+}
+
+impl Unit {
+    /// As JSON tells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nanoseconds => "ns",
+            Self::Count => "count",
+        }
+    }
+}
+
 /// One measured value: what it is, and how large.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figure {
     /// Name of the value, such as `p50` or `per_call`.
     pub metric: &'static str,
-    /// The value in nanoseconds.
-    pub value_ns: f64,
+    /// The value.
+    pub value: f64,
+    /// What it is counted in.
+    pub unit: Unit,
 }
 
 impl Figure {
     /// Names a value in nanoseconds.
     #[must_use]
     pub fn new(metric: &'static str, value_ns: f64) -> Self {
-        Self { metric, value_ns }
+        Self { metric, value: value_ns, unit: Unit::Nanoseconds }
+    }
+
+    /// Names a number of things.
+    #[must_use]
+    pub fn count(metric: &'static str, count: u64) -> Self {
+        Self { metric, value: count as f64, unit: Unit::Count }
     }
 }
 
@@ -127,6 +155,11 @@ pub trait Peer: Sync {
     fn preempt(&self, _plan: Plan) -> Outcome {
         Outcome::NotOffered
     }
+
+    /// Sleeps for random times in many tasks of one core.
+    fn timers(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
 }
 
 /// What a figure is divided by.
@@ -198,6 +231,7 @@ pub static WORKS: &[Work] = &[
     work("cpusync", &[at_most("p50", 6.0)], |peer, plan| peer.cpusync(plan)),
     work("shootdown", &[], |peer, plan| peer.shootdown(plan)),
     work("preempt", &[], |peer, plan| peer.preempt(plan)),
+    work("timers", &[], |peer, plan| peer.timers(plan)),
 ];
 
 /// A work of awake cores.

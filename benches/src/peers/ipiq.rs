@@ -8,7 +8,7 @@ use std::time::Instant;
 use ::ipiq::xcall::{self, Class};
 use ::ipiq::{Builder, CoreId, IdlePolicy, Pause, Placement, Runtime};
 
-use crate::drive::{self, Lanes};
+use crate::drive::{self, Lanes, Sleepers};
 use crate::work::{Figure, Outcome, Peer, Plan};
 
 /// As it comes: a core spins a while before it parks.
@@ -84,6 +84,11 @@ impl Peer for Ipiq {
 
     fn preempt(&self, plan: Plan) -> Outcome {
         self.unless_parking(|| run(builder(plan).time_slice(drive::SLICE), plan, preempt))
+    }
+
+    fn timers(&self, plan: Plan) -> Outcome {
+        let parks = self.variant == PARK.variant;
+        on_cores(plan, if parks { IdlePolicy::Park } else { IdlePolicy::Adaptive }, timers)
     }
 }
 
@@ -186,6 +191,14 @@ async fn preempt(plan: Plan, _target: CoreId) -> Vec<Figure> {
     };
     figures.extend(drive::mixed_load(plan, &clock, by_clock, spawn).await);
     figures
+}
+
+async fn timers(plan: Plan, _target: CoreId) -> Vec<Figure> {
+    let sleepers = Sleepers::begin(plan);
+    for number in 0..drive::SLEEPERS {
+        drop(::ipiq::spawn_local(sleepers.sleeper(number, ::ipiq::time::sleep)));
+    }
+    sleepers.figures().await
 }
 
 /// Runs a measurement on the first of two cores.

@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Barrier, mpsc, oneshot};
 use tokio::task::{self, JoinHandle, LocalSet};
 
-use crate::drive::{self, Lanes};
+use crate::drive::{self, Lanes, Sleepers};
 use crate::machine::{CpuPair, pin};
 use crate::work::{Figure, Outcome, Peer, Plan, PostPayload};
 
@@ -169,6 +169,14 @@ impl Peer for Tokio {
             _ => Outcome::Elsewhere,
         }
     }
+
+    fn timers(&self, plan: Plan) -> Outcome {
+        match self.way {
+            Way::Channel { busy: false } => measure!(self, plan, timers(plan)),
+            // Of one core.
+            _ => Outcome::Elsewhere,
+        }
+    }
 }
 
 impl Tokio {
@@ -264,6 +272,15 @@ async fn barrier(reach: impl Reach, plan: Plan) -> Vec<Figure> {
 async fn preempt<R: Reach>(_reach: R, plan: Plan) -> Vec<Figure> {
     let spawn = |task: drive::Task| drop(R::spawn_here(task));
     drive::mixed_load(plan, &drive::OWN_WAY, task::coop::consume_budget, spawn).await
+}
+
+/// In tasks of the runtime itself: those of a `LocalSet` cost more.
+async fn timers(_reach: impl Reach, plan: Plan) -> Vec<Figure> {
+    let sleepers = Sleepers::begin(plan);
+    for number in 0..drive::SLEEPERS {
+        drop(task::spawn(sleepers.sleeper(number, tokio::time::sleep)));
+    }
+    sleepers.figures().await
 }
 
 /// How one core gets something done on the other.
