@@ -57,6 +57,7 @@ pub struct Builder {
     pub(crate) watch: Watch,
     pub(crate) time_slice: Option<Duration>,
     pub(crate) interrupts: InterruptPolicy,
+    pub(crate) paused_clock: bool,
 }
 
 impl fmt::Debug for Builder {
@@ -71,6 +72,7 @@ impl fmt::Debug for Builder {
             .field("watch", &self.watch)
             .field("time_slice", &self.time_slice)
             .field("interrupts", &self.interrupts)
+            .field("paused_clock", &self.paused_clock)
             .finish_non_exhaustive()
     }
 }
@@ -89,6 +91,7 @@ impl Builder {
             watch: Watch { report: Some(Arc::new(warn)), ..Watch::default() },
             time_slice: Some(Duration::from_millis(10)),
             interrupts: InterruptPolicy::default(),
+            paused_clock: false,
         }
     }
 
@@ -191,6 +194,34 @@ impl Builder {
     /// all cores have slept for some slices it sleeps too.
     pub fn time_slice(mut self, slice: impl Into<Option<Duration>>) -> Self {
         self.time_slice = slice.into().map(|slice| slice.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// For tests: timers follow a clock that begins at 0, stands still while any core has something to do, and goes straight to the next timer when none
+    /// has. Hours of sleeping pass at once, and every timer fires exactly at its deadline.
+    ///
+    /// Time goes on while something else is waited for: another thread, a process at the other end of a socket, a disk. What cores write to each other's
+    /// sockets is seen before. [`time::advance`](crate::time::advance) sets the clock on by hand, [`time::now_ns`](crate::time::now_ns) reads
+    /// it; [`Instant`](std::time::Instant) and [`time_slice`](Self::time_slice) go by the machine's. An idle core sleeps at once, whatever
+    /// [`idle`](Self::idle) says, and a pause that should be given up after a while is not.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ipiq::time;
+    ///
+    /// let runtime = ipiq::Runtime::builder().cores(2).paused_clock().build()?;
+    /// runtime.block_on(|| async {
+    ///     let before_ns = time::now_ns();
+    ///     time::sleep(Duration::from_secs(3600)).await;
+    ///     assert_eq!(time::now_ns() - before_ns, 3_600_000_000_000);
+    /// });
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
+    ///
+    /// The idea is tokio's `start_paused`, for one thread; here all cores must have nothing to do.
+    pub fn paused_clock(mut self) -> Self {
+        self.paused_clock = true;
         self
     }
 

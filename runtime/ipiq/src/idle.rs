@@ -24,14 +24,22 @@ impl Idle for DriverIdle {
     }
 
     fn park(&mut self, armed: &Armed<'_>, timeout_ns: Option<u64>) {
+        self.wait(armed, timeout_ns);
+    }
+}
+
+impl DriverIdle {
+    /// Parks; returns the number of events.
+    pub(crate) fn wait(&self, armed: &Armed<'_>, timeout_ns: Option<u64>) -> usize {
         if armed.is_kicked() {
-            return;
+            return 0;
         }
-        if let Err(error) = self.driver.wait(timeout_ns.map(Duration::from_nanos)) {
+        self.driver.wait(timeout_ns.map(Duration::from_nanos)).unwrap_or_else(|error| {
             // Nothing is lost by not sleeping: the loop looks at everything again.
             tracing::warn!(%error, "the driver's wait failed");
             std::thread::yield_now();
-        }
+            0
+        })
     }
 }
 

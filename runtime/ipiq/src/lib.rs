@@ -105,6 +105,7 @@ mod idle;
 pub mod ipi;
 pub mod net;
 mod pause;
+mod paused_clock;
 mod placement;
 mod replicated;
 mod runtime;

@@ -8,16 +8,18 @@ use std::sync::mpsc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle as ThreadHandle, Thread};
 
-use ipiq_driver::DriverKind;
+use ipiq_driver::{DriverKind, Notifier};
 use ipiq_executor::{Remote, SpinPolicy};
 use ipiq_fabric::port::{FenceKind, Port};
 use ipiq_fabric::{Config, CoreId, Fabric, Seat};
 use ipiq_linux::cpus;
 use ipiq_linux::interrupt::{DEFAULT_SIGNAL, Interrupts};
+use ipiq_linux::kick::Kick;
 use ipiq_linux::port::LinuxPort;
 
 use crate::builder::{BuildError, Builder, Cause};
 use crate::idle::DriverKick;
+use crate::paused_clock::{PausedClock, PausedKick};
 use crate::slices::{Bell, Slices};
 use crate::thread::{self, Ready, Start};
 use crate::{Handle, IdlePolicy, InterruptPolicy, Placement};
@@ -92,7 +94,10 @@ impl Runtime {
             .map_err(|error| BuildError::new(Cause::Config(error)))?;
         let placed = builder.placement.resolve(cores, &allowed.cpus);
         let cpus = placed.map_err(|error| BuildError::new(Cause::Placement(error)))?;
+        let clock = builder.paused_clock.then(|| Arc::new(PausedClock::new(cores)));
         let spin = match builder.idle {
+            // Nothing that a spin ends by the clock would ever end.
+            _ if builder.paused_clock => SpinPolicy::Never,
             IdlePolicy::Adaptive if cores > allowed.default_cores() => SpinPolicy::Yield,
             IdlePolicy::Adaptive => SpinPolicy::default(),
             IdlePolicy::Park => SpinPolicy::Never,
@@ -112,6 +117,7 @@ impl Runtime {
                 pin_or_fail: builder.placement != Placement::Auto,
                 driver: builder.driver,
                 spin,
+                clock: clock.clone(),
                 on_start: builder.on_thread_start.clone(),
                 bell: bell.clone(),
                 interrupts: interrupts.clone().map(|interrupts| (linux.clone(), interrupts)),
@@ -135,7 +141,7 @@ impl Runtime {
             match result {
                 Ok(Ready { cpu, pinned, notifier, driver, fallback, interrupt_fallback }) => {
                     info.cpus[core.index()] = cpu;
-                    linux.set_kicker(core, Arc::new(DriverKick(notifier)));
+                    linux.set_kicker(core, kicker(core, notifier, clock.as_ref()));
                     if let Some(pinned) = pinned {
                         linux.set_pinned(core, pinned);
                     }
@@ -238,6 +244,12 @@ fn install(policy: InterruptPolicy) -> Result<(Option<Arc<Interrupts>>, Option<S
             Err(error) => Err(BuildError::new(Cause::Interrupts(error))),
         },
     }
+}
+
+fn kicker(core: CoreId, notifier: Notifier, clock: Option<&Arc<PausedClock>>) -> Arc<dyn Kick> {
+    let Some(clock) = clock.cloned() else { return Arc::new(DriverKick(notifier)) };
+    clock.set_notifier(core, notifier);
+    Arc::new(PausedKick { clock, core })
 }
 
 #[track_caller]

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 
 use ipiq_driver::{Config, Driver, DriverKind, Notifier};
 use ipiq_executor::{Executor, Remote, SpinPolicy};
+use ipiq_fabric::port::{Clock, Idle};
 use ipiq_fabric::{CoreId, Panic, PanicPayload, Seat, catch, contain};
 use ipiq_linux::clock::MonotonicClock;
 use ipiq_linux::interrupt::{CoreThread, Interrupts};
@@ -16,6 +17,7 @@ use ipiq_linux::port::LinuxPort;
 use crate::builder::{Cause, ThreadHook};
 use crate::driver;
 use crate::idle::DriverIdle;
+use crate::paused_clock::{PausedClock, PausedIdle};
 use crate::slices::Bell;
 
 /// What a core's thread is given.
@@ -27,6 +29,8 @@ pub(crate) struct Start {
     pub(crate) pin_or_fail: bool,
     pub(crate) driver: DriverKind,
     pub(crate) spin: SpinPolicy,
+    /// In place of the machine's.
+    pub(crate) clock: Option<Arc<PausedClock>>,
     pub(crate) on_start: Option<ThreadHook>,
     /// Of the thread that watches over time slices.
     pub(crate) bell: Arc<Bell>,
@@ -67,7 +71,7 @@ pub(crate) fn main(start: Start) {
         contain(|| drop(panic));
         Err(Cause::Thread(id, io::Error::other(text)))
     });
-    let Start { seat, remote, spin, bell, report, go, .. } = start;
+    let Start { seat, remote, spin, clock, bell, report, go, .. } = start;
     let Prepared { cpu, driver, interrupted, interrupt_fallback } = match prepared {
         Ok(prepared) => prepared,
         Err(cause) => {
@@ -89,7 +93,7 @@ pub(crate) fn main(start: Start) {
     if go.recv().is_err() {
         return;
     }
-    if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin)) {
+    if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin, clock)) {
         die(id, payload);
     }
     drop(interrupted);
@@ -134,12 +138,24 @@ fn accept_interrupts(start: &Start) -> Result<(Option<CoreThread>, Option<String
 }
 
 /// From the word to go to the end.
-fn run(seat: Seat, remote: Remote, driver: Driver, bell: Arc<Bell>, spin: SpinPolicy) {
+fn run(
+    seat: Seat,
+    remote: Remote,
+    driver: Driver,
+    bell: Arc<Bell>,
+    spin: SpinPolicy,
+    paused: Option<Arc<PausedClock>>,
+) {
     let id = seat.id();
-    let executor = Executor::new(seat.enter(), remote, Arc::new(MonotonicClock), spin);
     let installed = driver::install(driver.clone());
+    let idle = DriverIdle { driver, bell };
+    let (clock, mut idle): (Arc<dyn Clock>, Box<dyn Idle>) = match paused {
+        Some(paused) => (paused.clone(), Box::new(PausedIdle::new(idle, paused, id))),
+        None => (Arc::new(MonotonicClock), Box::new(idle)),
+    };
+    let executor = Executor::new(seat.enter(), remote, clock, spin);
     // Before anything is dropped that the tasks may use.
-    if let Err(payload) = catch(|| executor.run(&mut DriverIdle { driver, bell })) {
+    if let Err(payload) = catch(|| executor.run(&mut *idle)) {
         die(id, payload);
     }
     drop(executor);

@@ -27,10 +27,53 @@ use std::time::Duration;
 pub use ipiq_executor::time::{Elapsed, Interval, Sleep, Tick, Timeout};
 
 use crate::current::on_core;
+use crate::paused_clock;
 
 fn after(executor: &ipiq_executor::Executor, duration: Duration) -> Sleep {
     let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     ipiq_executor::time::sleep_until(executor, executor.now_ns().saturating_add(ns))
+}
+
+/// The clock by which this core's timers fire: nanoseconds since some fixed point, the same for all cores of the process, and for all of a
+/// runtime with a [paused clock](crate::Builder::paused_clock).
+///
+/// [`Sleep::deadline_ns`] and [`Interval::tick`] speak of the same clock.
+///
+/// # Panics
+///
+/// On a thread that runs no core.
+#[must_use]
+#[track_caller]
+pub fn now_ns() -> u64 {
+    on_core("now_ns", ipiq_executor::Executor::now_ns)
+}
+
+/// Sets a [paused clock](crate::Builder::paused_clock) on by `duration`, for every core of the runtime. Timers that are due then fire when their core looks, soon, not
+/// before this returns.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ipiq::time;
+///
+/// let runtime = ipiq::Runtime::builder().cores(1).paused_clock().build()?;
+/// runtime.block_on(|| async {
+///     time::advance(Duration::from_secs(60));
+///     assert_eq!(time::now_ns(), 60_000_000_000);
+/// });
+/// # Ok::<(), ipiq::BuildError>(())
+/// ```
+///
+/// # Panics
+///
+/// On a thread that runs no core, and if the runtime's clock is the machine's.
+#[track_caller]
+pub fn advance(duration: Duration) {
+    on_core("advance", |_| ());
+    let Some(clock) = paused_clock::current() else {
+        panic!("`advance` sets a paused clock on: build the runtime with `Builder::paused_clock`");
+    };
+    clock.advance(duration);
 }
 
 /// Waits for `duration`; for ever if it is [`Duration::MAX`].
