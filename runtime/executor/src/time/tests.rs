@@ -297,6 +297,18 @@ fn a_look_does_its_share_and_says_that_there_is_more() {
     assert!(looks <= AT_ONCE * 4 / MOVES + AT_ONCE / FIRES + 10, "{looks} looks");
 }
 
+#[test]
+fn nobody_sleeps_over_a_slot_that_is_divided_in_part() {
+    let timers = &timers();
+    // All of one slot; the earliest is the last to be moved.
+    (0..MOVES + 10).for_each(|_| set(timers, 16_000_000));
+    set(timers, 15_995_000);
+    assert_eq!(timers.look(15_995_000), Look { fired: 0, more: true });
+    assert_eq!(timers.sleep_ns(15_995_000), Some(0));
+    assert_eq!(timers.look(15_995_000), fired(1));
+    assert_eq!(timers.sleep_ns(15_995_000), Some(5_000));
+}
+
 thread_local! {
     static TIMERS: Rc<Timers> = Rc::new(timers());
     static HELD: RefCell<Vec<Option<Timer>>> = const { RefCell::new(Vec::new()) };
