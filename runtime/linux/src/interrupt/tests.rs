@@ -6,6 +6,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use ipiq_fabric::urgent::{InterruptSafe, UrgentId};
 use ipiq_fabric::{Config, Core, CoreId, Fabric};
@@ -47,7 +48,9 @@ fn with_core<R: Send>(signal: c_int, on_core: impl FnOnce(&Core) -> R + Send, me
 
 /// Leaves the CPU to the others meanwhile.
 fn wait(done: impl Fn() -> bool) {
+    let begun = Instant::now();
     while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not come");
         thread::yield_now();
     }
 }
@@ -383,9 +386,10 @@ fn no_signal_comes_after_the_handler_has_gone() {
             move |_| over.store(true, Ordering::Release),
             |fabric| {
                 let id = register(fabric, |_| ());
-                while !ended.load(Ordering::Acquire) {
+                wait(|| {
                     let _ = fabric.trigger_urgent(id, A);
-                }
+                    ended.load(Ordering::Acquire)
+                });
                 for _ in 0..100 {
                     let _ = fabric.trigger_urgent(id, A);
                 }
@@ -397,8 +401,9 @@ fn no_signal_comes_after_the_handler_has_gone() {
 
 #[test]
 fn a_blocking_read_goes_on_and_a_sleep_of_the_kernel_ends() {
-    let (ran, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
-    let (seen, over) = (ran.clone(), ended.clone());
+    let ran = Arc::new(AtomicU32::new(0));
+    let [has_read, ended] = [(), ()].map(|()| Arc::new(AtomicBool::new(false)));
+    let (seen, read, over) = (ran.clone(), has_read.clone(), ended.clone());
     let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
     with_core(
         rt(11),
@@ -407,6 +412,7 @@ fn a_blocking_read_goes_on_and_a_sleep_of_the_kernel_ends() {
             // One system call, but for those that `std` repeats: `SA_RESTART` leaves none.
             assert_eq!(reader.read(&mut byte).expect("it goes on"), 1);
             assert_eq!((byte, seen.load(Ordering::Relaxed)), (*b"x", 10));
+            read.store(true, Ordering::Release);
             let long = libc::timespec { tv_sec: 1000, tv_nsec: 0 };
             // SAFETY: 1. a time, valid for a read.
             let slept = unsafe { libc::nanosleep(&raw const long, ptr::null_mut()) };
@@ -422,11 +428,12 @@ fn a_blocking_read_goes_on_and_a_sleep_of_the_kernel_ends() {
                 wait(|| ran.load(Ordering::Relaxed) > n);
             }
             writer.write_all(b"x").expect("a reader");
+            wait(|| has_read.load(Ordering::Acquire));
             // It may not sleep yet: again and again.
-            while !ended.load(Ordering::Acquire) {
+            wait(|| {
                 let _ = fabric.trigger_urgent(id, A);
-                thread::yield_now();
-            }
+                ended.load(Ordering::Acquire)
+            });
         },
     );
 }
