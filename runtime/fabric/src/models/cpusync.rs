@@ -266,15 +266,20 @@ fn a_core_that_leaves_while_it_waits_for_its_turn_takes_no_turn_with_it() {
     });
 }
 
+/// A core that comes to one safe point and leaves.
+fn passer(seat: Seat) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let core = seat.enter();
+        // SAFETY: 1. and 2. nothing else is on the stack.
+        unsafe { core.safe_point() };
+    })
+}
+
 #[test]
 fn a_core_that_leaves_holds_up_no_stop() {
     explore(3, || {
         let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
-        let leaver = thread::spawn(move || {
-            let core = b.enter();
-            // SAFETY: 1. and 2. nothing else is on the stack.
-            unsafe { core.safe_point() };
-        });
+        let leaver = passer(b);
         let core = a.enter();
         let over = Arc::new(Counter::default());
         lead_once(&machine, &core, &over, |lead| {
@@ -289,11 +294,7 @@ fn a_core_that_leaves_holds_up_no_stop() {
 fn the_panic_of_a_core_that_leaves_right_after_its_function_reaches_the_lead() {
     explore(3, || {
         let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
-        let leaver = thread::spawn(move || {
-            let core = b.enter();
-            // SAFETY: 1. and 2. nothing else is on the stack.
-            unsafe { core.safe_point() };
-        });
+        let leaver = passer(b);
         let core = a.enter();
         let (over, ran, heard) = (Arc::default(), Arc::new(Counter::default()), Arc::new(Counter::default()));
         let (counted, told) = (ran.clone(), heard.clone());

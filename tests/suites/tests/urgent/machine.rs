@@ -49,6 +49,20 @@ fn reach_a_busy_core(runtime: &Runtime, times: u64) {
     Runtime::wait(task).expect("it has seen them all");
 }
 
+/// The same with one that looks by itself, between its polls.
+fn reach_a_core_that_yields(runtime: &Runtime, times: u64) {
+    let told = Told::default();
+    let handler = told.handler(&runtime.handle());
+    let looks = told.clone();
+    let task = runtime.handle().spawn_on(B, move || async move {
+        while looks.seen() < times {
+            ipiq::yield_now().await;
+        }
+    });
+    (1..=times).for_each(|n| told.tell(&handler, B, n));
+    Runtime::wait(task).expect("it has seen them all");
+}
+
 #[test]
 fn the_handler_is_there_while_a_runtime_is_and_calls_the_one_before() {
     alone("machine::the_handler_is_there_while_a_runtime_is_and_calls_the_one_before", LIMIT, || {
@@ -141,16 +155,7 @@ fn no_room_for_queued_signals_costs_latency_at_most() {
         reach_a_busy_core(&two_cores(Runtime::builder()), 100);
         // A real-time one is refused: the core finds the trigger by itself.
         let runtime = two_cores(Runtime::builder().interrupts(InterruptPolicy::Signal(libc::SIGRTMIN() + 1)));
-        let told = Told::default();
-        let handler = told.handler(&runtime.handle());
-        let stuck = told.clone();
-        let task = runtime.handle().spawn_on(B, move || async move {
-            while stuck.seen() < 100 {
-                ipiq::yield_now().await;
-            }
-        });
-        (1..=100).for_each(|n| told.tell(&handler, B, n));
-        Runtime::wait(task).expect("it has seen them all");
+        reach_a_core_that_yields(&runtime, 100);
         let counters = runtime.handle().core_counters(B);
         assert!(counters.interrupts_refused > 0 && counters.interrupts_sent == 0, "{counters:?}");
     });
@@ -161,16 +166,7 @@ fn a_sandbox_that_refuses_the_signal_costs_latency_at_most() {
     let refusals = [Refusal { calls: &[libc::SYS_tgkill], first_argument: None, errno: libc::EPERM }];
     refusing("machine::a_sandbox_that_refuses_the_signal_costs_latency_at_most", &refusals, || {
         let runtime = two_cores(Runtime::builder());
-        let told = Told::default();
-        let handler = told.handler(&runtime.handle());
-        let stuck = told.clone();
-        let task = runtime.handle().spawn_on(B, move || async move {
-            while stuck.seen() < 100 {
-                ipiq::yield_now().await;
-            }
-        });
-        (1..=100).for_each(|n| told.tell(&handler, B, n));
-        Runtime::wait(task).expect("it has seen them all");
+        reach_a_core_that_yields(&runtime, 100);
         assert!(runtime.handle().core_counters(B).interrupts_refused > 0);
     });
 }
