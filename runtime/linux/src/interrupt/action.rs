@@ -72,6 +72,10 @@ fn install(signal: c_int, mut current: libc::sigaction) -> io::Result<libc::siga
         if replaced.sa_sigaction == current.sa_sigaction {
             return Ok(replaced);
         }
+        if replaced.sa_sigaction == handler::address() {
+            // Ours, of the round before: nobody came in between this time.
+            return Ok(current);
+        }
         // Somebody else has installed one in between: that is the previous one.
         current = replaced;
     }
