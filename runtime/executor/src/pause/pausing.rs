@@ -52,7 +52,8 @@ impl<R> Future for Pausing<R> {
             return Poll::Ready(Err(PauseError::gone()));
         }
         self.asked.wake_at_end(cx.waker());
-        Poll::Pending
+        // The clone or the drop of a waker may run foreign code, in which the end may come: hence the second look.
+        self.asked.take().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
