@@ -2,6 +2,7 @@
 
 mod machine;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,10 +18,11 @@ use machine::Machine;
 const A: CoreId = CoreId::new(0);
 const B: CoreId = CoreId::new(1);
 
-type Wakers = Arc<Mutex<Vec<Waker>>>;
+/// The oldest is taken first: of two tasks, neither is passed over for ever by the other's newer wakers.
+type Wakers = Arc<Mutex<VecDeque<Waker>>>;
 
 fn take(wakers: &Wakers) -> Option<Waker> {
-    wakers.lock().expect("not poisoned").pop()
+    wakers.lock().expect("not poisoned").pop_front()
 }
 
 /// Waits `waits` times, each time for whoever takes its waker.
@@ -41,7 +43,7 @@ impl Future for Waits {
         }
         self.waits -= 1;
         self.own = Some(cx.waker().clone());
-        self.wakers.lock().expect("not poisoned").push(cx.waker().clone());
+        self.wakers.lock().expect("not poisoned").push_back(cx.waker().clone());
         Poll::Pending
     }
 }
