@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask help` lists them.
 
 mod conformance;
+mod limited;
 mod parts;
 mod report;
 mod setup;

@@ -4,6 +4,12 @@ use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
+
+use crate::limited;
+
+/// A command that has not ended by then hangs: the longest takes seven minutes on two CPUs.
+const LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// A part of the test run, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,12 +141,9 @@ impl Step {
     pub(crate) fn run(&self) -> Result<(), String> {
         let line = self.line();
         println!("$ {line}");
-        let status = Command::new(cargo())
-            .args(self.arguments.split(' '))
-            .envs(self.variables.iter().copied())
-            .current_dir(root())
-            .status()
-            .map_err(|error| format!("{line}: {error}"))?;
+        let mut command = Command::new(cargo());
+        command.args(self.arguments.split(' ')).envs(self.variables.iter().copied()).current_dir(root());
+        let status = limited::run(&mut command, LIMIT).map_err(|error| format!("{line}: {error}"))?;
         if status.success() { Ok(()) } else { Err(format!("{line}: {status}")) }
     }
 }
