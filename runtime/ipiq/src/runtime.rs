@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle as ThreadHandle, Thread};
@@ -218,14 +219,15 @@ impl Runtime {
     #[track_caller]
     pub fn wait<F: Future>(future: F) -> F::Output {
         assert_may_wait();
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let sleeper = Arc::new(Sleeper { thread: std::thread::current(), woken: AtomicBool::new(false) });
+        let waker = Waker::from(sleeper.clone());
         let mut cx = Context::from_waker(&waker);
         let mut future = pin!(future);
         loop {
-            match future.as_mut().poll(&mut cx) {
-                Poll::Ready(value) => return value,
-                Poll::Pending => std::thread::park(),
+            if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
+                return value;
             }
+            sleeper.sleep();
         }
     }
 }
@@ -260,15 +262,32 @@ fn assert_may_wait() {
     );
 }
 
-struct Unpark(Thread);
+/// A thread in [`Runtime::wait`].
+struct Sleeper {
+    thread: Thread,
+    /// Beside the thread's own token: a poll that parks for something else, in a channel's `recv`, takes that one.
+    woken: AtomicBool,
+}
 
-impl Wake for Unpark {
+impl Sleeper {
+    /// Until it has been woken, since the last such sleep.
+    fn sleep(&self) {
+        // Acquire: the next poll sees what the wake-up is for.
+        while !self.woken.swap(false, Ordering::Acquire) {
+            std::thread::park();
+        }
+    }
+}
+
+impl Wake for Sleeper {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
+        // Release, and an RMW also when it is set: the swap that takes the flag reads this one or a later one.
+        self.woken.swap(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
 

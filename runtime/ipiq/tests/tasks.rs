@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::task::{Poll, Waker};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -281,6 +282,27 @@ fn four_foreign_threads_call_parked_cores_and_every_answer_is_right() {
             .collect();
         threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     });
+}
+
+#[test]
+fn a_thread_that_waits_hears_a_wake_up_whatever_the_future_did_with_its_parking() {
+    let (end, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut polls = 0;
+        let future = poll_fn(|cx| {
+            polls += 1;
+            if polls == 100 {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            // As a channel or a scope does that waits for something else: it takes what the wake-up has left with the thread.
+            std::thread::park();
+            Poll::Pending
+        });
+        Runtime::wait(future);
+        end.send(())
+    });
+    ended.recv_timeout(Duration::from_secs(60)).expect("the wait has ended");
 }
 
 #[test]
