@@ -71,7 +71,8 @@ pub unsafe trait Port: Send + Sync + 'static {
     /// Makes a current or the next [`Idle::park`] of `target` return.
     ///
     /// A kick is never lost: if `target` is between arming its doorbell and sleeping, the sleep must return at
-    /// once. Kicks may coalesce. Must not touch the heap, and must be callable inside a `Waker`.
+    /// once. Kicks may coalesce. Must not touch the heap, and must be callable inside a `Waker` and inside urgent handlers: it may take no lock that
+    /// is held outside of [critical sections](Gate::critical).
     fn kick(&self, target: CoreId);
 
     /// Interrupts `target`, whatever it is in the middle of: has its thread call [`Gate::arrive`] of its gate soon. `false`: not now, or never.

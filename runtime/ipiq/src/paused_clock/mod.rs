@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipiq_driver::Notifier;
 use ipiq_fabric::port::{Clock, Idle};
 use ipiq_fabric::{Armed, CoreId};
+use ipiq_linux::interrupt::critical;
 use ipiq_linux::kick::Kick;
 
 use crate::idle::DriverIdle;
@@ -61,42 +62,45 @@ impl PausedClock {
     }
 
     pub(crate) fn set_notifier(&self, core: CoreId, notifier: Notifier) {
-        self.lock().cores[core.index()].notifier = Some(notifier);
+        self.with_state(|state| state.cores[core.index()].notifier = Some(notifier));
     }
 
     /// [paused P5]
     pub(crate) fn advance(&self, by: Duration) {
         let by_ns = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-        let mut state = self.lock();
-        // One before the last: what never comes does not come.
-        let now_ns = self.now_ns().saturating_add(by_ns).min(u64::MAX - 1);
-        self.now_ns.store(now_ns, Ordering::Relaxed);
-        // [paused P5]
-        state.quiet = false;
-        state.rouse_all();
+        self.with_state(|state| {
+            // One before the last: what never comes does not come.
+            let now_ns = self.now_ns().saturating_add(by_ns).min(u64::MAX - 1);
+            self.now_ns.store(now_ns, Ordering::Relaxed);
+            // [paused P5]
+            state.quiet = false;
+            state.rouse_all();
+        });
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Runs `f` with the lock. No urgent handler comes in between on this thread: one that triggers another kicks, which takes the lock too.
+    fn with_state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        critical(|| f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Whether `core` is to wait.
     fn fall_asleep(&self, core: CoreId, timeout_ns: Option<u64>) -> bool {
-        let mut state = self.lock();
-        // [paused P1]
-        let sleeper = &mut state.cores[core.index()];
-        sleeper.timer_ns = timeout_ns.map(|timeout_ns| self.now_ns().saturating_add(timeout_ns));
-        if sleeper.roused {
-            return false;
-        }
-        if state.asleep + 1 == state.cores.len() {
-            self.all_are_asleep(&mut state);
-        }
-        let sleeper = &mut state.cores[core.index()];
-        sleeper.asleep = !sleeper.roused;
-        let falls_asleep = sleeper.asleep;
-        state.asleep += usize::from(falls_asleep);
-        falls_asleep
+        self.with_state(|state| {
+            // [paused P1]
+            let sleeper = &mut state.cores[core.index()];
+            sleeper.timer_ns = timeout_ns.map(|timeout_ns| self.now_ns().saturating_add(timeout_ns));
+            if sleeper.roused {
+                return false;
+            }
+            if state.asleep + 1 == state.cores.len() {
+                self.all_are_asleep(state);
+            }
+            let sleeper = &mut state.cores[core.index()];
+            sleeper.asleep = !sleeper.roused;
+            let falls_asleep = sleeper.asleep;
+            state.asleep += usize::from(falls_asleep);
+            falls_asleep
+        })
     }
 
     fn all_are_asleep(&self, state: &mut State) {
@@ -118,13 +122,14 @@ impl PausedClock {
 
     /// After `core` has waited, or has not; `events` of I/O came meanwhile.
     fn wake(&self, core: CoreId, events: usize) {
-        let mut state = self.lock();
-        let by_itself = state.set_awake(core.index());
-        state.cores[core.index()].roused = false;
-        if by_itself || events > 0 {
-            // [paused P4]
-            state.quiet = false;
-        }
+        self.with_state(|state| {
+            let by_itself = state.set_awake(core.index());
+            state.cores[core.index()].roused = false;
+            if by_itself || events > 0 {
+                // [paused P4]
+                state.quiet = false;
+            }
+        });
     }
 }
 
@@ -159,10 +164,11 @@ pub(crate) struct PausedKick {
 
 impl Kick for PausedKick {
     fn kick(&self) {
-        let mut state = self.clock.lock();
-        // [paused P4]
-        state.quiet = false;
-        state.rouse(self.core.index());
+        self.clock.with_state(|state| {
+            // [paused P4]
+            state.quiet = false;
+            state.rouse(self.core.index());
+        });
     }
 }
 
@@ -192,7 +198,7 @@ impl Idle for PausedIdle {
         let events = self.idle.poll();
         if events > 0 {
             // [paused P4]
-            self.clock.lock().quiet = false;
+            self.clock.with_state(|state| state.quiet = false);
         }
         events
     }

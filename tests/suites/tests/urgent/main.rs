@@ -3,6 +3,7 @@
 mod busy;
 mod hostile;
 mod machine;
+mod paused;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
