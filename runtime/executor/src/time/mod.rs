@@ -11,6 +11,7 @@ use core::cell::{Cell, RefCell};
 use core::task::Waker;
 
 use ipiq_fabric::port::Clock;
+use ipiq_fabric::{catch, contain};
 
 pub use futures::{Elapsed, Interval, Sleep, Tick, Timeout, interval, sleep_until, timeout};
 use wheel::{Due, Timer, Wheel};
@@ -112,17 +113,31 @@ impl Timers {
 
     /// [time F1]: wakes timers whose deadline is not after `now_ns`, the earliest first.
     pub(crate) fn look(&self, now_ns: u64) -> Look {
-        let mut moves = MOVES;
-        for fired in 0..FIRES {
-            let due = self.wheel.borrow_mut().next_due(now_ns, &mut moves);
-            match due {
-                // [time F3]
-                Due::Fired(waker) => waker.wake(),
-                Due::Nothing => return Look { fired, more: false },
-                Due::Unknown => return Look { fired, more: true },
+        let (mut fired, mut moves) = (0, MOVES);
+        loop {
+            match catch(|| self.fire(now_ns, &mut fired, &mut moves)) {
+                Ok(more) => return Look { fired, more },
+                // [time F1] of a waker, which nobody asked for: its timer has fired, the next one is due.
+                Err(payload) => contain(|| drop(payload)),
             }
         }
-        Look { fired: FIRES, more: true }
+    }
+
+    /// Returns whether more may be due. A waker that panics ends it.
+    fn fire(&self, now_ns: u64, fired: &mut u32, moves: &mut u32) -> bool {
+        while *fired < FIRES {
+            let due = self.wheel.borrow_mut().next_due(now_ns, moves);
+            match due {
+                Due::Fired(waker) => {
+                    *fired += 1;
+                    // [time F3]
+                    waker.wake();
+                }
+                Due::Nothing => return false,
+                Due::Unknown => return true,
+            }
+        }
+        true
     }
 
     /// How long a core may sleep from `now_ns` on; `None`: no timer.

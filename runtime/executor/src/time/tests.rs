@@ -364,6 +364,26 @@ fn wakers_may_cancel_look_and_insert_while_they_are_woken_and_dropped() {
     });
 }
 
+struct Bomb;
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker's panic");
+    }
+}
+
+#[test]
+fn wakers_that_panic_keep_no_other_timer_from_firing() {
+    let timers = &timers();
+    let bomb = Waker::from(Arc::new(Bomb));
+    for n in 0..FIRES {
+        timers.insert(1_000_000 + u64::from(n), if n % 2 == 0 { &bomb } else { Waker::noop() });
+    }
+    assert_eq!(timers.look(2_000_000), Look { fired: FIRES, more: true });
+    assert_eq!(timers.look(2_000_000), fired(0));
+    assert_eq!(timers.sleep_ns(2_000_000), None);
+}
+
 /// A waker whose clone fires the timers of its thread.
 const FIRES_WHEN_CLONED: RawWaker = {
     unsafe fn clone(_: *const ()) -> RawWaker {
