@@ -3,14 +3,17 @@
 mod machine;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
+use std::time::Duration;
 
-use ipiq_executor::time::{Sleep, sleep_until};
+use ipiq_executor::time::{Interval, Sleep, interval, sleep_until};
 use ipiq_executor::{Executor, Remote, SpinPolicy, with_current, yield_now};
 use ipiq_fabric::port::{Clock, Port};
 use ipiq_fabric::{Config, CoreId, Fabric};
@@ -193,6 +196,35 @@ fn a_sleep_that_is_polled_in_a_loop_ends_without_a_look_of_the_core() {
         assert!(!poll(&mut sleep, Waker::noop()));
         dial.set(50_000_000);
         assert!(poll(&mut sleep, Waker::noop()));
+    });
+}
+
+#[test]
+fn other_tasks_go_on_beside_one_that_is_late_for_every_tick() {
+    on_a_core(|dial| async move {
+        let here = |executor: &Executor| {
+            let turns = Rc::new(Cell::new(0));
+            let others = turns.clone();
+            drop(executor.spawn(async move {
+                loop {
+                    others.set(others.get() + 1);
+                    yield_now().await;
+                }
+            }));
+            (interval(executor, Duration::from_nanos(10)), turns)
+        };
+        let (mut ticks, turns) = with_current(&Machine, here).expect("a core");
+        for round in 1..=100 {
+            ticks.tick().await;
+            // What it does then takes longer than a period.
+            dial.set(15 * round);
+        }
+        assert!(turns.get() >= 99, "{} turns of another task", turns.get());
+        // It gives way once per tick, not once per future.
+        let is_ready =
+            |ticks: &mut Interval| pin!(ticks.tick()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert!(!is_ready(&mut ticks));
+        assert!(is_ready(&mut ticks));
     });
 }
 

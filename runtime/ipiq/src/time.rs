@@ -78,6 +78,8 @@ pub fn advance(duration: Duration) {
 
 /// Waits for `duration`; for ever if it is [`Duration::MAX`].
 ///
+/// A sleep of no time is over at once and does not let other tasks run: [`yield_now`](crate::yield_now()) does.
+///
 /// # Cancel safety
 ///
 /// Dropping it removes the timer.
@@ -108,8 +110,8 @@ pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
     on_core("time::timeout", |executor| ipiq_executor::time::timeout(future, after(executor, duration)))
 }
 
-/// Ticks every `period`, the first time at once. A tick that is late comes at once, those missed after it are skipped; the
-/// phase is kept.
+/// Ticks every `period`, the first time at once. A tick that is late comes at once, after the other tasks that can run have had a turn; those missed
+/// after it are skipped; the phase is kept.
 ///
 /// ```
 /// use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use alloc::rc::Rc;
 use core::fmt;
-use core::future::Future;
+use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
@@ -141,14 +141,16 @@ impl<F: Future> Future for Timeout<F> {
     }
 }
 
-/// Ticks at a fixed rate. A tick that is late comes at once, those missed after it are skipped, and the next ones keep the
-/// original phase.
+/// Ticks at a fixed rate. A tick that is late comes at once, as soon as the other tasks that can run have had a turn; those missed after it are
+/// skipped, and the next ones keep the original phase.
 #[derive(Debug)]
 pub struct Interval {
     sleep: Sleep,
     period_ns: u64,
     /// Of the next tick.
     number: u64,
+    /// Since the last tick, or before the first one.
+    gave_way: bool,
 }
 
 /// A tick of an [`Interval`].
@@ -187,7 +189,7 @@ impl Tick {
 pub fn interval(executor: &Executor, period: Duration) -> Interval {
     let period_ns = u64::try_from(period.as_nanos()).unwrap_or(NEVER);
     assert!(period_ns > 0, "an interval's period is above zero");
-    Interval { sleep: sleep_until(executor, executor.now_ns()), period_ns, number: 0 }
+    Interval { sleep: sleep_until(executor, executor.now_ns()), period_ns, number: 0, gave_way: true }
 }
 
 impl Interval {
@@ -197,14 +199,26 @@ impl Interval {
     ///
     /// Dropping the future loses no tick.
     pub async fn tick(&mut self) -> Tick {
-        (&mut self.sleep).await;
+        poll_fn(|cx| self.poll_over(cx)).await;
         let deadline_ns = self.sleep.deadline_ns;
         let late_ns = self.sleep.timers.now_ns().saturating_sub(deadline_ns);
         let tick = Tick { number: self.number, deadline_ns, late_ns };
         let step = late_ns / self.period_ns + 1;
         self.sleep.set(deadline_ns.saturating_add(self.period_ns.saturating_mul(step)));
         self.number += step;
+        self.gave_way = false;
         tick
+    }
+
+    /// Who takes longer than a period from tick to tick finds each one due, and would keep the core for ever.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let over = Pin::new(&mut self.sleep).poll(cx);
+        let gave_way = core::mem::replace(&mut self.gave_way, true);
+        if over.is_ready() && !gave_way {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        over
     }
 
     /// The time between two ticks.
