@@ -177,7 +177,8 @@ impl Lead<'_> {
     ///
     /// # Panics
     ///
-    /// If the set has a core that the fabric does not have, and inside the body of a stop: use [`Held::on_each`] there.
+    /// If the set has a core that the fabric does not have, and inside the body of a stop: use [`Held::on_each`] there. A message that panics meanwhile
+    /// unwinds this once all have run `f`; what `f` panicked with is dropped then.
     pub fn quick(&self, set: &CoreSet, f: &(dyn Fn(&Core) + Sync)) -> Result<(), PanicPayload> {
         assert!(self.held.get().is_empty(), "`quick` inside the body of a stop: use `Held::on_each`");
         let targets = self.targets(set);
@@ -186,11 +187,10 @@ impl Lead<'_> {
         if !targets.is_empty() {
             self.held.set(targets);
             self.board().write_set(self.core().id(), &targets);
-            let running = Running::start(self, Kind::Go, f);
+            let running = Running::start(self, Kind::Go, f, &mut panics);
             self.ask(&targets);
             crate::trace::sync_quick(self.core().id(), targets.len());
             running.serve_until_done();
-            panics.take_from(self);
         }
         drop(release);
         panics.run_own(self.core(), set, f);
@@ -350,10 +350,9 @@ impl Lead<'_> {
                 f(core);
             }
         };
-        let running = Running::start(self, kind, &only);
-        panics.run_own(self.core(), set, f);
+        let running = Running::start(self, kind, &only, &mut panics);
+        running.panics.run_own(self.core(), set, f);
         drop(running);
-        panics.take_from(self);
         if kind == Kind::Go {
             self.held.set(CoreSet::empty());
         }
@@ -446,15 +445,17 @@ impl Drop for Release<'_> {
     }
 }
 
-/// A job under way: ends only when everyone has answered, also by unwinding, so that the function outlives its users.
+/// A job under way: ends only when everyone has answered, also by unwinding, so that the function outlives its users. Then it takes the panics: left
+/// where they are, they would be the next stop's.
 struct Running<'a> {
     lead: &'a Lead<'a>,
+    panics: &'a mut Panics,
 }
 
 impl<'a> Running<'a> {
-    fn start(lead: &'a Lead<'a>, kind: Kind, f: &'a (dyn Fn(&Core) + Sync)) -> Self {
+    fn start(lead: &'a Lead<'a>, kind: Kind, f: &'a (dyn Fn(&Core) + Sync), panics: &'a mut Panics) -> Self {
         lead.order(kind, Some(Job::new(f)));
-        Self { lead }
+        Self { lead, panics }
     }
 
     fn serve_until_done(self) {
@@ -479,6 +480,8 @@ impl Drop for Running<'_> {
                 turns = turns.wrapping_add(1);
             }
         }
+        // [cpusync M8]
+        self.panics.take_from(self.lead);
     }
 }
 
@@ -514,7 +517,14 @@ impl Panics {
         }
     }
 
-    fn into_result(self) -> Result<(), PanicPayload> {
-        self.first.map_or(Ok(()), |(_, payload)| Err(payload))
+    fn into_result(mut self) -> Result<(), PanicPayload> {
+        self.first.take().map_or(Ok(()), |(_, payload)| Err(payload))
+    }
+}
+
+impl Drop for Panics {
+    /// What nobody gets, because a message has unwound the lead's wait.
+    fn drop(&mut self) {
+        contain(|| drop(self.first.take()));
     }
 }

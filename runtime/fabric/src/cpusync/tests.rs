@@ -4,13 +4,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use std::boxed::Box;
+use std::panic::resume_unwind;
 use std::thread;
 
 use super::{CpuSync, Lead};
 use crate::port::Clock;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tests::cores_of;
-use crate::{Core, CoreSet, Seat};
+use crate::{Core, CoreId, CoreSet, Seat, catch};
 
 const ROUNDS: u64 = if cfg!(miri) { 3 } else { 300 };
 const CORES: usize = 3;
@@ -23,6 +24,17 @@ impl Clock for Noon {
     }
 }
 
+/// A panic of one core ends the others' loops, too.
+struct EndsAll(Arc<AtomicU64>);
+
+impl Drop for EndsAll {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(CORES as u64, Ordering::Release);
+        }
+    }
+}
+
 /// Every core leads `ROUNDS` times; each lead uses what `lead` puts on the stack.
 fn all_lead(lead: impl Fn(&Lead<'_>) + Clone + Send + 'static) {
     let over = Arc::new(AtomicU64::new(0));
@@ -30,10 +42,13 @@ fn all_lead(lead: impl Fn(&Lead<'_>) + Clone + Send + 'static) {
         let (over, lead) = (over.clone(), lead.clone());
         move || {
             let core = seat.enter();
+            let _ends = EndsAll(over.clone());
             let led = alloc::rc::Rc::new(Cell::new(0));
             for _ in 0..ROUNDS {
-                let (lead, led) = (lead.clone(), led.clone());
+                let (lead, led, over) = (lead.clone(), led.clone(), over.clone());
                 core.lead(move |here| {
+                    // Its panic would reach nobody.
+                    let _ends = EndsAll(over);
                     lead(here);
                     led.set(led.get() + 1);
                 });
@@ -50,6 +65,7 @@ fn all_lead(lead: impl Fn(&Lead<'_>) + Clone + Send + 'static) {
                 }
                 thread::yield_now();
             }
+            assert_eq!(led.get(), ROUNDS);
         }
     };
     let threads: Vec<_> = cores_of(CORES).into_iter().map(|seat| thread::spawn(run(seat))).collect();
@@ -95,5 +111,32 @@ fn a_stop_that_gives_up_leaves_nothing_of_it_behind() {
             assert!(error.is_timeout(), "{error}");
         }
         drop(text);
+    });
+}
+
+#[test]
+fn a_panic_that_nobody_took_because_a_message_unwound_the_lead_is_not_the_next_stops() {
+    all_lead(|lead| {
+        let home = lead.core().id();
+        let other: CoreSet = [CoreId::new((home.index() + 1) % CORES)].into_iter().collect();
+        let unwound = Arc::new(AtomicU64::new(0));
+        // Its message runs while the lead waits for it; it panics after that.
+        let each = |core: &Core| {
+            let begun = unwound.clone();
+            let unwind = move |_: &Core, _: CoreId| {
+                begun.store(1, Ordering::Release);
+                resume_unwind(Box::new("of the message"));
+            };
+            core.try_send(home, unwind).map_err(drop).expect("space");
+            while unwound.load(Ordering::Acquire) == 0 {
+                thread::yield_now();
+            }
+            resume_unwind(Box::new("of the function"));
+        };
+        let message = catch(|| lead.quick(&other, &each)).expect_err("the message's");
+        assert_eq!(message.downcast_ref(), Some(&"of the message"));
+        lead.quick(&other, &|_| ()).expect("nothing of the one before");
+        let again = lead.quick(&other, &|_| resume_unwind(Box::new("again"))).expect_err("its own");
+        assert_eq!(again.downcast_ref(), Some(&"again"));
     });
 }
