@@ -85,6 +85,46 @@ pub fn contain(f: impl FnOnce()) {
     }
 }
 
+/// Panics of a loop that has to come to its end: the first one goes on then.
+#[derive(Default)]
+pub(crate) struct PutOff(Option<PanicPayload>);
+
+impl PutOff {
+    /// What `f` returns; `None`: it panicked.
+    pub(crate) fn catch<R>(&mut self, f: impl FnOnce() -> R) -> Option<R> {
+        match catch(f) {
+            Ok(value) => Some(value),
+            Err(payload) if self.0.is_none() => {
+                self.0 = Some(payload);
+                None
+            }
+            Err(payload) => {
+                contain(|| drop(payload));
+                None
+            }
+        }
+    }
+
+    /// The loop has ended. Inside of another panic, which can be only one at a time, this one reaches nobody.
+    pub(crate) fn go_on(self) {
+        if let Some(payload) = self.0 {
+            resume(payload);
+        }
+    }
+}
+
+#[cfg(any(feature = "std", test, loom))]
+fn resume(payload: PanicPayload) {
+    if std::thread::panicking() {
+        return contain(|| drop(payload));
+    }
+    std::panic::resume_unwind(payload);
+}
+
+/// Nothing was caught.
+#[cfg(not(any(feature = "std", test, loom)))]
+fn resume(_payload: PanicPayload) {}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

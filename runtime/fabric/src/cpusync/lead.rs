@@ -8,6 +8,7 @@ use super::board::{Board, Job, Kind};
 use super::error::Cause;
 use crate::port::Clock;
 use crate::sync::{mutant, unwinds_in_a_model};
+use crate::unwind::PutOff;
 use crate::watch::{WaitKind, Waiting};
 use crate::{Core, CoreId, CoreSet, PanicPayload, SafePoint, catch, contain};
 
@@ -439,9 +440,15 @@ impl Drop for Release<'_> {
         if lead.held.get() != self.outer {
             lead.change_set(&self.outer);
         }
-        lead.order(Kind::Hold, None);
-        let held = lead.stand_still(false, false, Deadline::NEVER);
-        debug_assert!(held.is_ok(), "without a deadline it does not give up");
+        // [cpusync M7] a message that runs meanwhile may panic; the outer body goes on when they stand still, not before.
+        let mut panics = PutOff::default();
+        let mut stands = None;
+        while stands.is_none() {
+            lead.order(Kind::Hold, None);
+            stands = panics.catch(|| lead.stand_still(false, false, Deadline::NEVER));
+        }
+        debug_assert!(stands.is_some_and(|held| held.is_ok()), "without a deadline it does not give up");
+        panics.go_on();
     }
 }
 

@@ -7,6 +7,7 @@ use core::cell::{Cell, RefCell};
 use crate::sync::{
     Arc, AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, mutant, relaxed_if, unwinds_in_a_model,
 };
+use crate::unwind::PutOff;
 use crate::watch::WaitKind;
 use crate::{Core, CoreId, CoreSet, MAX_CORES, PanicPayload, assert_core, catch, contain};
 
@@ -119,9 +120,13 @@ impl Core {
         let by = own.held_by.borrow().front().map(|request| request.lead);
         let Some(by) = by else { return };
         let mut waiting = self.wait_for(by, WaitKind::Cpusync);
+        let mut panics = PutOff::default();
         while (own.leads.get() == 0 || mutant!("cpusync-weak-lead-stays")) && !own.held_by.borrow().is_empty() {
-            waiting.turn(self.look_through_and_serve());
+            // [cpusync W2] a message that panicked through here would leave leads behind that nobody answers.
+            waiting.turn(panics.catch(|| self.look_through_and_serve()).unwrap_or(true));
         }
+        drop(waiting);
+        panics.go_on();
     }
 
     fn wait_until_acknowledged(&self, acknowledged: &Acknowledged, targets: &CoreSet) {

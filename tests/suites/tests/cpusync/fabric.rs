@@ -431,6 +431,40 @@ fn an_inner_stop_that_gives_up_leaves_the_outer_one_standing() {
     });
 }
 
+/// Each of the messages needs the other core's, so that nothing goes on unless the lead serves, also when it is unwound already.
+#[test]
+fn messages_that_panic_while_an_inner_stop_ends_leave_the_outer_one_standing() {
+    let _watch = watch("messages_that_panic_while_an_inner_stop_ends_leave_the_outer_one_standing");
+    led(2, |lead| {
+        let busy = Arc::new(AtomicBool::new(false));
+        let throw = |what: u32| move |_: &Core, _: CoreId| resume_unwind(Box::new(what));
+        value(lead.cpusync(&plan(set([B])), |held| {
+            let begun = busy.clone();
+            held.on_each(&|core: &Core| {
+                let begun = begun.clone();
+                let first = move |core: &Core, source: CoreId| {
+                    hold_up_until(|| begun.load(Ordering::Acquire));
+                    throw(1)(core, source);
+                };
+                core.try_send(A, first).map_err(drop).expect("space");
+            })
+            .expect("no panic");
+            let begun = busy.clone();
+            let wait_for_the_lead = move |core: &Core, source: CoreId| {
+                begun.store(true, Ordering::Release);
+                core.try_send(source, throw(2)).map_err(drop).expect("space");
+                core.wait_executed(source, core.sequence(source));
+                begun.store(false, Ordering::Release);
+            };
+            held.core().try_send(B, wait_for_the_lead).map_err(drop).expect("space");
+            let inner = || drop(held.cpusync(&CpuSync { drain: true, ..plan(set([B])) }, |_| ()));
+            let thrown = catch_unwind(AssertUnwindSafe(inner)).expect_err("the first message's panic");
+            assert_eq!(thrown.downcast_ref(), Some(&1_u32));
+            assert!(!busy.load(Ordering::Acquire), "core 1 stands still again");
+        }));
+    });
+}
+
 /// A function that waits for space in a ring to a core that stands still already.
 #[test]
 fn a_core_that_waits_for_one_that_stands_still_holds_up_no_stop() {

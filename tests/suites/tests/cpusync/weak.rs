@@ -1,8 +1,9 @@
 //! The kernels' weaker rule.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ipiq_fabric::{Config, Core, CoreId, CoreSet};
 use ipiq_linux::port::FenceChoice;
@@ -14,6 +15,7 @@ use crate::add;
 
 const A: CoreId = CoreId::new(0);
 const B: CoreId = CoreId::new(1);
+const C: CoreId = CoreId::new(2);
 
 fn config(cores: usize, ring_capacity: usize) -> Config {
     Config { cores, ring_capacity, ..Config::default() }
@@ -110,6 +112,78 @@ fn a_panic_in_a_weak_stop_reaches_its_lead_and_everyone_is_released() {
                 assert!(seated.core.cpusync_weak(&all, one, || ()).is_err());
                 assert!(seated.core.cpusync_weak(&all, |_| (), || ()).is_ok());
             }
+        }
+        seated.serve_until_all_are_done();
+    });
+}
+
+/// Throws when it runs, and says so first.
+fn throw(ran: &Arc<AtomicBool>, what: u32) -> impl FnOnce(&Core, CoreId) + Send + 'static {
+    let ran = ran.clone();
+    move |_, _| {
+        ran.store(true, Ordering::Release);
+        resume_unwind(Box::new(what));
+    }
+}
+
+fn until(flag: &AtomicBool) {
+    while !flag.load(Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_message_that_panics_on_a_weakly_held_core_reaches_it_when_it_is_let_go() {
+    let _watch = watch("a_message_that_panics_on_a_weakly_held_core_reaches_it_when_it_is_let_go");
+    let (ran, over) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
+    let functions = Arc::new(AtomicU64::new(0));
+    on_cores(config(2, 8), FenceChoice::Auto, |seated| {
+        if seated.id() == A {
+            let counted = functions.clone();
+            let body = || {
+                seated.core.try_send(B, throw(&ran, 7)).map_err(drop).expect("space");
+                until(&ran);
+            };
+            seated.core.cpusync_weak(&[B].into_iter().collect(), move |_| add(&counted, 1), body).expect("no panic");
+            over.store(true, Ordering::Release);
+        } else {
+            let thrown = catch_unwind(AssertUnwindSafe(|| {
+                while !over.load(Ordering::Acquire) {
+                    seated.serve();
+                }
+            }));
+            assert_eq!(thrown.expect_err("the message's panic").downcast_ref(), Some(&7_u32));
+            assert_eq!(functions.load(Ordering::Relaxed), 1, "it was held all the time");
+        }
+        seated.serve_until_all_are_done();
+    });
+}
+
+#[test]
+fn a_lead_that_a_message_unwinds_stays_for_who_holds_it_whatever_panics_there() {
+    let _watch = watch("a_lead_that_a_message_unwinds_stays_for_who_holds_it_whatever_panics_there");
+    let [first, second, over] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
+    let functions = Arc::new(AtomicU64::new(0));
+    on_cores(config(3, 8), FenceChoice::Auto, |seated| {
+        let set = |core: CoreId| [core].into_iter().collect();
+        if seated.id() == A {
+            // C does not come, so that A waits until it is unwound.
+            let lead = || seated.core.cpusync_weak(&set(C), |_| unreachable!("dropped"), || ());
+            let thrown = catch_unwind(AssertUnwindSafe(lead)).map(drop).expect_err("the first message's panic");
+            assert_eq!(thrown.downcast_ref(), Some(&1_u32));
+            assert_eq!(functions.load(Ordering::Relaxed), 1, "it stayed until it was let go");
+            over.store(true, Ordering::Release);
+        } else if seated.id() == B {
+            let counted = functions.clone();
+            let body = || {
+                for (n, ran) in [(1, &first), (2, &second)] {
+                    seated.core.try_send(A, throw(ran, n)).map_err(drop).expect("space");
+                    until(ran);
+                }
+            };
+            seated.core.cpusync_weak(&set(A), move |_| add(&counted, 1), body).expect("no panic");
+        } else {
+            until(&over);
         }
         seated.serve_until_all_are_done();
     });
