@@ -25,6 +25,9 @@ use crate::current::on_core;
 /// }
 /// ```
 ///
+/// The future stays on the calling core: the core that collects the acknowledgements hands the outcome to its own task, without an atomic, so the future is not
+/// [`Send`]. [`Handle::shootdown`] returns one that may be awaited anywhere.
+///
 /// The idea is FreeBSD's parallel TLB shootdown.
 ///
 /// # Errors
@@ -45,7 +48,7 @@ pub fn shootdown<F: Fn() + Send + Sync + 'static>(f: F) -> PendingShootdown {
 }
 
 impl Handle {
-    /// Runs `f` on every core: [`shootdown`] for threads that run no core. One of the cores initiates it.
+    /// Runs `f` on every core: [`shootdown`] for threads that run no core. One of the cores initiates it. The future may be awaited anywhere.
     ///
     /// # Errors
     ///

@@ -64,8 +64,8 @@ impl Taken<'_> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         for what in [Ask::Stop, Ask::Update, Ask::Deferred].into_iter().filter(|&what| self.has(what)) {
-            // [doorbell A1] by the core itself, as in `at_safe_point`.
-            let _ = self.core.own().doorbell.ask(what);
+            // [doorbell A1] by the core itself, which has seen the request (A2) and is awake.
+            self.core.own().doorbell.ask_awake(what);
         }
     }
 }

@@ -29,6 +29,15 @@ impl State {
 
 /// Ready when every core of the set has acknowledged: see [`Core::shootdown`]. The last acknowledgement wakes the task.
 ///
+/// It stays on the core that asked, which alone writes the outcome: so neither that nor the waker needs an atomic, and the type is not [`Send`]. A task that
+/// awaits it stays there too, as all tasks do.
+///
+/// ```compile_fail,E0277
+/// fn to_another_thread(pending: ipiq_fabric::shootdown::PendingShootdown) {
+///     std::thread::spawn(move || drop(pending));
+/// }
+/// ```
+///
 /// # Cancel safety
 ///
 /// Dropping it does not stop the operation, which is executed everywhere in its turn.
