@@ -8,12 +8,14 @@ use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::InterruptError;
-use super::handler;
+use super::{handler, thread};
 
 /// A signal that has our handler.
 struct Entry {
     users: usize,
     before: libc::sigaction,
+    /// A thread has one of ours pending and blocks it: it is to meet our handler whenever it comes.
+    kept: bool,
 }
 
 static INSTALLED: Mutex<BTreeMap<c_int, Entry>> = Mutex::new(BTreeMap::new());
@@ -23,23 +25,27 @@ fn installed() -> MutexGuard<'static, BTreeMap<c_int, Entry>> {
     INSTALLED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// [interrupt P2] and [interrupt P3], for one more user of `signal`.
+/// [interrupt P2], [interrupt P3] and [interrupt P6], for one more user of `signal`, which the calling thread does not block.
 pub(super) fn acquire(signal: c_int) -> Result<(), InterruptError> {
     let mut installed = installed();
     let refused = |error| InterruptError::refused(signal, error);
-    let current = change(signal, None).map_err(refused)?;
+    let mut current = change(signal, None).map_err(refused)?;
+    if let Some(entry) = installed.get_mut(&signal) {
+        if is_function(&current) && (is_ours(&current) || calls_ours(signal)) {
+            entry.users += 1;
+            return Ok(());
+        }
+        // What was asked may have taken itself away.
+        current = change(signal, None).map_err(refused)?;
+    }
     if current.sa_sigaction == libc::SIG_IGN {
         // [interrupt P2]
         return Err(InterruptError::ignored(signal));
     }
-    if let Some(entry) = installed.get_mut(&signal).filter(|_| current.sa_sigaction != libc::SIG_DFL) {
-        // Ours, or one that was installed over ours and calls it: ours over that one would call each other.
-        entry.users += 1;
-        return Ok(());
-    }
-    let users = installed.get(&signal).map_or(0, |entry| entry.users) + 1;
     let before = install(signal, current).map_err(refused)?;
-    installed.insert(signal, Entry { users, before });
+    let entry = installed.entry(signal).or_insert(Entry { users: 0, before, kept: false });
+    entry.users += 1;
+    entry.before = before;
     Ok(())
 }
 
@@ -48,15 +54,35 @@ pub(super) fn release(signal: c_int) {
     let mut installed = installed();
     let Some(entry) = installed.get_mut(&signal) else { return };
     entry.users -= 1;
-    if entry.users > 0 {
+    if entry.users > 0 || entry.kept {
         return;
     }
     let before = entry.before;
     // [interrupt P4] errors are impossible: both calls have succeeded for this signal.
-    if change(signal, None).is_ok_and(|current| current.sa_sigaction == handler::address()) {
+    if change(signal, None).is_ok_and(|current| is_ours(&current)) {
         let _ = change(signal, Some(&before));
         installed.remove(&signal);
     }
+}
+
+/// [interrupt C2]: our handler stays for good, for a signal that nobody can take back. It has a user.
+pub(super) fn keep(signal: c_int) {
+    if let Some(entry) = installed().get_mut(&signal) {
+        entry.kept = true;
+    }
+}
+
+fn is_function(action: &libc::sigaction) -> bool {
+    action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN
+}
+
+fn is_ours(action: &libc::sigaction) -> bool {
+    action.sa_sigaction == handler::address()
+}
+
+/// [interrupt P6]: whether what handles `signal`, a function, calls ours. Ours over that would have them call each other.
+fn calls_ours(signal: c_int) -> bool {
+    handler::is_reached_by(|this_thread| thread::tgkill(this_thread, signal))
 }
 
 /// Installs our handler over `current`; returns what it has replaced.
@@ -72,7 +98,7 @@ fn install(signal: c_int, mut current: libc::sigaction) -> io::Result<libc::siga
         if replaced.sa_sigaction == current.sa_sigaction {
             return Ok(replaced);
         }
-        if replaced.sa_sigaction == handler::address() {
+        if is_ours(&replaced) {
             // Ours, of the round before: nobody came in between this time.
             return Ok(current);
         }

@@ -2,22 +2,40 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use super::{CONTEXT, GATE};
 
 /// The signals that Linux has, and signal 0, which is none.
 const SIGNALS: usize = 65;
 
-/// What to call on.
-struct Previous {
-    /// A function, or one of the constants that stand for an action.
-    handler: AtomicUsize,
-    with_info: AtomicBool,
+/// In a word of [`PREVIOUS`]: the handler takes information. No address has this bit.
+const WITH_INFO: u64 = 1 << 63;
+
+/// What to call on, by signal: an address, or one of the constants that stand for an action, and [`WITH_INFO`]. One word: the handler may run while another is written.
+static PREVIOUS: [AtomicU64; SIGNALS] = [const { AtomicU64::new(libc::SIG_DFL as u64) }; SIGNALS];
+
+/// A previous handler, as read from its word.
+#[derive(Clone, Copy)]
+pub(super) struct Previous(u64);
+
+impl Previous {
+    pub(super) fn of(action: &libc::sigaction) -> Self {
+        let with_info = if action.sa_flags & libc::SA_SIGINFO == 0 { 0 } else { WITH_INFO };
+        Self(action.sa_sigaction as u64 & !WITH_INFO | with_info)
+    }
+
+    pub(super) fn handler(self) -> libc::sighandler_t {
+        (self.0 & !WITH_INFO) as libc::sighandler_t
+    }
+
+    pub(super) fn takes_info(self) -> bool {
+        self.0 & WITH_INFO != 0
+    }
 }
 
-static PREVIOUS: [Previous; SIGNALS] =
-    [const { Previous { handler: AtomicUsize::new(libc::SIG_DFL), with_info: AtomicBool::new(false) } }; SIGNALS];
+/// The thread that asks whether a signal comes here; 0: none does.
+static PROBING: AtomicI32 = AtomicI32::new(0);
 
 /// Our handler, as `sigaction` takes it.
 pub(super) fn address() -> libc::sighandler_t {
@@ -26,10 +44,29 @@ pub(super) fn address() -> libc::sighandler_t {
 
 /// [interrupt P3], before ours is installed: what it calls on.
 pub(super) fn set_previous(signal: c_int, action: &libc::sigaction) {
-    let Some(previous) = PREVIOUS.get(signal as usize) else { return };
-    previous.with_info.store(action.sa_flags & libc::SA_SIGINFO != 0, Ordering::Relaxed);
-    // Release: who finds the handler knows its kind.
-    previous.handler.store(action.sa_sigaction, Ordering::Release);
+    if let Some(previous) = PREVIOUS.get(signal as usize) {
+        // Relaxed: nothing belongs to it but what stands in it, and the kernel is told of ours after it.
+        previous.store(Previous::of(action).0, Ordering::Relaxed);
+    }
+}
+
+/// [interrupt P6]: whether a signal of the calling thread to itself, made by `raise`, comes here; also if it cannot be made. One thread at a time asks.
+pub(super) fn is_reached_by(raise: impl FnOnce(libc::pid_t) -> bool) -> bool {
+    // SAFETY: 1. a question without pointers.
+    let thread = unsafe { libc::gettid() };
+    // Relaxed, here and below: the handler runs on this thread.
+    PROBING.store(thread, Ordering::Relaxed);
+    let raised = raise(thread);
+    PROBING.swap(0, Ordering::Relaxed) == 0 || !raised
+}
+
+/// [interrupt P6]: says that the signal has come here, if this thread has asked.
+fn answer_probe() {
+    let probing = PROBING.load(Ordering::Relaxed);
+    // SAFETY: 1. a question without pointers.
+    if probing != 0 && probing == unsafe { libc::gettid() } {
+        PROBING.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Runs in the middle of anything: no allocation, no lock, no panic, no variable that is made on its first use.
@@ -37,6 +74,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     // [interrupt H1]
     let errno = errno();
     if may_be_directed(info) {
+        answer_probe();
         // [interrupt H2]
         let outer = CONTEXT.replace(context);
         GATE.with(|gate| gate.arrive());
@@ -63,11 +101,12 @@ fn may_be_directed(info: *mut libc::siginfo_t) -> bool {
 
 fn call_previous(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let Some(previous) = PREVIOUS.get(signal as usize) else { return };
-    let handler = previous.handler.load(Ordering::Acquire);
+    let previous = Previous(previous.load(Ordering::Relaxed));
+    let handler = previous.handler();
     if handler == libc::SIG_DFL || handler == libc::SIG_IGN {
         return;
     }
-    if previous.with_info.load(Ordering::Relaxed) {
+    if previous.takes_info() {
         // SAFETY: 1. it was installed as a handler with `SA_SIGINFO`, so it is a function of this type.
         let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = unsafe { mem::transmute(handler) };
         handler(signal, info, context);

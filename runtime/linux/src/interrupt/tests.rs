@@ -244,15 +244,161 @@ fn a_handler_installed_over_ours_stays_and_a_later_runtime_works_through_it() {
                 reach(fabric, &ran);
             },
         );
+        // From the second round on, once for the question that `install` asks, and once for the interrupt.
         assert_eq!(
             (action(signal).sa_sigaction, OVER.load(Ordering::Relaxed)),
-            (over as *const () as usize, round + 1)
+            (over as *const () as usize, 2 * round + 1)
         );
     }
     // Who takes the signal away altogether is believed.
     set_action(signal, libc::SIG_DFL, 0);
     drop(Interrupts::install(signal).expect("a suitable signal"));
     assert_eq!(action(signal).sa_sigaction, libc::SIG_DFL);
+}
+
+static UNRELATED: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn unrelated(_: c_int) {
+    UNRELATED.fetch_add(1, Ordering::Relaxed);
+}
+
+extern "C" fn takes_none(_: c_int) {}
+
+#[test]
+fn a_handler_that_does_not_call_ours_is_not_taken_for_one_that_does() {
+    let signal = rt(13);
+    let ran = Arc::new(AtomicU32::new(0));
+    for round in 0..3 {
+        let replaced = Arc::new(AtomicBool::new(false));
+        let over = replaced.clone();
+        with_core(
+            signal,
+            // It looks at nothing of the fabric.
+            move |_| while !over.load(Ordering::Acquire) {},
+            |fabric| {
+                let count = ran.clone();
+                let id = register(fabric, move |_| _ = count.fetch_add(1, Ordering::Relaxed));
+                fabric.trigger_urgent(id, A).expect("live");
+                wait(|| ran.load(Ordering::Relaxed) > round);
+                // Over ours, so that ours stays when its last user has gone; without calling it.
+                set_action(signal, unrelated as *const () as usize, 0);
+                replaced.store(true, Ordering::Release);
+            },
+        );
+        assert_eq!(action(signal).sa_sigaction, unrelated as *const () as usize);
+    }
+    let before = UNRELATED.load(Ordering::Relaxed);
+    // With another user, too.
+    let first = Interrupts::install(signal).expect("a suitable signal");
+    assert_eq!(action(signal).sa_sigaction, handler::address());
+    set_action(signal, unrelated as *const () as usize, 0);
+    let second = Interrupts::install(signal).expect("a suitable signal");
+    assert_eq!(action(signal).sa_sigaction, handler::address());
+    raise(signal);
+    assert_eq!(UNRELATED.load(Ordering::Relaxed), before + 3, "asked twice, and called on");
+    drop((first, second));
+    assert_eq!(action(signal).sa_sigaction, unrelated as *const () as usize);
+}
+
+static WRONG: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn takes_info(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: 1. a handler with `SA_SIGINFO` is given valid information.
+    let right = !context.is_null() && unsafe { (*info).si_signo } == signal;
+    WRONG.fetch_add(u32::from(!right), Ordering::Relaxed);
+}
+
+/// The previous handler changes its kind again and again while ours runs.
+#[test]
+fn a_previous_handler_is_called_as_it_was_installed_while_others_are() {
+    let signal = rt(14);
+    let over = AtomicBool::new(false);
+    let kinds = [(takes_none as *const () as usize, 0), (takes_info as *const () as usize, libc::SA_SIGINFO)];
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Ours all the while, as far as the kernel knows.
+            let (ours, mut n) = (handler::address(), 0);
+            while !over.load(Ordering::Relaxed) {
+                n += 1;
+                let (handler, flags) = kinds[n % 2];
+                let mut previous = action(signal);
+                (previous.sa_sigaction, previous.sa_flags) = (handler, flags);
+                handler::set_previous(signal, &previous);
+                set_action(signal, ours, libc::SA_SIGINFO);
+            }
+        });
+        set_action(signal, handler::address(), libc::SA_SIGINFO);
+        (0..20_000).for_each(|_| raise(signal));
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(WRONG.load(Ordering::Relaxed), 0);
+    for (handler, flags) in kinds {
+        let mut previous = action(signal);
+        (previous.sa_sigaction, previous.sa_flags) = (handler, flags);
+        let read = handler::Previous::of(&previous);
+        assert_eq!((read.handler(), read.takes_info()), (handler, flags != 0));
+    }
+}
+
+#[test]
+fn a_second_thread_for_a_core_is_refused_and_the_first_goes_on() {
+    let signal = rt(15);
+    let interrupts = Arc::new(Interrupts::install(signal).expect("a suitable signal"));
+    let port = Arc::new(LinuxPort::new(1, FenceChoice::Symmetric).with_interrupts(&interrupts));
+    let enter = || CoreThread::enter(port.clone(), A, interrupts.clone()).expect("it is not blocked");
+    let interrupted = || ipiq_fabric::port::Port::interrupt(&*port, A);
+    let first = enter();
+    let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(enter));
+    let text = *again.map(drop).expect_err("it has a thread").downcast::<String>().expect("a text");
+    assert!(text.contains("has a thread already"), "{text}");
+    assert!(thread::scope(|scope| scope.spawn(|| catch_panic(enter)).join().expect("it is caught")));
+    assert!(interrupted(), "the first is there as before");
+    drop(first);
+    assert!(!interrupted());
+    drop(enter());
+}
+
+fn catch_panic(f: impl FnOnce() -> CoreThread) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(f()))).is_err()
+}
+
+/// The thread lives on after its core, and unblocks the signal, whose default would end the process.
+#[test]
+fn a_signal_left_over_behind_a_mask_meets_our_handler() {
+    let signal = rt(16);
+    let begin = move || {
+        let interrupts = Arc::new(Interrupts::install(signal).expect("a suitable signal"));
+        let port = Arc::new(LinuxPort::new(1, FenceChoice::Symmetric).with_interrupts(&interrupts));
+        let thread = CoreThread::enter(port.clone(), A, interrupts).expect("it is not blocked");
+        (port, thread)
+    };
+    let in_a_thread = |send: bool| {
+        thread::spawn(move || {
+            let (port, thread) = begin();
+            super::thread::block(signal);
+            assert!(!send || ipiq_fabric::port::Port::interrupt(&*port, A));
+            drop(thread);
+            unblock(signal);
+        })
+        .join()
+        .expect("no panic");
+        action(signal).sa_sigaction
+    };
+    assert_eq!(in_a_thread(false), libc::SIG_DFL, "nothing was left over");
+    assert_eq!(in_a_thread(true), handler::address());
+    // A later one finds it, and leaves it where it is.
+    drop(begin());
+    assert_eq!(action(signal).sa_sigaction, handler::address());
+    raise(signal);
+}
+
+fn unblock(signal: c_int) {
+    // SAFETY: 1. all zero is the empty set.
+    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: 1. a whole set, and a signal that there is.
+    unsafe { libc::sigaddset(&raw mut set, signal) };
+    // SAFETY: 1. a whole set.
+    assert_eq!(unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut()) }, 0);
 }
 
 #[test]

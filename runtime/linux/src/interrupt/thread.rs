@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ipiq_fabric::CoreId;
 
 use super::stack::AlternateStack;
-use super::{InterruptError, Interrupts};
+use super::{InterruptError, Interrupts, action};
 use crate::port::LinuxPort;
 
 /// A sender, in the upper half of a target's word.
@@ -39,7 +39,7 @@ impl Target {
 }
 
 /// Sends `signal` to a thread of this process.
-fn tgkill(thread: libc::pid_t, signal: c_int) -> bool {
+pub(super) fn tgkill(thread: libc::pid_t, signal: c_int) -> bool {
     // Asked for each time: a forked child is another process, without this thread.
     // SAFETY: 1. a question without pointers.
     let process = unsafe { libc::getpid() };
@@ -55,7 +55,7 @@ pub struct CoreThread {
     core: CoreId,
     stack: Option<AlternateStack>,
     /// Keeps the handler installed.
-    _interrupts: Arc<Interrupts>,
+    interrupts: Arc<Interrupts>,
     this_thread: PhantomData<*const ()>,
 }
 
@@ -87,10 +87,11 @@ impl CoreThread {
         let word = &port.target(core).word;
         // SAFETY: 1. a question without pointers.
         let id = unsafe { libc::gettid() };
-        // [interrupt C1] an addition, for senders may be counted. Release: with T1's acquire.
-        let before = word.fetch_add(u64::from(id.unsigned_abs()), Ordering::Release);
-        assert!(before & THREAD == 0, "{core} has a thread already");
-        Ok(Self { port, core, stack, _interrupts: interrupts, this_thread: PhantomData })
+        let entered = |word| (word & THREAD == 0).then_some(word + u64::from(id.unsigned_abs()));
+        // [interrupt C1] an exchange, for senders may be counted, and there may be a thread already. Release: with T1's acquire.
+        let before = word.fetch_update(Ordering::Release, Ordering::Relaxed, entered);
+        assert!(before.is_ok(), "{core} has a thread already");
+        Ok(Self { port, core, stack, interrupts, this_thread: PhantomData })
     }
 }
 
@@ -106,6 +107,11 @@ impl Drop for CoreThread {
         // [interrupt C2] a system call of no use but its return.
         // SAFETY: 1. a question without pointers.
         unsafe { libc::getppid() };
+        let signal = self.interrupts.signal();
+        // [interrupt C2] one that is blocked does not come now.
+        if blocks(signal) && is_pending(signal) {
+            action::keep(signal);
+        }
         self.stack = None;
     }
 }
@@ -133,4 +139,17 @@ pub(super) fn blocks(signal: c_int) -> bool {
     let set = unsafe { set.assume_init() };
     // SAFETY: 1. a whole set, and a signal that there is.
     unsafe { libc::sigismember(&set, signal) == 1 }
+}
+
+/// Whether one waits for the calling thread, or for any thread of the process, to unblock it.
+fn is_pending(signal: c_int) -> bool {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: 1. `set` is valid for a write.
+    if unsafe { libc::sigpending(set.as_mut_ptr()) } != 0 {
+        return true;
+    }
+    // SAFETY: 1. the call has succeeded, and filled it.
+    let set = unsafe { set.assume_init() };
+    // SAFETY: 1. a whole set, and a signal that there is.
+    unsafe { libc::sigismember(&set, signal) != 0 }
 }
