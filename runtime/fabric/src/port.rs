@@ -7,6 +7,7 @@
 //! |---|---|---|---|
 //! | [`Port::kick`] | any thread | after winning a target's parked → kicked transition | repeated and late kicks |
 //! | [`Port::interrupt`] | any thread | after a trigger of an urgent handler on a core that is awake | refusal, and interrupts that are repeated, merged, lost or for nothing: the core finds its triggers at its next tick |
+//! | [`Port::entered`] | a core | once, before anything else | machines that do not care |
 //! | [`Port::gate`] | a core | when it enters its loop, and in a drain after an urgent trigger | machines without interrupts |
 //! | [`Port::heavy_fence`] | a core about to park | between announcing "parked" and the last look at its rings | refusal: it goes back to polling |
 //! | [`Port::heavy_fence_on`] | any thread | it must know that one other core sees its stores, or has executed a full fence | refusal: it tries again or asks for everyone's |
@@ -66,6 +67,12 @@ pub unsafe trait Port: Send + Sync + 'static {
         let _ = target;
         crate::sync::fence(crate::sync::Ordering::SeqCst);
         self.heavy_fence()
+    }
+
+    /// The calling thread runs `core` from here on. Called by the fabric itself, before the core does anything: what the machine is told elsewhere about a core's thread
+    /// it can check by this.
+    fn entered(&self, core: CoreId) {
+        let _ = core;
     }
 
     /// Makes a current or the next [`Idle::park`] of `target` return.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use ipiq_fabric::CoreId;
@@ -21,6 +22,9 @@ thread_local! {
 /// Turns of a wait loop before the CPU is given away.
 const PAUSES: u32 = 64;
 
+/// In place of a thread's id: the core has had several.
+const SEVERAL: libc::pid_t = -1;
+
 /// Which fences to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FenceChoice {
@@ -36,6 +40,8 @@ pub struct LinuxPort {
     membarrier: Option<Membarrier>,
     kickers: Vec<OnceLock<Arc<dyn Kick>>>,
     pinned: Vec<OnceLock<Pinned>>,
+    /// By core, the thread that has entered it; 0: none yet.
+    threads: Vec<AtomicI32>,
     /// By core; none without a signal.
     targets: Vec<Target>,
     signal: Option<c_int>,
@@ -56,8 +62,9 @@ impl LinuxPort {
             FenceChoice::Symmetric => None,
         };
         let (kickers, pinned) = (0..cores).map(|_| (OnceLock::new(), OnceLock::new())).unzip();
+        let threads = (0..cores).map(|_| AtomicI32::new(0)).collect();
         let targets = (0..cores).map(|_| Target::default()).collect();
-        Self { membarrier, kickers, pinned, targets, signal: None }
+        Self { membarrier, kickers, pinned, threads, targets, signal: None }
     }
 
     /// The port with interrupts: each core whose thread has [entered](crate::interrupt::CoreThread::enter) can be reached in the middle of a poll.
@@ -74,8 +81,14 @@ impl LinuxPort {
     #[must_use]
     #[inline]
     pub fn thread() -> &'static Self {
-        static THREAD: LinuxPort =
-            LinuxPort { membarrier: None, kickers: Vec::new(), pinned: Vec::new(), targets: Vec::new(), signal: None };
+        static THREAD: LinuxPort = LinuxPort {
+            membarrier: None,
+            kickers: Vec::new(),
+            pinned: Vec::new(),
+            threads: Vec::new(),
+            targets: Vec::new(),
+            signal: None,
+        };
         &THREAD
     }
 
@@ -88,7 +101,8 @@ impl LinuxPort {
         assert!(self.kickers[core.index()].set(kicker).is_ok(), "{core} has a kicker already");
     }
 
-    /// Says that the thread of `core` is pinned, so that a fence of it alone disturbs no other CPU.
+    /// Says that the thread of `core` is pinned, so that a fence of it alone disturbs no other CPU. A claim of another thread than the one that has entered `core` is
+    /// believed by nobody: then the fence is everyone's.
     ///
     /// # Panics
     ///
@@ -96,10 +110,19 @@ impl LinuxPort {
     pub fn set_pinned(&self, core: CoreId, pinned: Pinned) {
         assert!(self.pinned[core.index()].set(pinned).is_ok(), "{core} is pinned already");
     }
+
+    /// The claim of the one thread that runs `core`, if there is one.
+    fn pinned(&self, core: CoreId) -> Option<&Pinned> {
+        let pinned = self.pinned[core.index()].get()?;
+        // [membarrier O4] pairs with P2's fence: who is not seen here has executed it since.
+        fence(Ordering::SeqCst);
+        let thread = self.threads[core.index()].load(Ordering::Relaxed);
+        (thread == pinned.thread()).then_some(pinned)
+    }
 }
 
 // SAFETY: 1. the slot is a cell of the calling thread. 2. `membarrier(PRIVATE_EXPEDITED)` fences every running thread of the
-// process before it returns. 3. the claim is of the thread that runs the core, and `try_heavy_on` fences that, or everyone. 4. a thread's gate is a
+// process before it returns. 3. `pinned` has compared the claim's thread with the one that entered the core, and `try_heavy_on` fences that, or everyone. 4. a thread's gate is a
 // thread-local variable without a destructor.
 unsafe impl Port for LinuxPort {
     fn fence_kind(&self) -> FenceKind {
@@ -112,10 +135,24 @@ unsafe impl Port for LinuxPort {
 
     fn heavy_fence_on(&self, target: CoreId) -> bool {
         let Some(membarrier) = self.membarrier else { return false };
-        match self.pinned[target.index()].get() {
+        match self.pinned(target) {
             Some(pinned) => membarrier.try_heavy_on(pinned),
             None => membarrier.try_heavy(),
         }
+    }
+
+    fn entered(&self, core: CoreId) {
+        // SAFETY: 1. a question without pointers.
+        let thread = unsafe { libc::gettid() };
+        let entered = &self.threads[core.index()];
+        // [membarrier P2] relaxed: the fence below orders it.
+        let first = entered.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed);
+        if first.is_err_and(|other| other != thread) {
+            // The core of another fabric on this port: a claim is of one of the two.
+            entered.store(SEVERAL, Ordering::Relaxed);
+        }
+        // [membarrier P2]
+        fence(Ordering::SeqCst);
     }
 
     fn kick(&self, target: CoreId) {

@@ -60,6 +60,10 @@ unsafe impl Port for FaultyPort {
         !take(&self.refuse_fences) && self.port.heavy_fence_on(target)
     }
 
+    fn entered(&self, core: CoreId) {
+        self.port.entered(core);
+    }
+
     fn kick(&self, target: CoreId) {
         if take(&self.lose_kicks) {
             return;

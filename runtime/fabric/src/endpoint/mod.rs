@@ -88,6 +88,7 @@ impl fmt::Debug for Core {
 impl Core {
     pub(crate) fn new(shared: StdArc<Shared>, id: CoreId) -> Self {
         let cores = shared.cores.len();
+        shared.port.entered(id);
         Self {
             id,
             outgoing: (0..cores).map(|_| Outgoing::default()).collect(),

@@ -21,6 +21,7 @@ const FIELDS_BEFORE_PLACE: usize = 36;
 /// It is checked at every use, and given up for good when the thread is found elsewhere or has ended. Holds a file open from its first use on.
 #[derive(Debug)]
 pub struct Pinned {
+    thread: libc::pid_t,
     cpu: usize,
     stat: PathBuf,
     opened: OnceLock<Option<File>>,
@@ -77,13 +78,20 @@ impl Pinned {
         if place != cpu {
             return Err(NotPinned(Reason::Elsewhere { mask: cpu, place }));
         }
-        Ok(Self { cpu, stat, opened: OnceLock::new(), holds: AtomicBool::new(true) })
+        // SAFETY: 1. a question without pointers.
+        let thread = unsafe { libc::gettid() };
+        Ok(Self { thread, cpu, stat, opened: OnceLock::new(), holds: AtomicBool::new(true) })
     }
 
     /// The claimed CPU.
     #[must_use]
     pub fn cpu(&self) -> usize {
         self.cpu
+    }
+
+    /// The id of the thread that claims it.
+    pub(crate) fn thread(&self) -> libc::pid_t {
+        self.thread
     }
 
     /// Whether the claim has been right each time when it mattered.

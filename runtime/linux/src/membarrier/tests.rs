@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence};
-use std::sync::{Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -141,6 +141,43 @@ fn a_thread_that_moved_loses_its_claim_and_is_fenced_all_the_same() {
     fence_on(membarrier, &target.pinned);
     assert_eq!((Membarrier::targeted(), Membarrier::strayed()), (after.1, after.2), "a claim is given up for good");
     target.end();
+}
+
+#[test]
+fn a_claim_is_believed_of_the_one_thread_that_has_entered_the_core() {
+    use ipiq_fabric::CoreId;
+    use ipiq_fabric::port::Port;
+
+    use crate::port::{FenceChoice, LinuxPort};
+
+    let _alone = alone();
+    let Some(_) = granted() else { return };
+    let (port, core) = (Arc::new(LinuxPort::new(3, FenceChoice::Auto)), CoreId::new);
+    let mut targets: Vec<_> = (0..3).map(|_| Target::new()).collect();
+    let entered = port.clone();
+    targets[0].does(move || entered.entered(core(0)));
+    // Core 1 is another thread's than the one that claims it; core 2 has two.
+    let entered = port.clone();
+    targets[0].does(move || entered.entered(core(1)));
+    for target in &targets[1..] {
+        let entered = port.clone();
+        target.does(move || entered.entered(core(2)));
+    }
+    let threads = targets.drain(..).enumerate().map(|(index, target)| {
+        let Target { pinned, tell, thread } = target;
+        port.set_pinned(core(index), pinned);
+        (tell, thread)
+    });
+    let threads: Vec<_> = threads.collect();
+    for (index, targeted) in [(0, 1), (1, 0), (2, 0)] {
+        let (issued, before) = (Membarrier::issued(), Membarrier::targeted());
+        while !port.heavy_fence_on(core(index)) {}
+        assert_eq!((Membarrier::issued() - issued, Membarrier::targeted() - before), (1, targeted), "core {index}");
+    }
+    for (tell, thread) in threads {
+        drop(tell);
+        thread.join().expect("no panic");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The Linux port.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use ipiq_fabric::CoreId;
@@ -43,11 +43,13 @@ fn fence_of_one(register: bool) -> Refusal<'static> {
 }
 
 /// A port of two cores, and the thread of the second, which is pinned and waits until its end is dropped.
-fn port_and_core() -> (LinuxPort, CoreId, mpsc::Sender<()>) {
-    let (port, core) = (LinuxPort::new(2, FenceChoice::Auto), CoreId::new(1));
+fn port_and_core() -> (Arc<LinuxPort>, CoreId, mpsc::Sender<()>) {
+    let (port, core) = (Arc::new(LinuxPort::new(2, FenceChoice::Auto)), CoreId::new(1));
+    let entered = port.clone();
     let ((say, claims), (end, ended)) = (mpsc::channel(), mpsc::channel());
     thread::spawn(move || {
         pin_current(cpus::allowed().cpus[0]).expect("an allowed CPU");
+        entered.entered(core);
         say.send(Pinned::current().expect("a pinned thread")).expect("somebody waits");
         let _ = ended.recv();
     });
