@@ -206,6 +206,61 @@ fn a_thread_in_a_long_function_is_found_there_with_its_callers() {
     let listing = Listing(&frames).to_string();
     assert!(listing.starts_with("   0: ") && listing.contains("\n             at "), "{listing}");
     println!("{listing}");
+    assert!(frames.iter().all(|frame| !frame.cut && !frame.after_gap), "it is complete\n{listing}");
+    scene.end();
+}
+
+fn assert_marked(frames: &[Frame]) {
+    let cut = frames.iter().position(|frame| frame.cut);
+    let listing = Listing(frames).to_string();
+    assert_eq!(cut, frames.len().checked_sub(1), "the last one, and no other\n{listing}");
+    assert!(listing.ends_with("(the rest could not be unwound)\n"), "{listing}");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_list_that_ends_early_says_so() {
+    // No copy, and a frame pointer that leads nowhere.
+    for value in [0, 1, usize::MAX] {
+        let scene = Scene::with(thread::Builder::new(), 0, move |stop| with_frame_pointer(value, stop));
+        assert_marked(&scene.trace_that(|frames| in_order(frames, &["with_frame_pointer"])));
+        scene.end();
+    }
+}
+
+/// A loop until the byte at its argument is set, in code that nobody has written tables for.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn code_without_tables_is_no_outermost_function_for_having_no_frame_pointer() {
+    // cmp byte ptr [rdi], 0; je -5; ret
+    const CODE: [u8; 6] = [0x80, 0x3f, 0x00, 0x74, 0xfb, 0xc3];
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: 1. a new map, at a place that the kernel chooses.
+    let map = unsafe { libc::mmap(ptr::null_mut(), 4096, access, flags, -1, 0) };
+    assert_ne!(map, libc::MAP_FAILED);
+    // SAFETY: 1. the map is larger, and nobody else's.
+    unsafe { map.cast::<[u8; 6]>().write(CODE) };
+    // SAFETY: 1. the map, which is written no more.
+    assert_eq!(unsafe { libc::mprotect(map, 4096, libc::PROT_READ | libc::PROT_EXEC) }, 0);
+    let code = map as usize;
+    let scene = Scene::new(move |stop| {
+        // SAFETY: 1. the code is a function that reads the byte, and changes no register; the frame pointer is put back.
+        unsafe {
+            std::arch::asm!(
+                "mov {saved}, rbp",
+                "xor ebp, ebp",
+                "call {code}",
+                "mov rbp, {saved}",
+                saved = out(reg) _,
+                code = in(reg) code,
+                in("rdi") stop.as_ptr(),
+            );
+        }
+    });
+    let frames =
+        scene.trace_that(|frames| frames.first().is_some_and(|frame| (code..code + 6).contains(&frame.address)));
+    assert_eq!(frames.len(), 1);
+    assert_marked(&frames);
     scene.end();
 }
 
@@ -333,6 +388,7 @@ fn code_on_a_stack_of_its_own_is_named_and_its_stack_not_read() {
     unsafe { buffer.fill(Some(trace.registers), &here) };
     let foreign = buffer.to_trace();
     assert_eq!((foreign.end(), foreign.chain.len(), foreign.stack.len()), (End::OtherStack, 0, 0));
+    assert_marked(&foreign.symbolise());
     assert_eq!(foreign.symbolise().first().map(|frame| frame.address), Some(trace.instruction()));
     // SAFETY: 1. none. 2. the calling thread's.
     unsafe { buffer.fill(None, &here) };

@@ -26,6 +26,8 @@ pub struct Frame {
     pub line: Option<u32>,
     /// Whether callers may be missing between the frame before and this one, which is known by frame pointers alone.
     pub after_gap: bool,
+    /// Whether it has a caller that could not be found: the last of a list that ends before the outermost function.
+    pub cut: bool,
 }
 
 impl fmt::Display for Frame {
@@ -40,7 +42,7 @@ impl fmt::Display for Frame {
     }
 }
 
-/// Frames as a backtrace is usually printed, innermost first.
+/// Frames as a backtrace is usually printed, innermost first; says where some are missing.
 #[derive(Clone, Copy, Debug)]
 pub struct Listing<'a>(pub &'a [Frame]);
 
@@ -51,18 +53,23 @@ impl fmt::Display for Listing<'_> {
             if frame.after_gap {
                 writeln!(f, "      (callers may be missing here)")?;
             }
-            writeln!(f, "{index:>4}: {frame}")
+            writeln!(f, "{index:>4}: {frame}")?;
+            if frame.cut {
+                writeln!(f, "      (the rest could not be unwound)")?;
+            }
+            Ok(())
         })
     }
 }
 
 /// A place in the code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Place {
     address: usize,
     /// Whether the function returns there, rather than being there.
     returns: bool,
     after_gap: bool,
+    cut: bool,
 }
 
 impl Trace {
@@ -78,7 +85,7 @@ impl Trace {
 
 /// The function at `place` and those inlined there; one without a name, if nobody knows it.
 fn frames_at(place: Place) -> Vec<Frame> {
-    let Place { address, returns, after_gap } = place;
+    let Place { address, returns, after_gap, cut } = place;
     let mut frames = Vec::new();
     // [stack T4]
     let inside = address.saturating_sub(usize::from(returns));
@@ -89,12 +96,13 @@ fn frames_at(place: Place) -> Vec<Frame> {
             function: symbol.name().map(|name| format!("{name:#}")),
             file: symbol.filename().map(PathBuf::from),
             line: symbol.lineno(),
-            after_gap: false,
+            ..Frame::default()
         });
     });
     if frames.is_empty() {
         frames.push(Frame { address, ..Frame::default() });
     }
     frames[0].after_gap = after_gap;
+    frames.last_mut().into_iter().for_each(|outer| outer.cut = cut);
     frames
 }
