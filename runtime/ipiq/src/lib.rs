@@ -109,6 +109,7 @@ mod paused_clock;
 mod placement;
 mod replicated;
 mod runtime;
+pub mod sharded;
 mod shootdown;
 mod slices;
 mod thread;

@@ -1,0 +1,128 @@
+//! Calls to one shard.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use ipiq_executor::JoinHandle;
+use ipiq_fabric::CoreId;
+
+use super::error::{ShardError, Stopped, flatten};
+use super::seat::{self, Shard};
+use super::service::Sharded;
+
+/// One core's shard, from [`Sharded::on`].
+#[derive(Debug)]
+#[must_use = "it does nothing unless called"]
+pub struct On<'a, T: 'static> {
+    pub(super) sharded: &'a Sharded<T>,
+    pub(super) core: CoreId,
+}
+
+impl<T> On<'_, T> {
+    /// Runs `f` with the shard, on its core between two polls, and brings the value back: [`call_on`](crate::call_on) with a shard.
+    ///
+    /// `f` should be short, and must not block. It is sent at once; calls of one core to another start in order. On the calling core `f` runs at once, inside `call`.
+    ///
+    /// # Errors
+    ///
+    /// The future resolves to [`ShardError`] if the service has stopped, `f` panicked, or the core has left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop `f`; its value is dropped.
+    ///
+    /// # Panics
+    ///
+    /// When called on a thread that runs no core of the service's runtime.
+    #[doc(alias = "submit_to")]
+    #[track_caller]
+    pub fn call<F, R>(self, f: F) -> impl Future<Output = Result<R, ShardError>> + use<T, F, R>
+    where
+        F: FnOnce(&T) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.sharded.assert_here("On::call");
+        let number = self.sharded.service.number;
+        let call = crate::call_on(self.core, move || seat::with(number, f));
+        async move { flatten(call.await) }
+    }
+
+    /// Runs the async closure `f` with the shard, as a task of its core, and brings the value back: [`spawn_on`](crate::spawn_on) with a shard.
+    ///
+    /// What `f` makes need not be `Send`. The service's [`stop`](Sharded::stop) waits for it.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// use ipiq::CoreId;
+    /// use ipiq::sharded::{Shard, ShardError, Sharded};
+    ///
+    /// #[ipiq::main(cores = 2)]
+    /// async fn main() -> Result<(), ShardError> {
+    ///     let hits = Sharded::start(|| async { Cell::new(0) }).await.unwrap();
+    ///     let task = hits.on(CoreId::new(1)).spawn(async |hits: Shard<Cell<u32>>| {
+    ///         ipiq::yield_now().await;
+    ///         hits.replace(7)
+    ///     });
+    ///     assert_eq!(task.await?, 0);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The task resolves to [`ShardError`] if the service has stopped, `f` panicked, or the core has left or is shutting down.
+    ///
+    /// # Panics
+    ///
+    /// As [`call`](Self::call).
+    #[track_caller]
+    pub fn spawn<F, R>(self, f: F) -> ShardTask<R>
+    where
+        F: AsyncFnOnce(Shard<T>) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.sharded.assert_here("On::spawn");
+        let number = self.sharded.service.number;
+        let task = crate::spawn_on(self.core, move || async move {
+            // [sharded U1]
+            let shard = seat::find_open(number).map(Shard::new).ok_or(Stopped)?;
+            Ok(f(shard).await)
+        });
+        ShardTask { task }
+    }
+}
+
+/// A task with a shard, from [`On::spawn`]: awaits its value. Dropping it does not stop the task.
+pub struct ShardTask<R> {
+    task: JoinHandle<Result<R, Stopped>>,
+}
+
+impl<R> fmt::Debug for ShardTask<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardTask").field("finished", &self.task.is_finished()).finish_non_exhaustive()
+    }
+}
+
+impl<R> ShardTask<R> {
+    /// Asks the task to stop at its next await. Callable anywhere.
+    pub fn abort(&self) {
+        self.task.abort();
+    }
+
+    /// Whether the task has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+impl<R> Future for ShardTask<R> {
+    type Output = Result<R, ShardError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.task).poll(cx).map(flatten)
+    }
+}

@@ -1,0 +1,185 @@
+//! Why a shard gives no value.
+
+use std::error::Error;
+use std::fmt;
+
+use ipiq_executor::{CallError, JoinError};
+use ipiq_fabric::{CoreId, PanicPayload};
+
+/// The answer of a core whose seat is closed or not there.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
+/// Why a call to a shard has no value.
+#[derive(Debug)]
+pub struct ShardError {
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    Stopped,
+    Call(CallError),
+    Task(JoinError),
+}
+
+impl ShardError {
+    /// Whether the service had stopped, or was stopping; the closure did not run.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.cause, Cause::Stopped)
+    }
+
+    /// Whether the core had left, or was shutting down: a closure did not run, a task did not end.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        match &self.cause {
+            Cause::Stopped => false,
+            Cause::Call(error) => error.is_gone(),
+            Cause::Task(error) => error.is_cancelled(),
+        }
+    }
+
+    /// Whether the closure, or the task, panicked.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        match &self.cause {
+            Cause::Stopped => false,
+            Cause::Call(error) => error.is_panic(),
+            Cause::Task(error) => error.is_panic(),
+        }
+    }
+
+    /// What the closure panicked with.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if it is no panic.
+    pub fn try_into_panic(self) -> Result<PanicPayload, Self> {
+        let unchanged = |cause| Self { cause };
+        match self.cause {
+            Cause::Stopped => Err(unchanged(Cause::Stopped)),
+            Cause::Call(error) => error.try_into_panic().map_err(|error| unchanged(Cause::Call(error))),
+            Cause::Task(error) => error.try_into_panic().map_err(|error| unchanged(Cause::Task(error))),
+        }
+    }
+}
+
+impl From<Stopped> for ShardError {
+    fn from(_: Stopped) -> Self {
+        Self { cause: Cause::Stopped }
+    }
+}
+
+impl From<CallError> for ShardError {
+    fn from(error: CallError) -> Self {
+        Self { cause: Cause::Call(error) }
+    }
+}
+
+impl From<JoinError> for ShardError {
+    fn from(error: JoinError) -> Self {
+        Self { cause: Cause::Task(error) }
+    }
+}
+
+/// What a core answered, in one error.
+pub(super) fn flatten<R, E>(answer: Result<Result<R, Stopped>, E>) -> Result<R, ShardError>
+where
+    ShardError: From<E>,
+{
+    Ok(answer??)
+}
+
+impl fmt::Display for ShardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Cause::Stopped => f.write_str("the service has stopped; the closure did not run"),
+            Cause::Call(error) => error.fmt(f),
+            Cause::Task(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for ShardError {}
+
+/// Why a service did not start: the first core, in ascending order, that has no shard. The shards of the others have been dropped.
+#[derive(Debug)]
+pub struct StartError<E> {
+    pub(super) core: CoreId,
+    pub(super) cause: StartCause<E>,
+}
+
+#[derive(Debug)]
+pub(super) enum StartCause<E> {
+    Refused(E),
+    Task(JoinError),
+}
+
+impl<E> StartError<E> {
+    /// Which core.
+    #[must_use]
+    pub fn core(&self) -> CoreId {
+        self.core
+    }
+
+    /// The error that making the shard ended with; `None`: it panicked, or the core was shutting down.
+    #[must_use]
+    pub fn into_inner(self) -> Option<E> {
+        match self.cause {
+            StartCause::Refused(error) => Some(error),
+            StartCause::Task(_) => None,
+        }
+    }
+
+    /// Whether making the shard panicked.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        matches!(&self.cause, StartCause::Task(error) if error.is_panic())
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for StartError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the shard of {} was not made: ", self.core)?;
+        match &self.cause {
+            StartCause::Refused(error) => error.fmt(f),
+            StartCause::Task(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: Error> Error for StartError<E> {}
+
+/// What panicked while a service stopped, on the first core, in ascending order: the closure of the stop, or dropping a value. The service has stopped all the same.
+#[derive(Debug)]
+pub struct StopError {
+    pub(super) core: CoreId,
+    pub(super) error: JoinError,
+}
+
+impl StopError {
+    /// Which core.
+    #[must_use]
+    pub fn core(&self) -> CoreId {
+        self.core
+    }
+
+    /// What it panicked with.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if its core shut down meanwhile.
+    pub fn try_into_panic(self) -> Result<PanicPayload, Self> {
+        let core = self.core;
+        self.error.try_into_panic().map_err(|error| Self { core, error })
+    }
+}
+
+impl fmt::Display for StopError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "while its service stopped, on {}: {}", self.core, self.error)
+    }
+}
+
+impl Error for StopError {}

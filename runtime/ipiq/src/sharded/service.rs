@@ -1,0 +1,268 @@
+//! Services as cores see them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ipiq_executor::Remote;
+use ipiq_fabric::{CoreId, assert_core};
+
+use super::call::On;
+use super::error::{ShardError, flatten};
+use super::seat::{self, Shard};
+use super::stop::Stopping;
+use crate::current::on_core;
+use crate::{Handle, xcall};
+
+/// One value per core, made, used and dropped there: see the [module](super).
+///
+/// Clones are the same service, and may be sent to any core and any thread; what they do is done on cores of the service's own runtime. Dropping them stops nothing: the
+/// shards live until [`stop`](Self::stop), or until the runtime ends. So a shard may hold a clone, to reach its peers.
+///
+/// The idea is Seastar's `sharded`.
+#[doc(alias = "Service")]
+pub struct Sharded<T: 'static> {
+    pub(super) service: Arc<Service>,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Sharded<T> {
+    fn clone(&self) -> Self {
+        Self { service: self.service.clone(), value: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Sharded<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sharded").field("shards", &self.service.remote.cores()).finish_non_exhaustive()
+    }
+}
+
+/// What the cores share of a service.
+pub(super) struct Service {
+    pub(super) remote: Remote,
+    pub(super) number: usize,
+    /// Nobody will know of it: no seat is put any more.
+    pub(super) given_up: AtomicBool,
+    pub(super) stopping: Mutex<Stopping>,
+}
+
+impl Service {
+    pub(super) fn give_up(&self) {
+        // [sharded S4] what takes the seats is sent after it, which orders the two.
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn stopping(&self) -> MutexGuard<'_, Stopping> {
+        // Nothing under the lock can panic half-way.
+        self.stopping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        numbers().insert(self.number);
+    }
+}
+
+/// Numbers below the highest ever used that no service has.
+fn numbers() -> MutexGuard<'static, Numbers> {
+    static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers { free: BTreeSet::new(), next: 0 });
+    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Numbers {
+    free: BTreeSet<usize>,
+    next: usize,
+}
+
+impl Numbers {
+    fn draw(&mut self) -> usize {
+        self.free.pop_first().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+
+    fn insert(&mut self, number: usize) {
+        self.free.insert(number);
+    }
+}
+
+impl<T> Sharded<T> {
+    /// A service without shards.
+    pub(super) fn reserve(remote: Remote) -> Self {
+        let number = numbers().draw();
+        let service = Service { remote, number, given_up: AtomicBool::new(false), stopping: Mutex::default() };
+        Self { service: Arc::new(service), value: PhantomData }
+    }
+
+    #[track_caller]
+    pub(super) fn assert_here(&self, what: &str) {
+        let same = on_core(what, |executor| executor.remote().fabric().is_same(self.service.remote.fabric()));
+        assert!(same, "a sharded service is used on the cores of its own runtime");
+    }
+
+    /// The runtime whose cores have the shards.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.service.remote.clone())
+    }
+
+    /// The calling core's shard.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core of the service's runtime; when the service has stopped: see [`try_local`](Self::try_local).
+    #[must_use]
+    #[track_caller]
+    pub fn local(&self) -> Shard<T> {
+        self.try_local().expect("the service has stopped: it has no shard here")
+    }
+
+    /// The calling core's shard; `None` when the service has stopped, or is stopping, or this core has not made its shard yet.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core of the service's runtime.
+    #[must_use]
+    #[track_caller]
+    pub fn try_local(&self) -> Option<Shard<T>> {
+        self.assert_here("Sharded::local");
+        seat::find_open(self.service.number).map(Shard::new)
+    }
+
+    /// The shard of `core`, to be called.
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `core`.
+    #[track_caller]
+    pub fn on(&self, core: CoreId) -> On<'_, T> {
+        assert_core(core, self.service.remote.cores());
+        On { sharded: self, core }
+    }
+
+    /// Runs `f` with every shard, on its core between two polls, and brings the values back, in ascending order of cores.
+    ///
+    /// `f` should be short, and is sent at once; on this core, too, it runs when the caller has given way: [`xcall::high::broadcast`] says more.
+    ///
+    /// # Errors
+    ///
+    /// The first core's, if one has no value; `f` may have run on others.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops no closure that was sent; values are dropped.
+    ///
+    /// # Panics
+    ///
+    /// When called on a thread that runs no core of the service's runtime.
+    #[track_caller]
+    pub fn map<F, R>(&self, f: F) -> impl Future<Output = Result<Vec<R>, ShardError>> + use<T, F, R>
+    where
+        F: FnOnce(&T) -> R + Clone + Send + 'static,
+        R: Send + 'static,
+    {
+        self.assert_here("Sharded::map");
+        let number = self.service.number;
+        let answers = xcall::high::broadcast(move || seat::with(number, f));
+        async move { answers.await.into_iter().map(|(_, answer)| flatten(answer)).collect() }
+    }
+
+    /// Runs `map` with every shard, as [`map`](Self::map) does, and folds the values into `init`, on the calling core in ascending order of cores.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`map`](Self::map).
+    ///
+    /// # Panics
+    ///
+    /// As [`map`](Self::map).
+    #[track_caller]
+    pub fn map_reduce<F, R, A, G>(
+        &self,
+        map: F,
+        init: A,
+        reduce: G,
+    ) -> impl Future<Output = Result<A, ShardError>> + use<T, F, R, A, G>
+    where
+        F: FnOnce(&T) -> R + Clone + Send + 'static,
+        R: Send + 'static,
+        G: FnMut(A, R) -> A,
+    {
+        let values = self.map(map);
+        async move { Ok(values.await?.into_iter().fold(init, reduce)) }
+    }
+
+    /// Runs the async closure `f` with every shard, each as a task of its core, and waits for all.
+    ///
+    /// # Errors
+    ///
+    /// The first core's, in ascending order, when all have ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops no task.
+    ///
+    /// # Panics
+    ///
+    /// As [`map`](Self::map).
+    #[track_caller]
+    pub fn invoke_on_all<F>(&self, f: F) -> impl Future<Output = Result<(), ShardError>> + use<T, F>
+    where
+        F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
+    {
+        self.invoke_on("Sharded::invoke_on_all", self.handle().cores(), f)
+    }
+
+    /// As [`invoke_on_all`](Self::invoke_on_all), without the calling core.
+    ///
+    /// # Errors
+    ///
+    /// As [`invoke_on_all`](Self::invoke_on_all).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`invoke_on_all`](Self::invoke_on_all).
+    ///
+    /// # Panics
+    ///
+    /// As [`map`](Self::map).
+    #[track_caller]
+    pub fn invoke_on_others<F>(&self, f: F) -> impl Future<Output = Result<(), ShardError>> + use<T, F>
+    where
+        F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
+    {
+        let here = on_core("Sharded::invoke_on_others", |executor| executor.core().id());
+        self.invoke_on("Sharded::invoke_on_others", self.handle().cores().filter(move |core| *core != here), f)
+    }
+
+    #[track_caller]
+    fn invoke_on<F, I>(&self, what: &str, cores: I, f: F) -> impl Future<Output = Result<(), ShardError>> + use<T, F, I>
+    where
+        I: Iterator<Item = CoreId>,
+        F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
+    {
+        self.assert_here(what);
+        let tasks: Vec<_> = cores.map(|core| self.on(core).spawn(f.clone())).collect();
+        async move {
+            let mut outcome = Ok(());
+            for task in tasks {
+                outcome = outcome.and(task.await);
+            }
+            outcome
+        }
+    }
+}

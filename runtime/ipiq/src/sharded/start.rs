@@ -1,0 +1,137 @@
+//! How a service starts.
+
+use std::convert::Infallible;
+use std::future::Future;
+
+use ipiq_fabric::CoreId;
+
+use super::error::{StartCause, StartError};
+use super::seat;
+use super::service::Sharded;
+use crate::current::on_core;
+use crate::xcall;
+
+impl<T> Sharded<T> {
+    /// Makes a shard on every core: `init` travels there and makes the future, whose value is the shard; neither need be `Send`. Ready when all have theirs.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if a core panicked, or was shutting down: no shard is left then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, it leaves no shard: those that were made are dropped, on their cores.
+    ///
+    /// # Panics
+    ///
+    /// When polled on a thread that runs no core.
+    pub async fn start<Init, Fut>(init: Init) -> Result<Self, StartError<Infallible>>
+    where
+        Init: FnOnce() -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
+        Self::try_start(move |_| async move { Ok(init().await) }).await
+    }
+
+    /// As [`start`](Self::start), for shards whose making may fail, or that hold the service, to reach their peers: the closure is given it. Peers can be called
+    /// when all are made; before, they answer that the service has stopped.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// use ipiq::CoreId;
+    /// use ipiq::sharded::{Shard, Sharded};
+    ///
+    /// struct Relay {
+    ///     peers: Sharded<Relay>,
+    ///     passed: Cell<u32>,
+    /// }
+    ///
+    /// #[ipiq::main(cores = 3)]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let relay = Sharded::try_start(|peers| async { std::io::Result::Ok(Relay { peers, passed: Cell::new(0) }) }).await?;
+    ///     let first = relay.on(CoreId::new(1)).spawn(async |relay: Shard<Relay>| {
+    ///         relay.passed.set(1);
+    ///         relay.peers.on(CoreId::new(2)).call(|relay| relay.passed.set(2)).await
+    ///     });
+    ///     first.await??;
+    ///     assert_eq!(relay.map(|relay| relay.passed.get()).await?, [0, 1, 2]);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] as well if making a shard failed, with its error.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`start`](Self::start).
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub async fn try_start<Init, Fut, E>(init: Init) -> Result<Self, StartError<E>>
+    where
+        Init: FnOnce(Self) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + 'static,
+        E: Send + 'static,
+    {
+        let sharded = Self::reserve(on_core("Sharded::start", |executor| executor.remote().clone()));
+        let half_way = HalfWay { sharded: Some(sharded.clone()) };
+        let peers = sharded.clone();
+        let made = xcall::low::broadcast(move || async move {
+            // [sharded S1]
+            let value = init(peers.clone()).await?;
+            if !peers.service.is_given_up() {
+                // [sharded S2]
+                seat::put(peers.service.number, value);
+            }
+            Ok(())
+        });
+        let failed = made.await.into_iter().find_map(|(core, made)| failure(core, made));
+        half_way.arrive();
+        let Some(error) = failed else { return Ok(sharded) };
+        // [sharded S3]
+        sharded.service.give_up();
+        sharded.vacate().await;
+        Err(error)
+    }
+
+    /// Takes every seat.
+    pub(super) fn vacate(&self) -> impl Future<Output = Vec<(CoreId, Result<(), ipiq_executor::JoinError>)>> + use<T> {
+        let number = self.service.number;
+        xcall::low::broadcast(move || seat::take(number))
+    }
+}
+
+fn failure<E>(core: CoreId, made: Result<Result<(), E>, ipiq_executor::JoinError>) -> Option<StartError<E>> {
+    let cause = match made {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => StartCause::Refused(error),
+        Err(error) => StartCause::Task(error),
+    };
+    Some(StartError { core, cause })
+}
+
+/// Dropped before it has arrived, gives the service up.
+struct HalfWay<T: 'static> {
+    sharded: Option<Sharded<T>>,
+}
+
+impl<T> HalfWay<T> {
+    fn arrive(mut self) {
+        self.sharded = None;
+    }
+}
+
+impl<T> Drop for HalfWay<T> {
+    fn drop(&mut self) {
+        if let Some(Sharded { service, .. }) = self.sharded.take() {
+            // [sharded S4]
+            service.give_up();
+            let (remote, number) = (&service.remote, service.number);
+            (0..remote.cores()).for_each(|core| drop(remote.spawn_on(CoreId::new(core), move || seat::take(number))));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! How a service stops.
+
+use std::future::Future;
+
+use futures_channel::oneshot;
+use ipiq_executor::JoinError;
+use ipiq_fabric::CoreId;
+
+use super::error::StopError;
+use super::seat::{self, Shard};
+use super::service::{Service, Sharded};
+use crate::xcall;
+
+/// How far the stop of a service is.
+#[derive(Debug, Default)]
+pub(super) enum Stopping {
+    #[default]
+    No,
+    /// With those who wait for its end.
+    UnderWay(Vec<oneshot::Sender<()>>),
+    Over,
+}
+
+impl<T> Sharded<T> {
+    /// Stops the service: from now on no call finds a shard; when those under way have ended, every core drops its own.
+    ///
+    /// A call that comes too late is answered with an [error that says so](super::ShardError::is_stopped). Who wants requests that are half-way to go through to the end stops what
+    /// brings requests first.
+    ///
+    /// The stop begins at once. If there was one already the future waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// [`StopError`] if dropping a value panicked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop the stop.
+    ///
+    /// # Panics
+    ///
+    /// When called on a thread that runs no core of the service's runtime.
+    #[track_caller]
+    pub fn stop(&self) -> impl Future<Output = Result<(), StopError>> + use<T> {
+        self.stop_with(async |_| {})
+    }
+
+    /// As [`stop`](Self::stop), and runs the async closure `last` with every shard before it is dropped: on every core, when no call is under way on any.
+    ///
+    /// It may await, for example to write out what the shard has; the stop waits for it. A shard cannot be called by its peers then.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// use ipiq::sharded::{Shard, Sharded};
+    ///
+    /// #[ipiq::main(cores = 2)]
+    /// async fn main() {
+    ///     let hits = Sharded::start(|| async { Cell::new(0u32) }).await.unwrap();
+    ///     hits.invoke_on_all(async |hits: Shard<Cell<u32>>| hits.set(3)).await.unwrap();
+    ///     hits.stop_with(async |hits: Shard<Cell<u32>>| println!("{}: {} hits", ipiq::core_id(), hits.get())).await.unwrap();
+    ///     assert!(hits.try_local().is_none());
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StopError`] if `last` panicked, or dropping a value; the others have been dropped. If a stop was under way already, `last` does not run.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`stop`](Self::stop).
+    ///
+    /// # Panics
+    ///
+    /// As [`stop`](Self::stop).
+    #[track_caller]
+    pub fn stop_with<F>(&self, last: F) -> impl Future<Output = Result<(), StopError>> + use<T, F>
+    where
+        F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
+    {
+        self.assert_here("Sharded::stop");
+        let (first, ended) = self.begin_stop();
+        let stop = first.then(|| crate::spawn_local(self.clone().carry_out(last)));
+        async move {
+            match stop {
+                // A core that shuts down cancels it, and what awaits it.
+                Some(stop) => stop.await.unwrap_or(Ok(())),
+                None => {
+                    let _ = ended.await;
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    /// Whether this is the first; and what tells the stop's end.
+    fn begin_stop(&self) -> (bool, oneshot::Receiver<()>) {
+        let (tell, ended) = oneshot::channel();
+        let mut stopping = self.service.stopping();
+        // [sharded E1] what was not made yet is not put.
+        self.service.give_up();
+        let first = matches!(*stopping, Stopping::No);
+        match &mut *stopping {
+            Stopping::No => *stopping = Stopping::UnderWay(Vec::new()),
+            Stopping::UnderWay(waiting) => waiting.push(tell),
+            Stopping::Over => {}
+        }
+        (first, ended)
+    }
+
+    async fn carry_out<F>(self, last: F) -> Result<(), StopError>
+    where
+        F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
+    {
+        let number = self.service.number;
+        let _over = Over { service: &self.service };
+        // [sharded E2]
+        xcall::low::broadcast(move || async move {
+            if let Some(seat) = seat::find::<T>(number) {
+                seat.close();
+                seat.unused().await;
+            }
+        })
+        .await;
+        // [sharded E3]
+        let closed = xcall::low::broadcast(move || async move {
+            if let Some(seat) = seat::find(number) {
+                last(Shard::new(seat)).await;
+            }
+        });
+        let outcome = first_panic(closed.await);
+        // [sharded E4]
+        outcome.and(first_panic(self.vacate().await))
+    }
+}
+
+/// Tells, when it is dropped, that the stop is over.
+struct Over<'a> {
+    service: &'a Service,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        // Who waits is woken by the drop, outside the lock.
+        let _waiting = std::mem::replace(&mut *self.service.stopping(), Stopping::Over);
+    }
+}
+
+fn first_panic(ended: Vec<(CoreId, Result<(), JoinError>)>) -> Result<(), StopError> {
+    let mut panics = ended.into_iter().filter_map(|(core, ended)| Some((core, ended.err()?)));
+    let first = panics.find(|(_, error)| error.is_panic());
+    first.map_or(Ok(()), |(core, error)| Err(StopError { core, error }))
+}
