@@ -63,6 +63,9 @@
 //! | everything sent so far carried out | [`synchronize`] |
 //! | to wake a task there, from any thread, without a queue | [`ipi::Doorbell`]; [`ipi::register`] for a function instead of a task |
 //! | a core reached in the middle of a long poll, by a function that may interrupt anything | [`urgent`] |
+//! | state of which every core has its own part, called by the others | [`sharded::Sharded`] |
+//! | a value of each core, made when it is first asked for | [`CoreLocal`] |
+//! | a value of one core in the hands of others | [`ForeignBox`] |
 //! | a value that every core reads all the time | [`Replicated`] |
 //! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere |
 //! | all cores at one moment | [`pause`](pause()) |
@@ -97,10 +100,13 @@
 
 mod builder;
 mod core_cache;
+mod core_local;
 mod cores;
 mod current;
 mod driver;
+mod foreign_box;
 mod handle;
+mod home;
 mod idle;
 pub mod ipi;
 pub mod net;
@@ -119,11 +125,13 @@ pub mod xcall;
 
 pub use builder::{BuildError, Builder, IdlePolicy, InterruptPolicy};
 pub use core_cache::{CoreCache, Fetch, LocalCache};
+pub use core_local::{CoreLocal, CoreRef};
 pub use cores::Cores;
 pub use current::{
     call_on, core_count, core_id, cores, handle, named, should_yield, spawn_local, spawn_on, synchronize, task_name,
     yield_if_needed,
 };
+pub use foreign_box::ForeignBox;
 pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
 pub use ipiq_executor::{

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -11,33 +10,13 @@ use std::time::Duration;
 
 use ipiq::sharded::{Shard, ShardError, Sharded};
 use ipiq::{CoreId, Runtime, call_on, core_id, cores, spawn_local, spawn_on, yield_now};
-use ipiq_suites::runtimes::{Census, Token, each_kind};
+use ipiq_suites::homebound::Homebound;
+use ipiq_suites::runtimes::{Census, each_kind};
 use ipiq_suites::scale::scaled;
 use ipiq_suites::watchdog::with_watchdog;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const B: CoreId = CoreId::new(1);
-
-/// Must be dropped where it was made, while that core can still be asked who it is.
-struct Homebound {
-    home: CoreId,
-    count: Cell<u64>,
-    /// It may be on this core alone.
-    _not_send: Rc<()>,
-    _token: Token,
-}
-
-impl Homebound {
-    fn new(census: &Census) -> Self {
-        Self { home: core_id(), count: Cell::new(0), _not_send: Rc::new(()), _token: census.token() }
-    }
-}
-
-impl Drop for Homebound {
-    fn drop(&mut self) {
-        assert_eq!(core_id(), self.home, "dropped elsewhere");
-    }
-}
 
 /// Three cores, each kind of runtime, `rounds` times, under a watchdog.
 fn rounds<Fut: Future<Output = ()> + 'static>(

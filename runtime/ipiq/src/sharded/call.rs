@@ -44,8 +44,8 @@ impl<T> On<'_, T> {
         R: Send + 'static,
     {
         self.sharded.assert_here("On::call");
-        let number = self.sharded.service.number;
-        let call = crate::call_on(self.core, move || seat::with(number, f));
+        let number = self.sharded.service.number.clone();
+        let call = crate::call_on(self.core, move || seat::with(&number, f));
         async move { flatten(call.await) }
     }
 
@@ -85,10 +85,10 @@ impl<T> On<'_, T> {
         R: Send + 'static,
     {
         self.sharded.assert_here("On::spawn");
-        let number = self.sharded.service.number;
+        let number = self.sharded.service.number.clone();
         let task = crate::spawn_on(self.core, move || async move {
             // [sharded U1]
-            let shard = seat::find_open(number).map(Shard::new).ok_or(Stopped)?;
+            let shard = seat::find_open(&number).map(Shard::new).ok_or(Stopped)?;
             Ok(f(shard).await)
         });
         ShardTask { task }

@@ -1,28 +1,15 @@
 //! What a core keeps of a shard.
 
-use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use ipiq_executor::JoinHandle;
-
 use super::error::Stopped;
-
-thread_local! {
-    /// The calling core's seats, by their services' numbers.
-    static SEATS: RefCell<Vec<Option<Taken>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A place in the table that a seat is in.
-struct Taken {
-    /// An `Rc<Seat<T>>`.
-    seat: Rc<dyn Any>,
-    keeper: JoinHandle<()>,
-}
+use crate::home::{self, Number};
 
 /// A shard, and who uses it.
 pub(super) struct Seat<T> {
@@ -54,64 +41,33 @@ impl<T> Seat<T> {
     }
 }
 
-/// Puts a value into the calling core's table, and starts its keeper.
-pub(super) fn put<T: 'static>(service: usize, value: T) {
+/// Puts a value into the calling core's table.
+pub(super) fn put<T: 'static>(service: &Arc<Number>, value: T) {
     let seat = Seat { value, open: Cell::new(true), uses: Cell::new(0), stop: Cell::new(None) };
-    // [sharded K1] whatever ends the task drops what it waits with.
-    let kept = Kept { service };
-    let keeper = crate::spawn_local(async move {
-        let _kept = kept;
-        std::future::pending().await
-    });
-    SEATS.with_borrow_mut(|seats| {
-        if seats.len() <= service {
-            seats.resize_with(service + 1, || None);
-        }
-        // [sharded S2]
-        seats[service] = Some(Taken { seat: Rc::new(seat), keeper });
-    });
+    // [sharded S2]
+    home::put(service, Rc::new(seat));
 }
 
 /// The calling core's seat of a service, open or not.
-pub(super) fn find<T: 'static>(service: usize) -> Option<Rc<Seat<T>>> {
+pub(super) fn find<T: 'static>(service: &Number) -> Option<Rc<Seat<T>>> {
     // [sharded U1]
-    let seat = SEATS.with_borrow(|seats| Some(seats.get(service)?.as_ref()?.seat.clone()))?;
-    seat.downcast().ok()
+    home::get(service)
 }
 
 /// The calling core's seat of a service, while it is open.
-pub(super) fn find_open<T: 'static>(service: usize) -> Option<Rc<Seat<T>>> {
+pub(super) fn find_open<T: 'static>(service: &Number) -> Option<Rc<Seat<T>>> {
     find(service).filter(|seat| seat.open.get())
 }
 
 /// Runs `f` with the calling core's shard.
-pub(super) fn with<T: 'static, R>(service: usize, f: impl FnOnce(&T) -> R) -> Result<R, Stopped> {
+pub(super) fn with<T: 'static, R>(service: &Number, f: impl FnOnce(&T) -> R) -> Result<R, Stopped> {
     find_open::<T>(service).map(|seat| f(&seat.value)).ok_or(Stopped)
 }
 
-/// Takes a seat out of the table, ends its keeper, and drops the value unless it is used.
-pub(super) async fn take(service: usize) {
-    let Some(Taken { seat, keeper }) = vacate(service) else { return };
+/// Takes a seat out of the table, and drops the value unless it is used.
+pub(super) fn take(service: &Number) {
     // [sharded E4]
-    keeper.abort();
-    let _ = keeper.await;
-    drop(seat);
-}
-
-fn vacate(service: usize) -> Option<Taken> {
-    SEATS.with_borrow_mut(|seats| seats.get_mut(service)?.take())
-}
-
-/// Vacates the seat when the keeper ends.
-struct Kept {
-    service: usize,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        // [sharded K1]
-        drop(vacate(self.service));
-    }
+    drop(home::take(service));
 }
 
 /// The calling core's shard of a [`Sharded`](super::Sharded) service, in use: it stays where it is, and the service's stop waits for it.

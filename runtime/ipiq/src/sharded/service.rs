@@ -1,6 +1,5 @@
 //! Services as cores see them.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -15,6 +14,7 @@ use super::error::{ShardError, flatten};
 use super::seat::{self, Shard};
 use super::stop::Stopping;
 use crate::current::on_core;
+use crate::home::Number;
 use crate::{Handle, xcall};
 
 /// One value per core, made, used and dropped there: see the [module](super).
@@ -44,7 +44,7 @@ impl<T> fmt::Debug for Sharded<T> {
 /// What the cores share of a service.
 pub(super) struct Service {
     pub(super) remote: Remote,
-    pub(super) number: usize,
+    pub(super) number: Arc<Number>,
     /// Nobody will know of it: no seat is put any more.
     pub(super) given_up: AtomicBool,
     pub(super) stopping: Mutex<Stopping>,
@@ -66,40 +66,10 @@ impl Service {
     }
 }
 
-impl Drop for Service {
-    fn drop(&mut self) {
-        numbers().insert(self.number);
-    }
-}
-
-/// Numbers below the highest ever used that no service has.
-fn numbers() -> MutexGuard<'static, Numbers> {
-    static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers { free: BTreeSet::new(), next: 0 });
-    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct Numbers {
-    free: BTreeSet<usize>,
-    next: usize,
-}
-
-impl Numbers {
-    fn draw(&mut self) -> usize {
-        self.free.pop_first().unwrap_or_else(|| {
-            self.next += 1;
-            self.next - 1
-        })
-    }
-
-    fn insert(&mut self, number: usize) {
-        self.free.insert(number);
-    }
-}
-
 impl<T> Sharded<T> {
     /// A service without shards.
     pub(super) fn reserve(remote: Remote) -> Self {
-        let number = numbers().draw();
+        let number = Arc::new(Number::draw());
         let service = Service { remote, number, given_up: AtomicBool::new(false), stopping: Mutex::default() };
         Self { service: Arc::new(service), value: PhantomData }
     }
@@ -136,7 +106,7 @@ impl<T> Sharded<T> {
     #[track_caller]
     pub fn try_local(&self) -> Option<Shard<T>> {
         self.assert_here("Sharded::local");
-        seat::find_open(self.service.number).map(Shard::new)
+        seat::find_open(&self.service.number).map(Shard::new)
     }
 
     /// The shard of `core`, to be called.
@@ -172,8 +142,8 @@ impl<T> Sharded<T> {
         R: Send + 'static,
     {
         self.assert_here("Sharded::map");
-        let number = self.service.number;
-        let answers = xcall::high::broadcast(move || seat::with(number, f));
+        let number = self.service.number.clone();
+        let answers = xcall::high::broadcast(move || seat::with(&number, f));
         async move { answers.await.into_iter().map(|(_, answer)| flatten(answer)).collect() }
     }
 

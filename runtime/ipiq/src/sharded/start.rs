@@ -85,7 +85,7 @@ impl<T> Sharded<T> {
             let value = init(peers.clone()).await?;
             if !peers.service.is_given_up() {
                 // [sharded S2]
-                seat::put(peers.service.number, value);
+                seat::put(&peers.service.number, value);
             }
             Ok(())
         });
@@ -100,8 +100,8 @@ impl<T> Sharded<T> {
 
     /// Takes every seat.
     pub(super) fn vacate(&self) -> impl Future<Output = Vec<(CoreId, Result<(), ipiq_executor::JoinError>)>> + use<T> {
-        let number = self.service.number;
-        xcall::low::broadcast(move || seat::take(number))
+        let number = self.service.number.clone();
+        xcall::low::broadcast(move || async move { seat::take(&number) })
     }
 }
 
@@ -130,8 +130,10 @@ impl<T> Drop for HalfWay<T> {
         if let Some(Sharded { service, .. }) = self.sharded.take() {
             // [sharded S4]
             service.give_up();
-            let (remote, number) = (&service.remote, service.number);
-            (0..remote.cores()).for_each(|core| drop(remote.spawn_on(CoreId::new(core), move || seat::take(number))));
+            for core in (0..service.remote.cores()).map(CoreId::new) {
+                let number = service.number.clone();
+                drop(service.remote.spawn_on(core, move || async move { seat::take(&number) }));
+            }
         }
     }
 }

@@ -113,23 +113,23 @@ impl<T> Sharded<T> {
     where
         F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
     {
-        let number = self.service.number;
+        let (closing, closed) = (self.service.number.clone(), self.service.number.clone());
         let _over = Over { service: &self.service };
         // [sharded E2]
         xcall::low::broadcast(move || async move {
-            if let Some(seat) = seat::find::<T>(number) {
+            if let Some(seat) = seat::find::<T>(&closing) {
                 seat.close();
                 seat.unused().await;
             }
         })
         .await;
         // [sharded E3]
-        let closed = xcall::low::broadcast(move || async move {
-            if let Some(seat) = seat::find(number) {
+        let last = xcall::low::broadcast(move || async move {
+            if let Some(seat) = seat::find(&closed) {
                 last(Shard::new(seat)).await;
             }
         });
-        let outcome = first_panic(closed.await);
+        let outcome = first_panic(last.await);
         // [sharded E4]
         outcome.and(first_panic(self.vacate().await))
     }

@@ -1,0 +1,140 @@
+//! A value of one core in the hands of others.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use ipiq_executor::{Remote, with_current};
+use ipiq_fabric::CoreId;
+use ipiq_fabric::call::CallError;
+use ipiq_linux::port::LinuxPort;
+
+use crate::current::on_core;
+use crate::home::{self, BoxName};
+
+/// A value that stays on the core where it was made, its *home*, while the box travels: used and dropped there only, so it need be neither `Send` nor `Sync`.
+///
+/// The box may be sent to any core and any thread, and dropped there: its value is dropped at home, a moment later; at the latest when the runtime ends.
+///
+/// ```
+/// use std::cell::RefCell;
+/// use std::rc::Rc;
+///
+/// use ipiq::{CallError, CoreId, ForeignBox};
+///
+/// #[ipiq::main(cores = 2)]
+/// async fn main() -> Result<(), CallError> {
+///     let log = Rc::new(RefCell::new(Vec::new()));
+///     let foreign = ForeignBox::new(log.clone());
+///     let elsewhere = ipiq::spawn_on(CoreId::new(1), move || async move {
+///         assert!(foreign.try_with(|_| ()).is_none());
+///         foreign.call(|log| log.borrow_mut().push("from core 1")).await
+///     });
+///     elsewhere.await.unwrap()?;
+///     assert_eq!(*log.borrow(), ["from core 1"]);
+///     Ok(())
+/// }
+/// ```
+///
+/// The idea is Seastar's `foreign_ptr`.
+#[doc(alias = "foreign_ptr")]
+pub struct ForeignBox<T: 'static> {
+    remote: Remote,
+    home: CoreId,
+    name: BoxName,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for ForeignBox<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForeignBox").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+impl<T> ForeignBox<T> {
+    /// Puts `value` into a box whose home is the calling core.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core.
+    #[must_use]
+    #[track_caller]
+    pub fn new(value: T) -> Self {
+        let (remote, home) = on_core("ForeignBox::new", |executor| (executor.remote().clone(), executor.core().id()));
+        Self { remote, home, name: home::put_boxed(Rc::new(value)), value: PhantomData }
+    }
+
+    /// The core that has the value.
+    #[must_use]
+    pub fn home(&self) -> CoreId {
+        self.home
+    }
+
+    /// Whether the caller is on the value's core.
+    #[must_use]
+    pub fn is_home(&self) -> bool {
+        self.try_with(|_| ()).is_some()
+    }
+
+    /// Runs `f` with the value, if the caller is on its core.
+    pub fn try_with<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
+        // Another thread's table has no box of this identity.
+        home::get_boxed::<T>(self.name).map(|value| f(&value))
+    }
+
+    /// Runs `f` with the value on its core, between two polls, and brings the answer back; at once if the caller is there.
+    ///
+    /// # Errors
+    ///
+    /// The future resolves to [`CallError`] if `f` panicked, or the core has left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop `f`; its answer is dropped.
+    ///
+    /// # Panics
+    ///
+    /// When called on a thread that runs no core of the value's runtime.
+    #[track_caller]
+    pub fn call<F, R>(&self, f: F) -> impl Future<Output = Result<R, CallError>> + use<'_, T, F, R>
+    where
+        F: FnOnce(&T) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let same = on_core("ForeignBox::call", |executor| executor.remote().fabric().is_same(self.remote.fabric()));
+        assert!(same, "a foreign box is called on the cores of its value's runtime");
+        let name = self.name;
+        // The box outlives the call; so the value is there, unless the core has begun to drop what it has.
+        let call = crate::call_on(self.home, move || home::get_boxed::<T>(name).map(|value| f(&value)));
+        async move { call.await?.ok_or_else(CallError::gone) }
+    }
+
+    /// Takes the value out, on its core.
+    ///
+    /// # Errors
+    ///
+    /// The box, if the caller is not on the value's core.
+    pub fn try_into_inner(self) -> Result<T, Self> {
+        // Who uses the value borrows the box; so the table's is the only reference.
+        home::take_boxed::<T>(self.name).and_then(Rc::into_inner).ok_or(self)
+    }
+}
+
+impl<T> Drop for ForeignBox<T> {
+    fn drop(&mut self) {
+        let name = self.name;
+        if let Some(value) = home::take_boxed::<T>(name) {
+            return drop(value);
+        }
+        let at_home = with_current(LinuxPort::thread(), |executor| {
+            executor.core().id() == self.home && executor.remote().fabric().is_same(self.remote.fabric())
+        });
+        if at_home == Some(true) {
+            // It was taken before.
+            return;
+        }
+        // [home T5] a core that has left has dropped it.
+        drop(self.remote.call_on(self.home, move || drop(home::take_boxed::<T>(name))));
+    }
+}

@@ -1,0 +1,147 @@
+#![doc = include_str!("README.md")]
+
+mod number;
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::future::pending;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ipiq_fabric::contain;
+use slab::Slab;
+
+pub(crate) use number::Number;
+
+thread_local! {
+    static TABLE: RefCell<Table> = const { RefCell::new(Table { numbered: Vec::new(), boxes: Slab::new(), kept: false }) };
+}
+
+/// What the thread's core keeps.
+struct Table {
+    numbered: Vec<Option<Numbered>>,
+    boxes: Slab<Boxed>,
+    /// Whether the keeper runs.
+    kept: bool,
+}
+
+struct Numbered {
+    value: Rc<dyn Any>,
+    /// Nobody else is given it while the value is here.
+    _number: Arc<Number>,
+}
+
+struct Boxed {
+    identity: u64,
+    value: Rc<dyn Any>,
+}
+
+/// Puts `value` under `number` into the calling core's table.
+///
+/// # Panics
+///
+/// If there is one, and on a thread that runs no core.
+pub(crate) fn put<V: 'static>(number: &Arc<Number>, value: Rc<V>) {
+    keep();
+    let index = number.index();
+    let before = TABLE.with_borrow_mut(|table| {
+        if table.numbered.len() <= index {
+            table.numbered.resize_with(index + 1, || None);
+        }
+        table.numbered[index].replace(Numbered { value, _number: number.clone() })
+    });
+    assert!(before.is_none(), "a core has one value per number");
+}
+
+/// The calling core's value of `number`.
+pub(crate) fn get<V: 'static>(number: &Number) -> Option<Rc<V>> {
+    // [home T4]
+    let value = TABLE.with_borrow(|table| Some(table.numbered.get(number.index())?.as_ref()?.value.clone()))?;
+    value.downcast().ok()
+}
+
+/// Takes the calling core's value of `number` out of its table.
+pub(crate) fn take(number: &Number) -> Option<Rc<dyn Any>> {
+    let taken = TABLE.with_borrow_mut(|table| table.numbered.get_mut(number.index())?.take());
+    taken.map(|taken| taken.value)
+}
+
+/// A name of a boxed value on its core.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BoxName {
+    place: usize,
+    identity: u64,
+}
+
+/// Puts `value` into a box of the calling core.
+///
+/// # Panics
+///
+/// On a thread that runs no core.
+pub(crate) fn put_boxed<V: 'static>(value: Rc<V>) -> BoxName {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    keep();
+    // Only that it differs matters.
+    let identity = NEXT.fetch_add(1, Ordering::Relaxed);
+    let place = TABLE.with_borrow_mut(|table| table.boxes.insert(Boxed { identity, value }));
+    BoxName { place, identity }
+}
+
+/// The value of a box, on its core.
+pub(crate) fn get_boxed<V: 'static>(name: BoxName) -> Option<Rc<V>> {
+    // [home T4]
+    let value = TABLE.with_borrow(|table| {
+        let boxed = table.boxes.get(name.place).filter(|boxed| boxed.identity == name.identity)?;
+        Some(boxed.value.clone())
+    })?;
+    value.downcast().ok()
+}
+
+/// Takes the value of a box out of the table, on its core.
+pub(crate) fn take_boxed<V: 'static>(name: BoxName) -> Option<Rc<V>> {
+    let boxed = TABLE.with_borrow_mut(|table| {
+        let is_it = table.boxes.get(name.place).is_some_and(|boxed| boxed.identity == name.identity);
+        is_it.then(|| table.boxes.remove(name.place))
+    })?;
+    boxed.value.downcast().ok()
+}
+
+/// Sees to it that what is put into the calling core's table is dropped with the core's tasks.
+fn keep() {
+    if TABLE.with_borrow_mut(|table| !std::mem::replace(&mut table.kept, true)) {
+        let keeper = Keeper;
+        // [home T1]
+        drop(crate::spawn_local(async move {
+            let _keeper = keeper;
+            pending::<()>().await;
+        }));
+    }
+}
+
+/// Empties the table when it is dropped.
+struct Keeper;
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // [home T3] values may put others when they are dropped.
+        TABLE.with_borrow_mut(|table| table.kept = false);
+        // [home T2] one that panics does not keep the others from it.
+        while let Some(value) = TABLE.with_borrow_mut(Table::pop) {
+            contain(|| drop(value));
+        }
+    }
+}
+
+impl Table {
+    fn pop(&mut self) -> Option<Rc<dyn Any>> {
+        if let Some(place) = self.boxes.iter().next().map(|(place, _)| place) {
+            return Some(self.boxes.remove(place).value);
+        }
+        loop {
+            if let Some(Numbered { value, .. }) = self.numbered.pop()? {
+                return Some(value);
+            }
+        }
+    }
+}
