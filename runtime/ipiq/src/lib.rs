@@ -109,12 +109,14 @@ mod handle;
 mod home;
 mod idle;
 pub mod ipi;
+mod join_set;
 pub mod net;
 mod pause;
 mod paused_clock;
 mod placement;
 mod replicated;
 mod runtime;
+mod scope;
 pub mod sharded;
 mod shootdown;
 mod slices;
@@ -143,10 +145,12 @@ pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};
 pub use ipiq_fabric::{CoreCounters, CoreId, CoreSet, CoreSetIter, PairCounters};
 pub use ipiq_linux::port::FenceChoice;
 pub use ipiq_macros::{main, test};
+pub use join_set::JoinSet;
 pub use pause::{pause, pause_each};
 pub use placement::Placement;
 pub use replicated::{Local, Replicated, Update};
 pub use runtime::{Runtime, RuntimeInfo};
+pub use scope::{Scope, ScopedHandle, scope};
 pub use shootdown::shootdown;
 
 /// The example of the project's README, compiled.
