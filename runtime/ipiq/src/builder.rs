@@ -58,6 +58,7 @@ pub struct Builder {
     pub(crate) time_slice: Option<Duration>,
     pub(crate) interrupts: InterruptPolicy,
     pub(crate) paused_clock: bool,
+    pub(crate) blocking_threads: usize,
 }
 
 impl fmt::Debug for Builder {
@@ -73,6 +74,7 @@ impl fmt::Debug for Builder {
             .field("time_slice", &self.time_slice)
             .field("interrupts", &self.interrupts)
             .field("paused_clock", &self.paused_clock)
+            .field("blocking_threads", &self.blocking_threads)
             .finish_non_exhaustive()
     }
 }
@@ -92,6 +94,7 @@ impl Builder {
             time_slice: Some(Duration::from_millis(10)),
             interrupts: InterruptPolicy::default(),
             paused_clock: false,
+            blocking_threads: 256,
         }
     }
 
@@ -222,6 +225,13 @@ impl Builder {
     /// The idea is tokio's `start_paused`, for one thread; here all cores must have nothing to do.
     pub fn paused_clock(mut self) -> Self {
         self.paused_clock = true;
+        self
+    }
+
+    /// How many threads at most run closures of [`spawn_blocking`](crate::spawn_blocking), 1 at least. Default: 256. They are started when they are needed, and end after ten seconds
+    /// without work.
+    pub fn blocking_threads(mut self, most: usize) -> Self {
+        self.blocking_threads = most.max(1);
         self
     }
 

@@ -83,7 +83,7 @@
 //! - [`spawn_on`] and [`Runtime::block_on`] take a closure that makes the future: the closure is sent, and the future, made on
 //!   the core, need not be `Send`.
 //! - A poll or a called closure that takes long, or blocks, holds up its whole core. [`yield_now`] lets the others run, [`yield_if_needed`]
-//!   does when it is time to; work that blocks belongs on a thread of your own, which gets back in through a [`Handle`].
+//!   does when it is time to; work that blocks belongs into [`spawn_blocking`].
 //! - Channels, `select!` and the like of `futures` and `tokio::sync` work; what needs tokio's own runtime (`tokio::net`,
 //!   `tokio::time`, `tokio::spawn`) does not.
 //! - A panic ends its task or call and is returned as an error, [`JoinError`] or [`CallError`]; the core goes on.
@@ -98,6 +98,7 @@
 //!   [stalls](Builder::stall_reports) are told of without it.
 #![forbid(unsafe_code)]
 
+mod blocking;
 mod builder;
 mod core_cache;
 mod core_local;
@@ -125,6 +126,7 @@ pub mod time;
 pub mod urgent;
 pub mod xcall;
 
+pub use blocking::{Blocking, BlockingError, spawn_blocking};
 pub use builder::{BuildError, Builder, IdlePolicy, InterruptPolicy};
 pub use core_cache::{CoreCache, Fetch, LocalCache};
 pub use core_local::{CoreLocal, CoreRef};

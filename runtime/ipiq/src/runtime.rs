@@ -18,6 +18,7 @@ use ipiq_linux::interrupt::{DEFAULT_SIGNAL, Interrupts};
 use ipiq_linux::kick::Kick;
 use ipiq_linux::port::LinuxPort;
 
+use crate::blocking::Pool;
 use crate::builder::{BuildError, Builder, Cause};
 use crate::idle::DriverKick;
 use crate::paused_clock::{PausedClock, PausedKick};
@@ -55,6 +56,7 @@ pub struct RuntimeInfo {
 pub struct Runtime {
     remote: Remote,
     threads: Vec<ThreadHandle<()>>,
+    blocking: Arc<Pool>,
     slices: Option<Slices>,
     info: RuntimeInfo,
 }
@@ -106,6 +108,7 @@ impl Runtime {
         };
         let remote = Remote::new(&fabric);
         let bell = Arc::new(Bell::default());
+        let blocking = Pool::new(builder.blocking_threads, interrupts.clone());
         let mut starting = Starting::default();
         let (report, reports) = mpsc::channel();
         for seat in seats {
@@ -120,6 +123,7 @@ impl Runtime {
                 spin,
                 clock: clock.clone(),
                 on_start: builder.on_thread_start.clone(),
+                blocking: blocking.clone(),
                 bell: bell.clone(),
                 interrupts: interrupts.clone().map(|interrupts| (linux.clone(), interrupts)),
                 interrupt_or_fail: builder.interrupts != InterruptPolicy::Auto,
@@ -161,7 +165,7 @@ impl Runtime {
         }
         let slices = builder.time_slice.map(|slice| Slices::start(fabric, slice, bell, interrupts)).transpose();
         let slices = slices.map_err(|error| BuildError::new(Cause::Slices(error)))?;
-        Ok(Self { remote, threads: starting.go(), slices, info })
+        Ok(Self { remote, threads: starting.go(), blocking, slices, info })
     }
 
     /// What the runtime was given.
@@ -300,6 +304,11 @@ impl Drop for Runtime {
             // A core's panic aborts the process; there is no error to report.
             self.threads.drain(..).for_each(|thread| drop(thread.join()));
             self.slices.take().into_iter().for_each(Slices::join);
+            // After the cores, whose tasks may wait for what is queued.
+            self.blocking.end();
+            self.blocking.join();
+        } else {
+            self.blocking.end();
         }
     }
 }

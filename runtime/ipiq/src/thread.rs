@@ -14,6 +14,7 @@ use ipiq_linux::membarrier::Pinned;
 use ipiq_linux::pin;
 use ipiq_linux::port::LinuxPort;
 
+use crate::blocking::{Installed, Pool};
 use crate::builder::{Cause, ThreadHook};
 use crate::driver;
 use crate::idle::DriverIdle;
@@ -32,6 +33,7 @@ pub(crate) struct Start {
     /// In place of the machine's.
     pub(crate) clock: Option<Arc<PausedClock>>,
     pub(crate) on_start: Option<ThreadHook>,
+    pub(crate) blocking: Arc<Pool>,
     /// Of the thread that watches over time slices.
     pub(crate) bell: Arc<Bell>,
     pub(crate) interrupts: Option<(Arc<LinuxPort>, Arc<Interrupts>)>,
@@ -71,7 +73,7 @@ pub(crate) fn main(start: Start) {
         contain(|| drop(panic));
         Err(Cause::Thread(id, io::Error::other(text)))
     });
-    let Start { seat, remote, spin, clock, bell, report, go, .. } = start;
+    let Start { seat, remote, spin, clock, blocking, bell, report, go, .. } = start;
     let Prepared { cpu, driver, interrupted, interrupt_fallback } = match prepared {
         Ok(prepared) => prepared,
         Err(cause) => {
@@ -93,9 +95,11 @@ pub(crate) fn main(start: Start) {
     if go.recv().is_err() {
         return;
     }
+    let blocking = Installed::new(blocking);
     if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin, clock)) {
         die(id, payload);
     }
+    drop(blocking);
     drop(interrupted);
 }
 
