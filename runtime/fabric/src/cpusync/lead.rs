@@ -6,6 +6,7 @@ use core::fmt;
 use super::CpuSyncError;
 use super::board::{Board, Job, Kind};
 use super::error::Cause;
+use crate::doorbell::Rung;
 use crate::port::Clock;
 use crate::sync::{mutant, unwinds_in_a_model};
 use crate::unwind::PutOff;
@@ -216,7 +217,8 @@ impl Lead<'_> {
         }
         let first = self.board().last();
         let posted = plan.drain && self.core().drain_posted();
-        if self.held.get().is_empty() {
+        // Who has left meanwhile has been counted: what it had sent to this core must run.
+        if new.is_empty() && held.is_empty() {
             return Ok(started_ns);
         }
         let stands = self.stand_still(plan.drain, posted, plan.deadline()).map_err(|error| {
@@ -232,9 +234,17 @@ impl Lead<'_> {
     }
 
     fn ask(&self, new: &CoreSet) {
+        let order = self.board().last();
         for target in new.iter() {
             // [cpusync M3]
-            self.core().ask_to_stop(target);
+            let rung = self.core().ask_to_stop(target);
+            // [cpusync M4] asked for nothing: no turn is waited for it. It may have answered before, by a bit that an earlier stop left it.
+            if rung == Rung::Gone && self.has_left(target) {
+                let answered = self.shared().core(target).answer.to(order).is_some();
+                if !answered || mutant!("cpusync-asked-unheard") {
+                    self.forget(target);
+                }
+            }
         }
     }
 

@@ -116,14 +116,17 @@ impl Core {
 
     fn tell_next(&self, next: Option<CoreId>) {
         if let Some(next) = next {
-            self.ask_to_stop(next);
+            // One that leaves waits for the lead itself (T5).
+            let _ = self.ask_to_stop(next);
         }
     }
 
     /// [doorbell A1]
-    fn ask_to_stop(&self, core: CoreId) {
-        if self.shared().core(core).doorbell.ask(Ask::Stop) == Rung::Kick {
+    fn ask_to_stop(&self, core: CoreId) -> Rung {
+        let rung = self.shared().core(core).doorbell.ask(Ask::Stop);
+        if rung == Rung::Kick {
             self.kick(core);
         }
+        rung
     }
 }

@@ -11,7 +11,8 @@ use super::{CpuSync, Lead};
 use crate::port::Clock;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tests::cores_of;
-use crate::{Core, CoreId, CoreSet, Seat, catch};
+use crate::tests::machine::{Awake, Script};
+use crate::{Config, Core, CoreId, CoreSet, Fabric, Seat, catch};
 
 const ROUNDS: u64 = if cfg!(miri) { 3 } else { 300 };
 const CORES: usize = 3;
@@ -139,4 +140,43 @@ fn a_panic_that_nobody_took_because_a_message_unwound_the_lead_is_not_the_next_s
         let again = lead.quick(&other, &|_| resume_unwind(Box::new("again"))).expect_err("its own");
         assert_eq!(again.downcast_ref(), Some(&"again"));
     });
+}
+
+/// Counts the turns of waits in which there was nothing to do.
+#[derive(Default)]
+struct Turns(AtomicU64);
+
+impl Script for Turns {
+    fn relax(&self, _turn: u32) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_stop_of_cores_that_left_before_it_turns_for_nobody() {
+    let port = Arc::new(Awake(Turns::default()));
+    let config = Config { cores: CORES, ..Config::default() };
+    let (_fabric, seats) = Fabric::new(config, port.clone()).expect("a valid configuration");
+    let mut cores: Vec<_> = seats.into_iter().map(Seat::enter).collect();
+    cores.truncate(1);
+    let (core, led) = (&cores[0], alloc::rc::Rc::new(Cell::new(false)));
+    let (turned, done) = (port.0.0.load(Ordering::Relaxed), led.clone());
+    core.lead(move |lead| {
+        let all = CoreSet::first(CORES);
+        for drain in [false, true] {
+            let plan = CpuSync { set: all, each: Some(&|_| ()), drain, deadline_ns: None, clock: &Noon };
+            let inner = CpuSync { each: None, ..plan };
+            let stopped = lead.cpusync(&plan, |held| {
+                assert_eq!(held.cores().len(), 1);
+                held.cpusync(&inner, |held| held.cores().len()).expect("no limit").0
+            });
+            assert_eq!(stopped.expect("no limit").0, 1);
+        }
+        lead.quick(&all, &|_| ()).expect("no panic");
+        done.set(true);
+    });
+    // SAFETY: 1. and 2. nothing else is on the stack.
+    unsafe { core.safe_point() };
+    assert!(led.get());
+    assert_eq!(port.0.0.load(Ordering::Relaxed), turned);
 }

@@ -290,15 +290,16 @@ fn a_core_that_leaves_holds_up_no_stop() {
     });
 }
 
-#[test]
-fn the_panic_of_a_core_that_leaves_right_after_its_function_reaches_the_lead() {
-    explore(3, || {
+/// A quick stop, after what `before` does, of a core that leaves right after its function.
+fn panic_and_leave(before: impl Fn(&Lead<'_>) + Clone + Send + Sync + 'static) {
+    explore(3, move || {
         let (machine, _fabric, (a, b)) = Machine::pair(FenceKind::Symmetric);
         let leaver = passer(b);
         let core = a.enter();
         let (over, ran, heard) = (Arc::default(), Arc::new(Counter::default()), Arc::new(Counter::default()));
-        let (counted, told) = (ran.clone(), heard.clone());
+        let (counted, told, before) = (ran.clone(), heard.clone(), before.clone());
         lead_once(&machine, &core, &over, move |lead| {
+            before(lead);
             let outcome = lead.quick(&set([B]), &|_: &Core| {
                 counted.add(1);
                 std::panic::resume_unwind(Box::new(()));
@@ -308,6 +309,17 @@ fn the_panic_of_a_core_that_leaves_right_after_its_function_reaches_the_lead() {
         assert_eq!(heard.get(), ran.get());
         leaver.join().expect("no panic");
     });
+}
+
+#[test]
+fn the_panic_of_a_core_that_leaves_right_after_its_function_reaches_the_lead() {
+    panic_and_leave(|_| ());
+}
+
+#[test]
+fn the_panic_of_a_core_that_leaves_before_it_is_asked_reaches_the_lead() {
+    // It comes by this one's bit.
+    panic_and_leave(|lead| drop(lead.cpusync(&CpuSync { deadline_ns: Some(0), ..plan(set([B])) }, |_| ())));
 }
 
 #[test]

@@ -81,6 +81,7 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("cpusync-taken-unlooked", "cpusync::a_stop_that_asks_while_the_last_ones_bit_is_taken_is_seen"),
     ("cpusync-wait-for-gone", "cpusync::a_core_that_leaves_holds_up_no_stop"),
     ("cpusync-left-unheard", "cpusync::the_panic_of_a_core_that_leaves_right_after_its_function_reaches_the_lead"),
+    ("cpusync-asked-unheard", "cpusync::the_panic_of_a_core_that_leaves_before_it_is_asked_reaches_the_lead"),
     ("cpusync-one-round", "cpusync::a_stop_that_drains_has_run_what_was_sent_before"),
     ("cpusync-handlers-uncounted", "cpusync::a_stop_that_drains_has_run_what_a_handler_sent"),
     ("cpusync-waits-twice", "cpusync::who_looks_again_while_the_lead_is_on_its_way_gets_it_once"),
