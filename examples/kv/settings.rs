@@ -84,15 +84,15 @@ impl Live {
     ///
     /// The text of the reply that says why not.
     pub(crate) async fn change(&self, changes: &Changes, protected: bool) -> Result<(), String> {
-        let mut changed = self.read(Settings::clone);
-        apply(&mut changed, changes, protected)?;
+        // What is refused here goes to no core.
+        apply(&mut self.read(Settings::clone), changes, protected)?;
         match self {
             Self::Replicated(replicated) => {
-                // What was accepted is applied to the settings of now: another core may have changed others meanwhile.
-                let update = replicated.modify(|settings| {
-                    let _ = apply(settings, changes, protected);
-                });
-                update.await.map_err(|error| format!("ERR CONFIG SET did not reach every core: {error}"))
+                // Applied to the settings of now: another core may have changed others meanwhile. A directory may have gone since.
+                let mut outcome = Ok(());
+                let update = replicated.modify(|settings| outcome = apply(settings, changes, protected));
+                update.await.map_err(|error| format!("ERR CONFIG SET did not reach every core: {error}"))?;
+                outcome
             }
             #[cfg(test)]
             Self::Fixed(_) => Ok(()),
@@ -115,7 +115,9 @@ pub(crate) fn follow(seen: &Cell<Option<u64>>, follow: impl FnOnce(&Settings)) {
 /// The names and values of a CONFIG SET.
 pub(crate) type Changes = Vec<(String, String)>;
 
+/// Carries out all of `changes` or, with an error, none.
 fn apply(settings: &mut Settings, changes: &Changes, protected: bool) -> Result<(), String> {
+    let mut changed = settings.clone();
     for (index, (name, value)) in changes.iter().enumerate() {
         let lower = name.to_ascii_lowercase();
         let outcome = if PROTECTED.contains(&&lower[..]) && !protected {
@@ -123,7 +125,7 @@ fn apply(settings: &mut Settings, changes: &Changes, protected: bool) -> Result<
         } else if changes[..index].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name)) {
             Err(wrong("duplicate parameter"))
         } else {
-            settings.set(&lower, value)
+            changed.set(&lower, value)
         };
         outcome.map_err(|refused| match refused {
             Refused::Unknown => format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'"),
@@ -132,6 +134,7 @@ fn apply(settings: &mut Settings, changes: &Changes, protected: bool) -> Result<
             }
         })?;
     }
+    *settings = changed;
     Ok(())
 }
 
@@ -321,6 +324,15 @@ mod tests {
             let list = settings.list();
             assert!(list.contains(&(name, told.to_owned())), "{name} {value}: {list:?}");
         }
+    }
+
+    #[test]
+    fn what_is_refused_in_the_middle_changes_nothing() {
+        let changes = [("timeout", "3"), ("dir", "/no/such/directory"), ("maxclients", "7")];
+        let changes: Changes = changes.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let mut settings = Settings::default();
+        assert!(apply(&mut settings, &changes, true).is_err());
+        assert_eq!(settings, Settings::default());
     }
 
     #[test]
