@@ -55,6 +55,8 @@ impl Executor {
     pub fn new(core: Core, remote: Remote, clock: Arc<dyn Clock>, spin: SpinPolicy) -> Self {
         assert!(remote.fabric().has(&core), "an executor's core and remote are of one fabric");
         let home = remote.home(core.id()).clone();
+        // [xcall C1]
+        core.serve_too(serve_own_calls);
         Self {
             core,
             home,
@@ -244,6 +246,16 @@ pub fn with_current<P: Port + ?Sized, R>(port: &P, f: impl FnOnce(&Executor) -> 
     // SAFETY: 1. a port returns what was stored on this thread, and only `enter` stores: an executor that lives until
     // its guard stores null. 2. the reference ends with `f`, on the same thread, inside the guard's scope.
     Some(f(unsafe { &*slot }))
+}
+
+/// [`Executor::run_own_calls`] in a stop. Returns whether there were any.
+fn serve_own_calls(core: &Core) -> bool {
+    let ran = with_current(core.port(), |executor| {
+        // A stop is obeyed inside the core's own loop.
+        debug_assert!(core::ptr::eq(executor.core(), core));
+        executor.run_own_calls()
+    });
+    ran.is_some_and(|ran| ran > 0)
 }
 
 /// Runs `f` with the executor of a task's home, on the home's thread.

@@ -55,6 +55,9 @@ impl<F: FnOnce(&Lead<'_>)> Request for Unawaited<F> {
     fn give_up(self: Rc<Self>) {}
 }
 
+/// See [`Core::serve_too`].
+type ServeToo = fn(&Core) -> bool;
+
 /// One core's own part.
 #[derive(Default)]
 pub(crate) struct Own {
@@ -62,6 +65,8 @@ pub(crate) struct Own {
     requests: RefCell<VecDeque<Rc<dyn Request>>>,
     /// It has asked for the lead and not got it yet.
     waits: Cell<bool>,
+    /// See [`Core::serve_too`].
+    too: Cell<Option<ServeToo>>,
     weak: weak::Own,
 }
 
@@ -82,6 +87,13 @@ impl Core {
         self.cpusync.requests.borrow_mut().push_back(request);
         // [doorbell A1]
         self.own().doorbell.ask_awake(Ask::Stop);
+    }
+
+    /// What a stop that lets messages run has this core run with them: for an executor that runs something between its polls beside messages and
+    /// tasks. Its part of what was begun before the stop would be missing in it otherwise. `serve` returns whether there was anything; it is called at
+    /// safe points only.
+    pub fn serve_too(&self, serve: fn(&Self) -> bool) {
+        self.cpusync.too.set(Some(serve));
     }
 
     /// The second half of what [`Ask::Stop`] asks for, after [`obey`](Self::obey): leads, if it wants to and it is the own turn.

@@ -91,7 +91,9 @@ impl Core {
     pub(super) fn serve_while_stopped(&self) -> bool {
         // What a handler sends must be looked for, as what a message sends; also that of one which was asked for only now.
         let asked = self.serve_asked() && !mutant!("cpusync-handlers-uncounted");
-        self.drain_rings(WHILE_STOPPED) + self.flush() > 0 || asked
+        // [cpusync C4] before the rings: what a message of theirs adds is counted with it.
+        let too = self.cpusync.too.get().is_some_and(|serve| serve(self));
+        self.drain_rings(WHILE_STOPPED) + self.flush() > 0 || asked || too
     }
 
     /// What foreign threads have posted by now.

@@ -97,6 +97,29 @@ fn a_pause_that_drains_cuts_no_transfer_between_cores_in_two() {
     });
 }
 
+/// The answer to the first call runs inside the stop alone: this core stands at a safe point by then.
+#[test]
+fn a_call_of_every_core_that_begins_in_a_drain_is_carried_out_on_all_of_them_before_the_body() {
+    let _watch = watch("a_call_of_every_core_that_begins_in_a_drain_is_carried_out_on_all_of_them_before_the_body");
+    each_kind(|builder| {
+        let runtime = builder.cores(3).build().expect("three cores");
+        for _ in 0..50 {
+            let ran = Arc::new(AtomicU64::new(0));
+            let counted = ran.clone();
+            let seen = runtime.block_on(move || async move {
+                let home = ipiq::core_id();
+                let count = move || add(&counted, 1);
+                let everywhere = move || drop(ipiq::xcall::high::broadcast(count));
+                let other = CoreId::new((home.index() + 1) % 3);
+                drop(ipiq::call_on(other, move || drop(ipiq::call_on(home, everywhere))));
+                let body = move |_: &ipiq::Paused<'_>| ran.load(Ordering::Relaxed);
+                ipiq::pause(Pause::all().drain(), body).await.expect("no limit").0
+            });
+            assert_eq!(seen, 3);
+        }
+    });
+}
+
 /// Without *drain* the same cut may fall between the two calls: what the option is for.
 #[test]
 fn a_request_forwarded_from_core_to_core_is_carried_out_before_the_body_of_a_drained_pause() {
