@@ -1,10 +1,11 @@
 //! Signals as the machine and other programs make them. Each test in a process of its own: signals belong to the whole of it.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::mem;
-use std::process::Command;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipiq::{InterruptPolicy, Runtime};
@@ -171,57 +172,267 @@ fn a_sandbox_that_refuses_the_signal_costs_latency_at_most() {
     });
 }
 
-/// Forged signals, from this process and another one, and a timer's without `SA_RESTART`, while the runtime works.
+/// Another process, which sends this one signals, 50,000 a second if it has the time: to the whole of it, and to one thread.
+struct Noise {
+    child: libc::pid_t,
+    sent: &'static AtomicU32,
+}
+
+impl Noise {
+    const EACH_NS: i64 = 20_000;
+
+    fn start(signal: c_int, thread: c_int) -> Self {
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: 1. a new map, at a place that the kernel chooses.
+        let map = unsafe { libc::mmap(ptr::null_mut(), size_of::<AtomicU32>(), access, flags, -1, 0) };
+        assert_ne!(map, libc::MAP_FAILED);
+        // SAFETY: 1. the map is zeroed, large enough, and stays.
+        let sent: &'static AtomicU32 = unsafe { &*map.cast() };
+        let process = std::process::id().cast_signed();
+        // SAFETY: 1. the child uses atomics and system calls only, and never returns.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            Self::run(process, thread, signal, sent);
+        }
+        assert!(child > 0);
+        Self { child, sent }
+    }
+
+    fn run(process: c_int, thread: c_int, signal: c_int, sent: &AtomicU32) -> ! {
+        let now_ns = || {
+            let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: 1. `now` is valid for a write.
+            unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+            now.tv_sec * 1_000_000_000 + now.tv_nsec
+        };
+        let begun = now_ns();
+        loop {
+            let count = sent.fetch_add(1, Ordering::Relaxed);
+            let result = match count % 2 {
+                // SAFETY: 1. no pointers; the test's process, which waits for this one.
+                0 => unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) },
+                // SAFETY: 1. as above.
+                _ => unsafe { libc::kill(process, signal) }.into(),
+            };
+            // SAFETY: 1. no pointers. Who is an orphan ends.
+            if result != 0 || unsafe { libc::getppid() } != process {
+                // SAFETY: 1. it ends the child, and runs nothing of its parent.
+                unsafe { libc::_exit(0) };
+            }
+            while now_ns() - begun < i64::from(count) * Self::EACH_NS {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Ends it; returns how many signals it has sent.
+    fn end(self) -> u32 {
+        let mut status = 0;
+        // SAFETY: 1. a child of this process that nobody has waited for.
+        unsafe { libc::kill(self.child, libc::SIGKILL) };
+        // SAFETY: 1. `status` is valid for a write.
+        assert_eq!(unsafe { libc::waitpid(self.child, &raw mut status, 0) }, self.child);
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+/// Forged signals, from this process and another one, and a timer's without `SA_RESTART`, 10,000 a second, while the runtime works.
 #[test]
 fn noise_disturbs_nobody() {
     alone("machine::noise_disturbs_nobody", LIMIT, || {
-        set_handler(libc::SIGURG, count as *const () as usize, libc::SA_RESTART);
-        set_handler(libc::SIGALRM, count as *const () as usize, 0);
-        let runtime = two_cores(Runtime::builder());
-        let each = libc::timeval { tv_sec: 0, tv_usec: 100 };
-        let timer = libc::itimerval { it_interval: each, it_value: each };
-        // SAFETY: 1. a timer, valid for a read.
-        assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) }, 0);
-        let process = std::process::id().cast_signed();
-        let script = format!("while kill -URG {process}; do :; done");
-        let mut outside = Command::new("sh").args(["-c", &script]).spawn().expect("a shell");
-        let over = Arc::new(AtomicBool::new(false));
-        let stop = over.clone();
-        let inside = std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                for thread in std::fs::read_dir("/proc/self/task").expect("it is mounted").flatten() {
-                    let id: c_int = thread.file_name().to_string_lossy().parse().expect("a number");
-                    // SAFETY: 1. no pointers; `SIGURG` has a handler.
-                    unsafe { libc::syscall(libc::SYS_tgkill, process, id, libc::SIGURG) };
-                }
-                // SAFETY: 1. no pointers; `SIGURG` has a handler.
-                unsafe { libc::kill(process, libc::SIGURG) };
-            }
-        });
-        let told = Told::default();
-        let handler = told.handler(&runtime.handle());
-        let triggers = scaled(500, 2_000);
-        let stuck = told.clone();
-        let task = runtime.handle().spawn_on(B, move || async move { while stuck.seen() < triggers {} });
-        (1..=triggers).for_each(|n| told.tell(&handler, B, n));
-        Runtime::wait(task).expect("it has seen them all");
-        runtime.block_on(|| async {
-            for n in 0..200 {
-                assert_eq!(ipiq::call_on(B, move || n).await.expect("it lives"), n);
-                ipiq::time::sleep(Duration::from_micros(200)).await;
-            }
-        });
-        over.store(true, Ordering::Relaxed);
-        inside.join().expect("no panic");
-        outside.kill().expect("it lives");
-        outside.wait().expect("a child");
-        let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
-        let timer = libc::itimerval { it_interval: never, it_value: never };
-        // SAFETY: 1. a timer, valid for a read.
-        unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };
-        let counters = runtime.handle().core_counters(B);
-        assert!(CALLED.load(Ordering::Relaxed) > 0 && counters.urgent_run >= triggers, "{counters:?}");
+        // SAFETY: 1. a question without pointers.
+        let outside = runtime_with_noise(|| Noise::start(libc::SIGURG, unsafe { libc::gettid() }));
+        println!("{} signals of another process", outside.end());
     });
+}
+
+fn runtime_with_noise(start: impl FnOnce() -> Noise + Send + 'static) -> Noise {
+    set_handler(libc::SIGURG, count as *const () as usize, libc::SA_RESTART);
+    set_handler(libc::SIGALRM, count as *const () as usize, 0);
+    let runtime = two_cores(Runtime::builder());
+    let each = libc::timeval { tv_sec: 0, tv_usec: 100 };
+    let timer = libc::itimerval { it_interval: each, it_value: each };
+    // SAFETY: 1. a timer, valid for a read.
+    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) }, 0);
+    let outside = Runtime::wait(runtime.handle().spawn_on(B, || async { start() })).expect("it forks");
+    let process = std::process::id().cast_signed();
+    let over = Arc::new(AtomicBool::new(false));
+    let stop = over.clone();
+    let inside = std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            for thread in std::fs::read_dir("/proc/self/task").expect("it is mounted").flatten() {
+                let id: c_int = thread.file_name().to_string_lossy().parse().expect("a number");
+                // SAFETY: 1. no pointers; `SIGURG` has a handler.
+                unsafe { libc::syscall(libc::SYS_tgkill, process, id, libc::SIGURG) };
+            }
+            // SAFETY: 1. no pointers; `SIGURG` has a handler.
+            unsafe { libc::kill(process, libc::SIGURG) };
+        }
+    });
+    let told = Told::default();
+    let handler = told.handler(&runtime.handle());
+    let triggers = scaled(500, 2_000);
+    let stuck = told.clone();
+    let task = runtime.handle().spawn_on(B, move || async move { while stuck.seen() < triggers {} });
+    (1..=triggers).for_each(|n| told.tell(&handler, B, n));
+    Runtime::wait(task).expect("it has seen them all");
+    runtime.block_on(|| async {
+        for n in 0..200 {
+            assert_eq!(ipiq::call_on(B, move || n).await.expect("it lives"), n);
+            ipiq::time::sleep(Duration::from_micros(200)).await;
+        }
+    });
+    over.store(true, Ordering::Relaxed);
+    inside.join().expect("no panic");
+    let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let timer = libc::itimerval { it_interval: never, it_value: never };
+    // SAFETY: 1. a timer, valid for a read.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };
+    let counters = runtime.handle().core_counters(B);
+    assert!(CALLED.load(Ordering::Relaxed) > 0 && counters.urgent_run >= triggers, "{counters:?}");
+    assert!(outside.sent.load(Ordering::Relaxed) > 0);
+    outside
+}
+
+static UNDER: AtomicUsize = AtomicUsize::new(0);
+
+/// Calls the handler that was there before, as is custom.
+extern "C" fn over_and_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    CALLED.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: 1. what was installed before this one: the runtime's, of this type.
+    let under: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
+        unsafe { mem::transmute(UNDER.load(Ordering::Relaxed)) };
+    under(signal, info, context);
+}
+
+#[test]
+fn a_handler_installed_after_ours_calls_it_or_costs_latency() {
+    alone("machine::a_handler_installed_after_ours_calls_it_or_costs_latency", LIMIT, || {
+        let runtime = two_cores(Runtime::builder());
+        UNDER.store(handler_of(libc::SIGURG), Ordering::Relaxed);
+        set_handler(libc::SIGURG, over_and_on as *const () as usize, libc::SA_SIGINFO | libc::SA_RESTART);
+        reach_a_busy_core(&runtime, 50);
+        assert!(CALLED.load(Ordering::Relaxed) > 0);
+        // A second runtime finds ours below it.
+        let second = two_cores(Runtime::builder());
+        assert_eq!(handler_of(libc::SIGURG), over_and_on as *const () as usize);
+        reach_a_busy_core(&second, 50);
+        // One that calls nobody.
+        set_handler(libc::SIGURG, count as *const () as usize, libc::SA_RESTART);
+        let before = CALLED.load(Ordering::Relaxed);
+        reach_a_core_that_yields(&runtime, 50);
+        drop(second);
+        // The next runtime puts ours over it, and calls it.
+        let third = two_cores(Runtime::builder());
+        reach_a_busy_core(&third, 50);
+        reach_a_busy_core(&runtime, 50);
+        assert!(CALLED.load(Ordering::Relaxed) > before);
+        drop((third, runtime));
+        assert_eq!(handler_of(libc::SIGURG), count as *const () as usize);
+    });
+}
+
+/// What a debugger does with the signal.
+#[derive(Clone, Copy)]
+enum Debugger {
+    /// As `gdb` by itself: `nostop noprint pass`.
+    Passes,
+    /// `stop print pass`: the thread stands still for a while.
+    Stops,
+    /// `nopass`.
+    Swallows,
+}
+
+const TRACED: &str = "IPIQ_TRACED";
+
+/// Runs `scenario` in a process of its own, each thread of which is traced, by a debugger that detaches in the end if it is told to.
+fn debugged(test: &str, debugger: Debugger, detach_after: Option<u32>, scenario: impl FnOnce()) {
+    if std::env::var_os(TRACED).is_some() {
+        return ipiq_suites::watchdog::with_watchdog(test, LIMIT, scenario);
+    }
+    let mut child = Command::new(std::env::current_exe().expect("this program has a path"));
+    child.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(TRACED, "1").stdout(Stdio::null());
+    let ask = || match ptrace(libc::PTRACE_TRACEME, 0, 0) {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    // SAFETY: 1. it makes one system call.
+    unsafe { child.pre_exec(ask) };
+    // Who may not be a debugger here has nothing to fear from one.
+    let Ok(child) = child.spawn().inspect_err(|error| println!("no tracing here: {error}")) else { return };
+    let (status, seen) = trace(child.id().cast_signed(), debugger, detach_after);
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:x}");
+    assert!(seen > 0, "it has seen no signal");
+}
+
+fn ptrace(request: libc::c_uint, thread: libc::pid_t, data: c_int) -> libc::c_long {
+    // SAFETY: 1. requests that take no address, and whose data is a number.
+    unsafe { libc::ptrace(request, thread, ptr::null_mut::<c_void>(), libc::c_long::from(data)) }
+}
+
+/// Returns how the process ended, and how many `SIGURG` the debugger has seen.
+fn trace(process: libc::pid_t, debugger: Debugger, detach_after: Option<u32>) -> (c_int, u32) {
+    let (mut seen, mut has_begun) = (0, false);
+    loop {
+        let mut status = 0;
+        // Of this thread's children alone: other tests have theirs.
+        // SAFETY: 1. `status` is valid for a write.
+        let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+        assert!(thread > 0, "{}", std::io::Error::last_os_error());
+        if !libc::WIFSTOPPED(status) {
+            if thread == process {
+                return (status, seen);
+            }
+            continue;
+        }
+        let (signal, is_event) = (libc::WSTOPSIG(status), status >> 16 != 0);
+        if !has_begun {
+            // It has become its program.
+            has_begun = true;
+            let options = libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
+            assert_eq!(ptrace(libc::PTRACE_SETOPTIONS, thread, options), 0);
+        }
+        let mut passed = if is_event || [libc::SIGTRAP, libc::SIGSTOP].contains(&signal) { 0 } else { signal };
+        if signal == libc::SIGURG {
+            seen += 1;
+            match debugger {
+                Debugger::Passes => {}
+                Debugger::Stops => (0..50).for_each(|_| std::thread::yield_now()),
+                Debugger::Swallows => passed = 0,
+            }
+        }
+        let detaches = detach_after.is_some_and(|after| seen >= after);
+        // An error: the thread has just been killed. One that is let go goes on by itself, with what is passed.
+        let _ = ptrace(if detaches { libc::PTRACE_DETACH } else { libc::PTRACE_CONT }, thread, passed);
+    }
+}
+
+#[test]
+fn a_debugger_that_passes_the_signal_on_is_not_noticed() {
+    let test = "machine::a_debugger_that_passes_the_signal_on_is_not_noticed";
+    debugged(test, Debugger::Passes, None, || reach_a_busy_core(&two_cores(Runtime::builder()), scaled(100, 2_000)));
+}
+
+#[test]
+fn a_debugger_that_stops_at_the_signal_costs_latency_alone() {
+    let test = "machine::a_debugger_that_stops_at_the_signal_costs_latency_alone";
+    debugged(test, Debugger::Stops, None, || reach_a_busy_core(&two_cores(Runtime::builder()), scaled(50, 500)));
+}
+
+#[test]
+fn a_debugger_that_swallows_the_signal_costs_latency_at_most() {
+    let test = "machine::a_debugger_that_swallows_the_signal_costs_latency_at_most";
+    debugged(test, Debugger::Swallows, None, || {
+        let runtime = two_cores(Runtime::builder());
+        reach_a_core_that_yields(&runtime, scaled(50, 500));
+        runtime.block_on(|| async { assert_eq!(ipiq::call_on(B, || 7).await.expect("it lives"), 7) });
+    });
+}
+
+#[test]
+fn a_debugger_that_lets_a_core_go_leaves_nothing_behind() {
+    let test = "machine::a_debugger_that_lets_a_core_go_leaves_nothing_behind";
+    debugged(test, Debugger::Passes, Some(20), || reach_a_busy_core(&two_cores(Runtime::builder()), 100));
 }
 
 #[test]
