@@ -106,7 +106,8 @@ fn a_damaged_file_is_refused_with_the_place_and_nothing_is_served() {
         (sound[..sound.len() - 1].to_vec(), format!("damaged at byte {}", sound.len() - 1)),
         (Vec::new(), "damaged at byte 0: this is no snapshot of kv".to_owned()),
         ([&sound[..], b"\0"].concat(), format!("damaged at byte {}", sound.len())),
-        (turned(&sound, half), "the checksum of a block is wrong".to_owned()),
+        // In the first block's entries: where the second block begins depends on the keys' shards.
+        (turned(&sound, 64), "the checksum of a block is wrong".to_owned()),
         (turned(&sound, 9), "damaged at byte 28".to_owned()),
         (turned(&sound, 33), "damaged at byte 32".to_owned()),
     ] {
