@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
 
 use fastrand::Rng;
 use ipiq_suites::kv::Scratch;
@@ -74,4 +77,168 @@ fn word_count_says_what_it_cannot_read_and_counts_the_rest() {
     let output = example("word_count", &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("which files?") && text(&output.stderr).contains("Usage:"), "{output:?}");
+}
+
+/// A chat server, killed if the test fails.
+struct Chat {
+    child: Child,
+    address: SocketAddr,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Chat {
+    fn start(cores: &str) -> Self {
+        let mut command = Command::new(built("ipiq-examples", "chat"));
+        command.args(["--bind", "127.0.0.1:0", "--cores", cores]).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("text");
+        let address = line.trim().strip_prefix("chat: listening on ").expect("its first line").parse();
+        Self { child, address: address.expect("an address"), output }
+    }
+
+    fn enter(&self, name: &str) -> Client {
+        let stream = TcpStream::connect(self.address).expect("it listens");
+        let mut client = Client { lines: BufReader::new(stream.try_clone().expect("a descriptor")), stream };
+        client.say(name);
+        assert!(client.hear().starts_with("* welcome"));
+        client
+    }
+
+    /// Its last words, after SIGTERM.
+    fn end(mut self) -> String {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it runs");
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).expect("text");
+        assert!(self.child.wait().expect("it ends").success());
+        rest
+    }
+}
+
+impl Drop for Chat {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    lines: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn say(&mut self, line: &str) {
+        self.stream.write_all(format!("{line}\n").as_bytes()).expect("it is served");
+    }
+
+    /// The next line; empty at the end.
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("text");
+        line.trim_end().to_owned()
+    }
+
+    fn hear_until(&mut self, last: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut heard = Vec::new();
+        loop {
+            heard.push(self.hear());
+            let line = heard.last().expect("just pushed");
+            assert!(!line.is_empty(), "the stream ended after {heard:?}");
+            if last(line) {
+                return heard;
+            }
+        }
+    }
+}
+
+#[test]
+fn everybody_in_a_chat_room_hears_its_lines_in_the_same_order() {
+    const LINES: usize = 60;
+    let _watch = watch("chat");
+    for cores in ["1", "3"] {
+        let chat = Chat::start(cores);
+        let rooms = ["red", "blue"];
+        let mut clients: Vec<_> = (0..8)
+            .map(|n| {
+                let mut client = chat.enter(&format!("c{n}"));
+                client.say(&format!("/join {}", rooms[n % 2]));
+                client.hear_until(|line| line == format!("* c{n} joins {}", rooms[n % 2]));
+                client
+            })
+            .collect();
+        clients[0].say("/who");
+        let who = clients[0].hear_until(|line| line.starts_with("* in"));
+        assert_eq!(who.last().map(String::as_str), Some("* in red: c0, c2, c4, c6"));
+        let talks = clients.into_iter().enumerate().map(|(n, mut client)| {
+            thread::spawn(move || {
+                let mut mouth = client.stream.try_clone().expect("a descriptor");
+                let talk = thread::spawn(move || {
+                    (0..LINES)
+                        .for_each(|k| mouth.write_all(format!("{k} of c{n}\n").as_bytes()).expect("it is served"));
+                });
+                // All that four clients say.
+                let mut heard = Vec::new();
+                while heard.len() < 4 * LINES {
+                    let line = client.hear();
+                    assert!(!line.is_empty(), "the stream ended after {heard:?}");
+                    if !line.starts_with('*') {
+                        heard.push(line);
+                    }
+                }
+                talk.join().expect("no panic");
+                (client, heard)
+            })
+        });
+        let talks: Vec<_> = talks.collect();
+        let mut talked: Vec<_> = talks.into_iter().map(|talk| talk.join().expect("no panic")).collect();
+        for (n, (_, heard)) in talked.iter().enumerate() {
+            assert_eq!(*heard, talked[n % 2].1, "c{n}");
+            // Each one's own lines in the order in which they were said.
+            for speaker in (n % 2..8).step_by(2) {
+                let own = heard.iter().filter_map(|line| line.strip_prefix(&format!("c{speaker}: ")));
+                assert!(own.eq((0..LINES).map(|k| format!("{k} of c{speaker}")).collect::<Vec<_>>()), "{heard:?}");
+            }
+        }
+        let (leaver, _) = &mut talked[0];
+        leaver.say("/quit");
+        assert_eq!(leaver.hear(), "", "the stream ends");
+        let (other, _) = &mut talked[2];
+        assert_eq!(other.hear(), "* c0 leaves red");
+        assert_eq!(chat.end(), "chat: ended\n");
+        assert_eq!(other.hear(), "", "the stream ends");
+    }
+}
+
+#[test]
+fn a_chat_client_that_sends_nonsense_is_told_or_leaves_and_nobody_else_notices() {
+    let _watch = watch("chat, bad input");
+    let chat = Chat::start("2");
+    let mut calm = chat.enter("calm");
+    calm.say("/join here");
+    assert_eq!(calm.hear(), "* calm joins here");
+    let mut wild = chat.enter("wild \u{7f}\0");
+    for (said, heard) in [
+        ("hello?", "* you are in no room: /join ROOM"),
+        ("/join", "* which room? /join ROOM"),
+        ("/dance", "* there is /join ROOM, /leave, /who, /quit"),
+        ("/leave", ""),
+        ("/who", "* you are in no room: /join ROOM"),
+    ] {
+        wild.say(said);
+        if !heard.is_empty() {
+            assert_eq!(wild.hear(), heard, "{said}");
+        }
+    }
+    wild.stream.write_all(&[0xff, 0xfe, b'\n']).expect("it is served");
+    assert_eq!(wild.hear(), "* you are in no room: /join ROOM");
+    wild.stream.write_all(&[b'x'; 5000]).expect("it is served");
+    let mut rest = Vec::new();
+    // Ended, by the end of the stream or by a reset: it had not read all.
+    let _ = wild.lines.read_to_end(&mut rest);
+    calm.say("still here");
+    assert_eq!(calm.hear(), "calm: still here");
+    assert_eq!(chat.end(), "chat: ended\n");
 }
