@@ -184,7 +184,7 @@ where
         let shared = self.shared.clone();
         self.remote.shootdown(move |_: &Core| {
             if let Some(inner) = find::<K, V>(&shared) {
-                inner.note(stale.clone());
+                inner.note_clone_of(&stale);
             }
         })
     }
@@ -256,6 +256,14 @@ impl<K: Ord + Clone, V: Clone> Inner<K, V> {
         self.waits.set(true);
         drop(queue);
         drop(discarded);
+    }
+
+    /// Runs in a drain. Should cloning a key panic, this core forgets more than it was told to, not less.
+    fn note_clone_of(&self, stale: &Stale<K>) {
+        let unfinished = Unfinished(self);
+        let stale = stale.clone();
+        std::mem::forget(unfinished);
+        self.note(stale);
     }
 
     /// Carries out what waits. Before every look: from then on the look cannot find what was acknowledged as forgotten.

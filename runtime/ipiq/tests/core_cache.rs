@@ -40,6 +40,37 @@ fn a_key_a_range_and_everything_are_forgotten() {
     });
 }
 
+/// A key that cannot be cloned on a core but the first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Bound(u32);
+
+impl Clone for Bound {
+    fn clone(&self) -> Self {
+        assert!(ipiq::core_id().index() == 0 || self.0 != 7, "not here");
+        Self(self.0)
+    }
+}
+
+#[test]
+fn a_core_that_cannot_clone_the_key_forgets_all_and_the_caller_is_told() {
+    thread_local!(static KEPT: RefCell<Option<LocalCache<Bound, u32>>> = const { RefCell::new(None) });
+    on_core_0(2, || async {
+        let cache = CoreCache::new(100);
+        let (here, there) = (cache.local(), cache.clone());
+        assert!(here.begin_fetch(Bound(7)).fill(1) && here.begin_fetch(Bound(8)).fill(1));
+        let keep = move || {
+            let local = there.local();
+            assert!(local.begin_fetch(Bound(8)).fill(1));
+            KEPT.set(Some(local));
+        };
+        ipiq::call_on(CoreId::new(1), keep).await.expect("no panic");
+        cache.invalidate(Bound(7)).await.expect_err("cloning the key panicked");
+        assert_eq!(here.len(), 1);
+        let left = ipiq::call_on(CoreId::new(1), || KEPT.take().map(|kept| kept.len()));
+        assert_eq!(left.await.expect("no panic"), Some(0));
+    });
+}
+
 #[test]
 fn every_core_forgets() {
     thread_local!(static KEPT: RefCell<Option<LocalCache<u32, u32>>> = const { RefCell::new(None) });
