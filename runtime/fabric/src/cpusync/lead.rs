@@ -152,22 +152,25 @@ impl Lead<'_> {
         let targets = self.targets(&plan.set);
         let release = Release { lead: self, outer };
         let started_ns = self.interlock(plan, &targets)?;
-        crate::trace::sync_start(self.core().id(), self.held.get().len());
-        let waited = plan.drain || !targets.is_empty();
-        let stopping_ns = if waited { plan.clock.now_ns() - started_ns } else { 0 };
         // Without those that left instead of stopping.
         let set = plan.set.intersection(&self.held.get().with(self.core().id()));
+        let others = set.without(self.core().id()).len();
+        crate::trace::sync_start(self.core().id(), others);
+        let waited = plan.drain || !targets.is_empty();
+        let stopping_ns = if waited { plan.clock.now_ns() - started_ns } else { 0 };
         // [cpusync M7]
-        let value = catch(|| body(&Held { lead: self, set })).map_err(CpuSyncError::panicked)?;
-        if let Some(f) = plan.each {
+        let mut outcome = catch(|| body(&Held { lead: self, set }));
+        if let Some(f) = plan.each.filter(|_| outcome.is_ok()) {
             // [cpusync M8]
             let kind = if outer.is_empty() { Kind::Go } else { Kind::Run };
-            self.run(kind, &set, f).map_err(CpuSyncError::panicked)?;
+            let ran = self.run(kind, &set, f);
+            outcome = outcome.and_then(|value| ran.map(|()| value));
         }
         drop(release);
-        crate::trace::sync_end(self.core().id(), set.len());
+        crate::trace::sync_end(self.core().id(), others);
         // While the release is on its way to those who wait for it.
-        Ok((value, Pause { stopping_ns, total_ns: plan.clock.now_ns() - started_ns }))
+        let pause = Pause { stopping_ns, total_ns: plan.clock.now_ns() - started_ns };
+        outcome.map(|value| (value, pause)).map_err(CpuSyncError::panicked)
     }
 
     /// Runs `f` on every core of `set` at its next safe point, without a common stop, and then on the own core if it is in the set. Waits for all of them;
