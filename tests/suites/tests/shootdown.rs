@@ -188,6 +188,40 @@ impl Held<'_> {
 }
 
 #[test]
+fn a_panic_that_a_wait_for_acknowledgements_meets_goes_on_only_when_the_operation_has_run() {
+    watched("a panic in the wait", || {
+        on_cores(config(2), FENCES[0], |seated: &mut Seated<'_>| {
+            if seated.id() == CoreId::new(0) {
+                let other: CoreSet = [CoreId::new(1)].into_iter().collect();
+                let begun = Arc::new(AtomicBool::new(false));
+                let ended = AtomicBool::new(false);
+                let operation = |core: &Core| {
+                    let thrown = begun.clone();
+                    let throw = move |_: &Core, _: CoreId| {
+                        thrown.store(true, Ordering::Release);
+                        std::panic::resume_unwind(Box::new(7));
+                    };
+                    core.try_send(CoreId::new(0), throw).map_err(drop).expect("space");
+                    while !begun.load(Ordering::Acquire) {
+                        std::thread::yield_now();
+                    }
+                    // Time for who does not wait.
+                    (0..100).for_each(|_| std::thread::yield_now());
+                    ended.store(true, Ordering::Relaxed);
+                };
+                let shoot = || drop(seated.core.shootdown(&other, operation));
+                let thrown =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(shoot)).expect_err("the message's panic");
+                assert_eq!(thrown.downcast_ref(), Some(&7));
+                assert!(ended.load(Ordering::Relaxed), "what it borrows goes now");
+                assert_eq!(seated.core.shootdown(&other, |_: &Core| ()).expect("no panic"), 1);
+            }
+            seated.serve_until_all_are_done();
+        });
+    });
+}
+
+#[test]
 fn an_early_operation_is_acknowledged_while_it_runs_and_any_other_after_it_has_run() {
     watched("early acknowledgement", || {
         static BEGUN: AtomicBool = AtomicBool::new(false);

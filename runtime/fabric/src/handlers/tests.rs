@@ -14,6 +14,7 @@ use std::task::Wake;
 
 use super::{BellWait, HandlerId, MAX_HANDLERS, TableFull, TriggerError, Unregistered};
 use crate::call::CallError;
+use crate::doorbell::Ask;
 use crate::tests::{cores, meddling, reached, reaching};
 use crate::watch::tests::{INTERVAL_NS, Machine};
 use crate::watch::{Stall, WaitKind, Watch};
@@ -376,10 +377,15 @@ fn a_ninth_message_finds_the_mailbox_full_and_is_counted_and_sent_later() {
 
 #[test]
 fn the_own_part_of_a_message_runs_inside_the_call_and_last() {
-    let (_fabric, cores) = cores(2, 4);
+    let (fabric, cores) = cores(2, 4);
     let log = Log::default();
     let noted = log.clone();
-    let mut message = cores[0].multicast_later(&set([0, 1]), move |core| noted.note(core.id(), 1));
+    let seen = fabric.clone();
+    let mut message = cores[0].multicast_later(&set([0, 1]), move |core| {
+        let sent = core.id() == B || seen.shared().core(B).doorbell.is_asked(Ask::Handlers as u64);
+        assert!(sent, "the others have it before the own part runs");
+        noted.note(core.id(), 1);
+    });
     assert_eq!(log.take(), [(A, 1)]);
     assert!(poll(&mut message).is_pending());
     cores[1].drain(64);
