@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc as StdArc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::task::Waker;
 
 use crate::cpusync;
 use crate::doorbell::{Doorbell, Rung, State};
@@ -67,6 +68,7 @@ pub(crate) struct CoreShared {
     pub(crate) answer: cpusync::Slot,
     pub(crate) urgent: Padded<urgent::Line>,
     pub(crate) urgent_counts: Padded<urgent::Counts>,
+    pub(crate) urgent_waiting: Injector<Waker>,
 }
 
 /// Written by the core itself.
@@ -149,6 +151,11 @@ impl Shared {
     pub(crate) fn is_gone(&self, core: CoreId) -> bool {
         matches!(self.core(core).doorbell.state(), State::Gone | State::Drained)
     }
+
+    /// Whether no core is left.
+    pub(crate) fn is_deserted(&self) -> bool {
+        (0..self.cores.len()).all(|core| self.is_gone(CoreId::new(core)))
+    }
 }
 
 impl Drop for Shared {
@@ -207,6 +214,7 @@ impl Fabric {
             answer: Padded(cpusync::Answer::new()),
             urgent: Padded(urgent::Line::new()),
             urgent_counts: Padded::default(),
+            urgent_waiting: Injector::new(),
         };
         let shared = StdArc::new(Shared {
             fence: port.fence_kind(),

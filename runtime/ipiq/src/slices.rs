@@ -30,10 +30,10 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    /// By a core that is awake, now and then.
+    /// By a core that is awake, when it has woken and now and then.
     #[inline]
     pub(crate) fn ring(&self) {
-        // Relaxed: one that is missed is heard at the core's next look.
+        // Relaxed: `doorbell` K5 has fenced. One that comes while the core is awake is heard at its next look.
         if self.sleeps.load(Ordering::Relaxed) {
             self.wake();
         }
@@ -64,7 +64,7 @@ impl Bell {
     /// Whether to go on, once a core has rung, unless one is awake already.
     fn sleep(&self, is_anyone_awake: impl Fn() -> bool) -> bool {
         self.sleeps.store(true, Ordering::Relaxed);
-        // Pairs with the exchange by which a core wakes: either its next ring sees `sleeps`, or this look sees it awake.
+        // Pairs with the fence by which a core wakes (`doorbell` K5): its next ring sees `sleeps`, or this look sees it awake.
         fence(Ordering::SeqCst);
         if is_anyone_awake() {
             self.sleeps.store(false, Ordering::Relaxed);

@@ -169,7 +169,7 @@ impl Handler {
     /// runs nowhere and never will again, and its function has been dropped.
     ///
     /// That takes as long as an interrupt; where a core cannot be interrupted, until the end of its poll. May be awaited anywhere; the awaiting task is polled again and again
-    /// meanwhile.
+    /// while an interrupt is under way, and woken by a core that has to look by itself.
     ///
     /// # Cancel safety
     ///

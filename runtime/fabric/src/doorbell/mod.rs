@@ -227,6 +227,10 @@ impl Doorbell {
         // [doorbell K5] acquire pairs with the release of S4: the first tick sees what the kick was for. A plain store would
         // lose nothing (the tick after, or K3, would see it) and save little: it comes once per sleep.
         self.state.swap(State::Awake as u32, Ordering::Acquire);
+        // [doorbell K5] the exchange alone may be seen after what the core reads next, off x86.
+        if !mutant!("doorbell-wake-no-fence") {
+            fence(Ordering::SeqCst);
+        }
     }
 
     /// G1's first half: every later sender sees that the core has gone, every earlier message is visible.

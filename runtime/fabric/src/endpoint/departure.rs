@@ -95,6 +95,7 @@ impl Drop for Core {
         own.doorbell.leave(&*shared.port, shared.fence);
         while own.injector.pop().is_some() {}
         handlers::leave(&shared, self.id);
+        urgent::leave(&shared, self.id);
         // [doorbell G3]
         for source in others().filter(|&source| self.is_gone(source)) {
             if let Some((consumer, _)) = self.incoming(source) {

@@ -83,7 +83,7 @@ impl Fabric {
         if !mutant!("handlers-register-no-fence") {
             fence(Ordering::SeqCst);
         }
-        if unregister::is_deserted(shared) {
+        if shared.is_deserted() {
             // An error: it was found.
             drop(unregister(shared, id));
         }

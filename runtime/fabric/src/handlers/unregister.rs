@@ -120,16 +120,11 @@ pub(super) fn advance_orphans(shared: &Shared) {
     unfinished.into_iter().for_each(|retired| leave_to_cores(shared, retired));
 }
 
-/// Whether no core is left to make a pass.
-pub(super) fn is_deserted(shared: &Shared) -> bool {
-    (0..shared.cores.len()).all(|core| shared.is_gone(CoreId::new(core)))
-}
-
 /// Leaves an unregistration to whoever comes to [`advance_orphans`] next.
 fn leave_to_cores(shared: &Shared, mut retired: Retired) {
     let mut turn = 0;
     // [handlers L2] nobody comes any more. All that it can wait for is a foreign trigger between two instructions.
-    while is_deserted(shared) {
+    while shared.is_deserted() {
         if retired.advance(shared) {
             return;
         }
@@ -141,7 +136,7 @@ fn leave_to_cores(shared: &Shared, mut retired: Retired) {
     if !mutant!("handlers-orphan-no-fence") {
         fence(Ordering::SeqCst);
     }
-    if is_deserted(shared) && !mutant!("handlers-orphan-no-recheck") {
+    if shared.is_deserted() && !mutant!("handlers-orphan-no-recheck") {
         advance_orphans(shared);
     }
 }

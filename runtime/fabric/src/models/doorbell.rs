@@ -4,8 +4,9 @@ use alloc::sync::Arc;
 
 use super::{A, B, Ended, Machine, Plain, explore, leaver, pair};
 use crate::port::FenceKind;
-use crate::sync::Counter;
+use crate::slice::Progress;
 use crate::sync::checker::thread;
+use crate::sync::{AtomicBool, Counter, Ordering, fence};
 use crate::{Message, Seat};
 
 /// One core sends `messages` to one that sleeps whenever it finds nothing.
@@ -50,6 +51,29 @@ fn a_target_sleeps_through_no_message_with_asymmetric_fences() {
 #[test]
 fn a_target_whose_heavy_fence_is_refused_stays_awake_and_gets_its_message() {
     sleeper(FenceKind::Asymmetric, 1, 1);
+}
+
+/// A watcher that sleeps while nobody is awake, and a core that looks whether it does when it has woken, and then for long no more.
+#[test]
+fn a_core_that_wakes_sees_the_watcher_asleep_or_is_seen_by_it() {
+    explore(4, || {
+        let machine = Machine::new(FenceKind::Symmetric, 1);
+        let (fabric, mut seats) = machine.fabric();
+        let sleeps = Arc::new(AtomicBool::new(false));
+        let watcher = thread::spawn({
+            let sleeps = sleeps.clone();
+            move || {
+                sleeps.store(true, Ordering::Relaxed);
+                fence(Ordering::SeqCst);
+                matches!(fabric.progress(A), Progress::Turn(_))
+            }
+        });
+        let core = seats.remove(0).enter();
+        drop(core.arm(|| true));
+        let is_told = sleeps.load(Ordering::Relaxed);
+        assert!(watcher.join().expect("no panic") || is_told);
+        drop(Ended(core));
+    });
 }
 
 #[test]

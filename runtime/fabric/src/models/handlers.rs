@@ -280,7 +280,7 @@ fn a_handler_that_nobody_unregisters_is_freed_by_the_last_core_that_leaves() {
 
 /// Blocks a thread that runs no core.
 #[derive(Default)]
-struct Signal(Notify);
+pub(super) struct Signal(pub(super) Notify);
 
 impl Wake for Signal {
     fn wake(self: Arc<Self>) {
@@ -289,7 +289,7 @@ impl Wake for Signal {
 }
 
 /// As [`Machine::serve`], for what other threads bring about and then nudge the core.
-fn serve_until(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
+pub(super) fn serve_until(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
     while !done() {
         if core.drain(8) + core.drain_foreign(8) + core.flush() == 0
             && let Some(_armed) = core.arm(|| !done())

@@ -145,6 +145,15 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("urgent-free-pending", FREED),
     ("urgent-free-running", FREED),
     ("urgent-accept-no-look", INTERRUPTED),
+    ("urgent-rest-forgotten", CRITICAL),
+    ("urgent-register-no-fence", REGISTERED_LATE),
+    ("urgent-register-kept", REGISTERED_LATE),
+    ("urgent-wait-for-look", ENDS_BY_INTERRUPT),
+    ("urgent-clear-relaxed", ENDS_BY_INTERRUPT),
+    ("urgent-wait-unasked", ENDS_BY_LOOK),
+    ("urgent-look-no-wake", ENDS_BY_LOOK),
+    ("urgent-leave-no-wake", "urgent::who_awaits_the_end_is_woken_by_a_core_that_leaves"),
+    ("doorbell-wake-no-fence", "doorbell::a_core_that_wakes_sees_the_watcher_asleep_or_is_seen_by_it"),
 ];
 
 const RING: &str = "ring::messages_arrive_in_order_and_once_while_slots_are_reused_and_the_index_wraps";
@@ -178,6 +187,9 @@ const RINGS: &str = "handlers::every_ring_is_followed_by_a_notification_that_see
 const INTERRUPTED: &str = "urgent::every_trigger_reaches_a_core_that_never_looks";
 const TWO_TRIGGERS: &str = "urgent::triggers_of_two_threads_are_seen_with_what_they_tell_of";
 const CRITICAL: &str = "urgent::a_critical_section_is_not_interrupted_and_its_end_serves_what_came";
+const ENDS_BY_INTERRUPT: &str = "urgent::who_awaits_the_end_polls_until_an_interrupt_has_brought_it";
+const ENDS_BY_LOOK: &str = "urgent::who_awaits_the_end_is_woken_by_a_core_that_looks_by_itself";
+const REGISTERED_LATE: &str = "urgent::a_function_registered_while_the_last_core_leaves_is_dropped";
 const FREED: &str = "urgent::an_unregistered_function_is_dropped_after_its_last_run";
 const DROPPED: &str = "call::a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing";
 

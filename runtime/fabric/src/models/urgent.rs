@@ -6,9 +6,10 @@ use alloc::sync::Arc;
 use core::cell::Cell;
 use core::future::Future;
 use core::pin::pin;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Waker};
 use std::vec::Vec;
 
+use super::handlers::{Signal, serve_until};
 use super::{A, B, Ended, Machine, explore};
 use crate::port::{FenceKind, Port};
 use crate::sync::checker::{GATE, INTERRUPTS, Notify, thread};
@@ -362,8 +363,8 @@ fn an_unregistered_function_is_dropped_after_its_last_run() {
         let ender = thread::spawn({
             let fabric = fabric.clone();
             move || {
-                let mut end = pin!(fabric.unregister_urgent(id).expect("live"));
-                while end.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending {
+                let mut end = fabric.unregister_urgent(id).expect("live");
+                while !end.advance() {
                     thread::yield_now();
                 }
             }
@@ -380,6 +381,112 @@ fn an_unregistered_function_is_dropped_after_its_last_run() {
         assert!(fabric.trigger_urgent(id, A).is_err());
         drop(accepting);
         drop(Interrupting::end(core));
+    });
+}
+
+/// Waits for the end of `id` as a task does that sleeps until it is woken.
+fn await_end(fabric: &Fabric, id: UrgentId) {
+    let signal = Arc::new(Signal::default());
+    let waker = Waker::from(signal.clone());
+    let Ok(end) = fabric.unregister_urgent(id) else { return };
+    let mut end = pin!(end);
+    while end.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+        signal.0.wait();
+        thread::yield_now();
+    }
+}
+
+/// One preemption: the waker's queue, two sleeps and the looks make too many executions with two.
+#[test]
+fn who_awaits_the_end_is_woken_by_a_core_that_looks_by_itself() {
+    explore(1, || {
+        let machine = Interrupting::new(1, 1);
+        let (fabric, mut seats) = machine.fabric();
+        let ended = Arc::new(Counter::default());
+        let id = register(&fabric, |_| ());
+        let ender = thread::spawn({
+            let (fabric, ended) = (fabric.clone(), ended.clone());
+            move || {
+                fabric.trigger_urgent(id, A).expect("live");
+                await_end(&fabric, id);
+                ended.add(1);
+                fabric.nudge(A);
+            }
+        });
+        // It accepts no interrupts.
+        let core = machine.enter(seats.remove(0));
+        serve_until(&machine.machine, &core, || ended.get() == 1);
+        ender.join().expect("no panic");
+        drop(Interrupting::end(core));
+    });
+}
+
+#[test]
+fn who_awaits_the_end_polls_until_an_interrupt_has_brought_it() {
+    explore(3, || {
+        let machine = Interrupting::new(1, 0);
+        let (fabric, mut seats) = machine.fabric();
+        let (told, ended) = (Told::new(), Arc::new(Counter::default()));
+        told.tell(1);
+        let id = register(&fabric, told.handler());
+        let ender = thread::spawn({
+            let (fabric, told, ended) = (fabric.clone(), told.clone(), ended.clone());
+            move || {
+                told.tell(0);
+                fabric.trigger_urgent(id, A).expect("live");
+                await_end(&fabric, id);
+                ended.add(1);
+            }
+        });
+        let core = machine.enter(seats.remove(0));
+        let accepting = core.accept_interrupts().expect("a gate");
+        // It looks at nothing.
+        while !told.all_seen() {
+            machine.wait(A);
+        }
+        ender.join().expect("no panic");
+        assert_eq!(ended.get(), 1);
+        drop(accepting);
+        drop(Interrupting::end(core));
+    });
+}
+
+#[test]
+fn who_awaits_the_end_is_woken_by_a_core_that_leaves() {
+    explore(3, || {
+        let machine = Interrupting::new(2, 2);
+        let (fabric, mut seats) = machine.fabric();
+        let id = register(&fabric, |_| ());
+        let (other, own) = (seats.remove(1), seats.remove(0));
+        let leaver = thread::spawn({
+            let machine = machine.clone();
+            move || {
+                drop(machine.enter(other));
+                INTERRUPTS.with(|interrupts| interrupts.borrow_mut().take());
+            }
+        });
+        // Accepted or not: it leaves.
+        let _ = fabric.trigger_urgent(id, B);
+        await_end(&fabric, id);
+        leaver.join().expect("no panic");
+        drop(Interrupting::end(machine.enter(own)));
+    });
+}
+
+#[test]
+fn a_function_registered_while_the_last_core_leaves_is_dropped() {
+    explore(3, || {
+        let machine = Interrupting::new(1, 0);
+        let (fabric, seats) = machine.fabric();
+        let leaver = thread::spawn(move || seats.into_iter().for_each(|seat| drop(seat.enter())));
+        let gone = Arc::new(Counter::default());
+        let id = register(&fabric, {
+            let function = Function { gone: gone.clone() };
+            move |_| assert_eq!(function.gone.get(), 0, "it is gone")
+        });
+        leaver.join().expect("no panic");
+        assert!(fabric.trigger_urgent(id, A).is_err());
+        assert_eq!(gone.get(), 1, "nobody runs it any more");
     });
 }
 

@@ -16,11 +16,11 @@ use core::task::{Context, Poll};
 
 use crate::fabric::Shared;
 use crate::handlers::{TriggerError, Unregistered};
-use crate::sync::mutant;
+use crate::sync::{Ordering, fence, mutant};
 use crate::{Core, CoreId, CoreSet, Fabric};
 
 pub use gate::Gate;
-pub(crate) use serve::{Counts, Line};
+pub(crate) use serve::{Counts, Line, leave};
 pub(crate) use table::Table;
 pub use table::{MAX_URGENT, TableFull, UrgentId};
 
@@ -64,7 +64,7 @@ impl<F> fmt::Debug for InterruptSafe<F> {
 impl Fabric {
     /// Registers `f`, which any core runs when it is triggered there: at once, in the middle of whatever it does, where the machine can interrupt it.
     ///
-    /// On one core no other urgent handler runs meanwhile.
+    /// On one core no other urgent handler runs meanwhile. When all cores have left, every handler is unregistered, also one that is registered then.
     ///
     /// # Errors
     ///
@@ -74,11 +74,20 @@ impl Fabric {
         F: Fn(CoreId) + Send + Sync + 'static,
     {
         let shared = self.shared();
-        shared.urgent.register(Box::new(f.0)).or_else(|f| {
+        let registered = shared.urgent.register(Box::new(f.0)).or_else(|f| {
             // [urgent R1] slots whose end nobody awaits.
             shared.urgent.registered().for_each(|id| _ = table::advance(shared, id));
             shared.urgent.register(f).map_err(|_| TableFull)
-        })
+        });
+        let id = registered?;
+        // [urgent R4] the last core fences and looks at the slots: it finds this one, or this finds it gone.
+        if !mutant!("urgent-register-no-fence") {
+            fence(Ordering::SeqCst);
+        }
+        if shared.is_deserted() && !mutant!("urgent-register-kept") {
+            end(shared, id);
+        }
+        Ok(id)
     }
 
     /// Runs the handler on `target`, at least once after this call; triggers of one handler on one core that has not begun to run it are one.
@@ -207,22 +216,25 @@ impl Drop for Accepting<'_> {
 
 /// [urgent A2]: what was registered may hold the fabric.
 pub(crate) fn all_have_left(shared: &Shared) {
-    for id in shared.urgent.registered() {
-        // [urgent A2] an error: it was retired before.
-        let _ = shared.urgent.retire(id);
-        let mut turn = 0;
-        // All that it can wait for is a trigger between two instructions.
-        while !table::advance(shared, id) {
-            shared.port.relax(turn);
-            turn += 1;
-        }
+    shared.urgent.registered().for_each(|id| end(shared, id));
+}
+
+/// Unregisters a handler of a fabric without cores, whoever has begun to.
+fn end(shared: &Shared, id: UrgentId) {
+    // [urgent A2] an error: it was retired before.
+    let _ = shared.urgent.retire(id);
+    let mut turn = 0;
+    // All that it can wait for is a trigger between two instructions.
+    while !table::advance(shared, id) {
+        shared.port.relax(turn);
+        turn += 1;
     }
 }
 
 /// An unregistration under way; ready when the handler does not run and will not run any more, on any core.
 ///
-/// It has begun, whether it is polled or not: triggers are errors already. A poll that finds it not ended wakes its task at once: that takes as long as an
-/// interrupt where those are delivered, and as long as the slowest core's poll where not.
+/// It has begun, whether it is polled or not: triggers are errors already. Where an interrupt is still under way it wakes its task at once, to be polled again: nothing can be
+/// woken from within an interrupt. Where a core is to run the handler when it looks by itself, that core wakes the task then.
 ///
 /// # Cancel safety
 ///
@@ -252,6 +264,12 @@ impl Future for Unregister {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if self.advance() {
             return Poll::Ready(());
+        }
+        let (shared, bit) = (&*self.shared, self.id.bit());
+        // [urgent U5]
+        if !shared.urgent.is_being_triggered(self.id) && serve::leave_waker(shared, bit, cx.waker()) {
+            // [urgent U5] its other half, and that of [urgent A3].
+            return if self.advance() { Poll::Ready(()) } else { Poll::Pending };
         }
         cx.waker().wake_by_ref();
         Poll::Pending

@@ -1,5 +1,7 @@
 //! A core's line of urgent triggers, and the rounds over it.
 
+use core::task::Waker;
+
 use super::Gate;
 use super::table::UrgentId;
 use crate::core_set::bits;
@@ -10,6 +12,9 @@ use crate::{Core, CoreId};
 
 /// Looks at the line of a core that is resting before it is interrupted: as long as a few lines take to move.
 const WATCH_TURNS: u32 = 256;
+
+/// Rounds that follow each other in one arrival.
+const ROUNDS: u32 = if cfg!(loom) { 1 } else { 16 };
 
 /// One core's part: see the [fields](self#state-and-who-writes-it).
 pub(crate) struct Line {
@@ -86,9 +91,14 @@ pub(super) fn interrupt(shared: &Shared, target: CoreId) {
     let core = shared.core(target);
     let in_flight = &core.urgent.in_flight;
     // [urgent T4] relaxed, and a look before the exchange: who has set the bit has fenced in T3, and who found it set leaves it to that one.
-    if in_flight.load(Ordering::Relaxed) != 0 || in_flight.swap(1, Ordering::Relaxed) != 0 {
-        return;
+    if in_flight.load(Ordering::Relaxed) == 0 && in_flight.swap(1, Ordering::Relaxed) == 0 {
+        send(shared, target);
     }
+}
+
+/// The end of T4, and of I2, with `in_flight` set.
+fn send(shared: &Shared, target: CoreId) {
+    let core = shared.core(target);
     if shared.port.interrupt(target) {
         core.urgent_counts.sent.add_shared(1);
         return;
@@ -96,7 +106,7 @@ pub(super) fn interrupt(shared: &Shared, target: CoreId) {
     core.urgent_counts.refused.add_shared(1);
     // [urgent T4] relaxed: who finds 0 tries for itself. It may wipe out another's 1, whose interrupt then is not the only one.
     if !mutant!("urgent-refusal-kept") {
-        in_flight.store(0, Ordering::Relaxed);
+        core.urgent.in_flight.store(0, Ordering::Relaxed);
     }
 }
 
@@ -107,7 +117,7 @@ pub(super) fn arrive(shared: &Shared, core: CoreId, gate: Option<&Gate>) -> bool
         gate.miss();
         return false;
     }
-    loop {
+    for _ in 0..ROUNDS {
         let Some(gate) = gate.filter(|_| !mutant!("urgent-round-open")) else {
             round(shared, core);
             return true;
@@ -118,6 +128,21 @@ pub(super) fn arrive(shared: &Shared, core: CoreId, gate: Option<&Gate>) -> bool
             return true;
         }
     }
+    if !mutant!("urgent-rest-forgotten") {
+        leave_rest(shared, core);
+    }
+    true
+}
+
+/// I2: the last round of this arrival was interrupted, and no other follows it here.
+#[cold]
+fn leave_rest(shared: &Shared, core: CoreId) {
+    let own = shared.core(core);
+    // [urgent I2] for a machine that loses the interrupt.
+    own.doorbell.ask_awake(Ask::Urgent);
+    // [urgent I2] relaxed: on the core itself, whose next round clears it.
+    own.urgent.in_flight.store(1, Ordering::Relaxed);
+    send(shared, core);
 }
 
 /// S1 to S5. The gate is closed.
@@ -161,9 +186,9 @@ fn round(shared: &Shared, core: CoreId) {
 }
 
 fn clear_in_flight(line: &Line) {
-    // [urgent S2] relaxed: S3's release hands it on to who finds its bit taken. A store: if it wipes out a 1 that it has not seen, that one's interrupt
-    // comes all the same.
-    line.in_flight.store(0, Ordering::Relaxed);
+    // [urgent S2] to triggers S3's release hands it on, when they find their bit taken; release, for who awaits an unregistration (U5): if it reads this 0 it sees the round.
+    // A store: if it wipes out a 1 that it has not seen, that one's interrupt comes all the same.
+    line.in_flight.store(0, relaxed_if(mutant!("urgent-clear-relaxed"), Ordering::Release));
 }
 
 /// U3: whether `bit`, which nobody sets any more, is neither pending nor being served on any core.
@@ -178,11 +203,77 @@ pub(super) fn is_over(shared: &Shared, bit: u64) -> bool {
     })
 }
 
+/// What an unregistration waits for on a core.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owed {
+    Nothing,
+    /// The end of an interrupt, or of a round.
+    Interrupt,
+    /// That the core looks by itself.
+    Look,
+}
+
+/// U5's look at one core.
+fn owed(shared: &Shared, core: CoreId, bit: u64) -> Owed {
+    let line = &shared.core(core).urgent;
+    // [urgent U5] acquire: with S2's release. Before the bit: if a round has cleared it, that round is seen, or the bit taken.
+    let interrupted = line.in_flight.load(Ordering::Acquire) != 0;
+    let in_round = !line.round.load(Ordering::Acquire).is_multiple_of(2);
+    let is_pending = line.pending.load(Ordering::Acquire) & bit != 0;
+    match (is_pending, in_round || interrupted) {
+        _ if shared.is_gone(core) => Owed::Nothing,
+        (true, false) => Owed::Look,
+        (true, true) if mutant!("urgent-wait-for-look") => Owed::Look,
+        (true, true) => Owed::Interrupt,
+        (false, _) if in_round => Owed::Interrupt,
+        (false, _) => Owed::Nothing,
+    }
+}
+
+/// U5: leaves `waker` with the cores that will look by themselves. `false`: some core is about to be interrupted, or is in a round, of which nobody tells.
+pub(super) fn leave_waker(shared: &Shared, bit: u64, waker: &Waker) -> bool {
+    let cores = || (0..shared.cores.len()).map(CoreId::new);
+    if cores().any(|core| owed(shared, core, bit) == Owed::Interrupt) {
+        return false;
+    }
+    for core in cores().filter(|&core| owed(shared, core, bit) != Owed::Nothing) {
+        let late = shared.core(core);
+        late.urgent_waiting.push(waker.clone());
+        if mutant!("urgent-wait-unasked") {
+            continue;
+        }
+        // [urgent U5] the look that takes this request sees the waker. A core that has left is not waited for.
+        if late.doorbell.ask(Ask::Urgent) == Rung::Kick {
+            shared.port.kick(core);
+        }
+    }
+    cores().all(|core| owed(shared, core, bit) != Owed::Interrupt)
+}
+
+/// [urgent A3]: who waits for the core to look waits no more.
+pub(crate) fn leave(shared: &Shared, core: CoreId) {
+    // [urgent A3] who leaves a waker asks, by a full fence, and looks again: it sees the core gone, or this sees the waker.
+    if !mutant!("urgent-leave-no-wake") {
+        wake_waiting(shared, core);
+    }
+}
+
+fn wake_waiting(shared: &Shared, core: CoreId) {
+    while let Some(waker) = shared.core(core).urgent_waiting.pop() {
+        crate::contain(|| waker.wake());
+    }
+}
+
 impl Core {
     /// [urgent I1], by a look.
     pub(crate) fn look_for_urgent(&self) {
         let gate = self.gate();
-        if !arrive(self.shared(), self.id(), gate) && !mutant!("urgent-look-no-reask") {
+        if arrive(self.shared(), self.id(), gate) {
+            // [urgent I3]
+            if !mutant!("urgent-look-no-wake") {
+                wake_waiting(self.shared(), self.id());
+            }
+        } else if !mutant!("urgent-look-no-reask") {
             // [urgent I1] the end of the critical section serves it, if interrupts are accepted; if not, a later look.
             let _ = self.own().doorbell.ask(Ask::Urgent);
         }

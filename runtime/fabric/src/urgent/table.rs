@@ -133,6 +133,11 @@ impl Table {
         retired.map(drop).ok_or(Unregistered)
     }
 
+    /// U2's look.
+    pub(super) fn is_being_triggered(&self, id: UrgentId) -> bool {
+        self.word(id.slot()).has_foreign()
+    }
+
     /// The live and the dying.
     pub(super) fn registered(&self) -> impl Iterator<Item = UrgentId> {
         (0..SLOTS).filter_map(|slot| {

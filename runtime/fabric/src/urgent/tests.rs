@@ -230,6 +230,54 @@ fn a_handler_that_triggers_itself_runs_again_and_not_inside_of_itself() {
     drop(accepting);
 }
 
+/// A machine on which an interrupt comes with each run of a handler, for ever.
+#[test]
+fn interrupts_without_end_hold_up_no_critical_section_and_none_is_lost() {
+    let (port, fabric, cores) = machine(1);
+    let (ran, own, hostile) =
+        (Arc::new(AtomicU32::new(0)), Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(true)));
+    let id = register(&fabric, {
+        let (ran, own, hostile, fabric) = (ran.clone(), own.clone(), hostile.clone(), fabric.clone());
+        move |core| {
+            ran.fetch_add(1, Ordering::Relaxed);
+            if hostile.load(Ordering::Relaxed) {
+                let id = own.lock().expect("not poisoned").expect("it is told");
+                fabric.trigger_urgent(id, core).expect("live");
+                arrive();
+            }
+        }
+    });
+    let id = id.expect("a free slot");
+    *own.lock().expect("not poisoned") = Some(id);
+    let accepting = cores[0].accept_interrupts();
+    let seen = || ran.load(Ordering::Relaxed);
+    critical(|| {
+        fabric.trigger_urgent(id, A).expect("live");
+        arrive();
+    });
+    let first = seen();
+    assert!((2..100).contains(&first), "it has ended, {first} runs later");
+    assert!(!port.interrupted().is_empty() && !GATE.with(Gate::is_closed));
+    // The interrupt that it has sent itself.
+    arrive();
+    assert!((first + 1..200).contains(&seen()));
+    // A machine that refuses: the core finds what is left when it looks.
+    port.refuses.store(true, Ordering::Relaxed);
+    critical(arrive);
+    let before = seen();
+    hostile.store(false, Ordering::Relaxed);
+    assert_eq!((cores[0].drain(64), seen()), (1, before + 1));
+    assert_eq!((cores[0].drain(64), seen()), (0, before + 1), "that was all");
+    // From then on as before.
+    port.refuses.store(false, Ordering::Relaxed);
+    port.interrupted();
+    fabric.trigger_urgent(id, A).expect("live");
+    assert_eq!(port.interrupted(), [A]);
+    arrive();
+    assert_eq!(seen(), before + 2);
+    drop(accepting);
+}
+
 #[test]
 fn one_core_per_thread_accepts_interrupts_and_a_forgotten_guard_ends_with_it() {
     let (_port, fabric, mut cores) = machine(2);
@@ -317,6 +365,71 @@ fn a_function_that_holds_its_fabric_does_not_keep_it_alive() {
     register(&fabric, move |core| assert!(core.index() < held.cores())).expect("a free slot");
     drop((fabric, cores));
     assert_eq!(Arc::strong_count(&port), 1);
+}
+
+#[test]
+fn a_function_registered_when_all_have_left_is_dropped_at_once() {
+    let (port, fabric, cores) = machine(2);
+    drop(cores);
+    let held = fabric.clone();
+    let id = register(&fabric, move |core| assert!(core.index() < held.cores())).expect("a free slot");
+    assert_eq!(fabric.trigger_urgent(id, A), Err(TriggerError::Unregistered));
+    assert!(fabric.unregister_urgent(id).is_err());
+    for _ in 0..2 * MAX_URGENT {
+        register(&fabric, |_| ()).expect("the slots are free again");
+    }
+    drop(fabric);
+    assert_eq!(Arc::strong_count(&port), 1);
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Woken(AtomicU32);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn who_awaits_the_end_is_woken_once_by_a_look_and_again_and_again_for_an_interrupt() {
+    let (port, fabric, mut cores) = machine(2);
+    let count = Arc::new(Woken::default());
+    let waker = core::task::Waker::from(count.clone());
+    let mut cx = Context::from_waker(&waker);
+    let woken = || count.0.swap(0, Ordering::Relaxed);
+    // Refused: the core will look by itself.
+    port.refuses.store(true, Ordering::Relaxed);
+    let (id, _) = counter(&fabric);
+    fabric.trigger_urgent(id, A).expect("live");
+    let mut end = fabric.unregister_urgent(id).expect("live");
+    for _ in 0..3 {
+        assert!(Pin::new(&mut end).poll(&mut cx).is_pending());
+    }
+    assert_eq!(woken(), 0, "there is nothing to be polled for");
+    cores[0].drain(64);
+    assert_eq!(woken(), 3, "each waker that it was left");
+    assert!(Pin::new(&mut end).poll(&mut cx).is_ready());
+    // A core that leaves.
+    let (id, _) = counter(&fabric);
+    fabric.trigger_urgent(id, B).expect("live");
+    let mut end = fabric.unregister_urgent(id).expect("live");
+    assert!(Pin::new(&mut end).poll(&mut cx).is_pending());
+    drop(cores.pop());
+    assert_eq!(woken(), 1);
+    assert!(Pin::new(&mut end).poll(&mut cx).is_ready());
+    // An interrupt is under way.
+    port.refuses.store(false, Ordering::Relaxed);
+    let (id, _) = counter(&fabric);
+    let accepting = cores[0].accept_interrupts();
+    fabric.trigger_urgent(id, A).expect("live");
+    let mut end = fabric.unregister_urgent(id).expect("live");
+    assert!(Pin::new(&mut end).poll(&mut cx).is_pending());
+    assert_eq!(woken(), 1);
+    arrive();
+    assert!(Pin::new(&mut end).poll(&mut cx).is_ready());
+    drop(accepting);
 }
 
 #[test]
