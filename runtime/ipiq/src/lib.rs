@@ -83,11 +83,12 @@
 //! - [`spawn_on`] and [`Runtime::block_on`] take a closure that makes the future: the closure is sent, and the future, made on
 //!   the core, need not be `Send`.
 //! - A poll or a called closure that takes long, or blocks, holds up its whole core. [`yield_now`] lets the others run, [`yield_if_needed`]
-//!   does when it is time to; work that blocks belongs into [`spawn_blocking`].
+//!   does when it is time to; work that blocks belongs into [`spawn_blocking`], and so do files and the lookup of names: [`net`] is TCP, [`time`] is
+//!   timers. What waits for signals belongs on a thread of your own, which gets in through a [`Handle`].
 //! - Channels, `select!` and the like of `futures` and `tokio::sync` work; what needs tokio's own runtime (`tokio::net`,
 //!   `tokio::time`, `tokio::spawn`) does not.
 //! - A panic ends its task or call and is returned as an error, [`JoinError`] or [`CallError`]; the core goes on.
-//! - Awaiting the handles of your tasks is the graceful end. Dropping the [`Runtime`], which the end of `#[ipiq::main]` does too, drops
+//! - Awaiting the handles of your tasks is the graceful end; [`net`] shows a server's. Dropping the [`Runtime`], which the end of `#[ipiq::main]` does too, drops
 //!   what still runs.
 //!
 //! # Features

@@ -217,6 +217,21 @@ impl Runtime {
 
     /// Waits for any future on the calling thread, which must not run a core: for handles and calls of a [`Handle`].
     ///
+    /// There are no timers here. To wait no longer than so long, have a core wait beside a timer: handles and calls may be awaited anywhere.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ipiq::{CoreId, Runtime, time};
+    ///
+    /// let runtime = Runtime::builder().cores(2).build()?;
+    /// let call = runtime.handle().call_on(CoreId::new(1), || 7);
+    /// let limit = Duration::from_secs(5);
+    /// let answer = Runtime::wait(runtime.handle().spawn_on(CoreId::new(0), move || time::timeout(limit, call)))?;
+    /// assert_eq!(answer??, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Panics
     ///
     /// If the calling thread runs a core.

@@ -26,7 +26,8 @@ impl<T> EachCore<T> {
         self.address
     }
 
-    /// Aborts every task; each drops its listener.
+    /// Aborts every task; each drops its listener, and its handle resolves to "cancelled". Connections that were not accepted yet are reset; those that were
+    /// go on as tasks of their own: [the end of a server](super#the-end-of-a-server).
     pub fn abort(&self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }

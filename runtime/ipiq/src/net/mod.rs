@@ -37,6 +37,56 @@
 //! })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # The end of a server
+//!
+//! [`EachCore::abort`] ends the accepting. Connections are tasks of your own: give each something to drop when it ends, wait until all of it is gone, or for
+//! as long as you like, and let the runtime end, which drops the others.
+//!
+//! ```
+//! use std::io;
+//! use std::time::Duration;
+//!
+//! use futures::StreamExt;
+//! use futures::channel::mpsc;
+//! use ipiq::net::{BufResult, TcpListener, TcpStream};
+//! use ipiq::time;
+//!
+//! #[ipiq::main(cores = 2)]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // Nobody sends: it ends when the last sender is dropped.
+//!     let (open, mut all_ended) = mpsc::channel::<()>(0);
+//!     let servers = TcpListener::bind_each_core("127.0.0.1:0", move |listener| accept(listener, open.clone()))?;
+//!     let client = TcpStream::connect(servers.local_addr()).await?;
+//!
+//!     // When a command comes, or a thread that waits for a signal tells so by a channel:
+//!     servers.abort();
+//!     for acceptor in servers.into_handles() {
+//!         assert!(acceptor.await.is_err_and(|error| error.is_cancelled()));
+//!     }
+//!     drop(client);
+//!     if time::timeout(Duration::from_secs(10), all_ended.next()).await.is_err() {
+//!         eprintln!("some connections are cut");
+//!     }
+//!     Ok(())
+//! }
+//!
+//! async fn accept(listener: TcpListener, open: mpsc::Sender<()>) -> io::Result<()> {
+//!     loop {
+//!         let (stream, _peer) = listener.accept().await?;
+//!         let open = open.clone();
+//!         drop(ipiq::spawn_local(async move {
+//!             let _open = open; // Until this task ends.
+//!             serve(stream).await
+//!         }));
+//!     }
+//! }
+//!
+//! async fn serve(stream: TcpStream) -> io::Result<()> {
+//!     let BufResult(received, _bytes) = stream.recv(Vec::with_capacity(100)).await;
+//!     received.map(drop)
+//! }
+//! ```
 
 mod address;
 mod each_core;
