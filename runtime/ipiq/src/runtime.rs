@@ -268,8 +268,9 @@ fn install(policy: InterruptPolicy) -> Result<(Option<Arc<Interrupts>>, Option<S
 }
 
 fn kicker(core: CoreId, notifier: Notifier, clock: Option<&Arc<PausedClock>>) -> Arc<dyn Kick> {
-    let Some(clock) = clock.cloned() else { return Arc::new(DriverKick(notifier)) };
-    clock.set_notifier(core, notifier);
+    let kick = Arc::new(DriverKick(notifier));
+    let Some(clock) = clock.cloned() else { return kick };
+    clock.set_notifier(core, kick);
     Arc::new(PausedKick { clock, core })
 }
 

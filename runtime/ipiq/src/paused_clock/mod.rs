@@ -1,15 +1,19 @@
 #![doc = include_str!("README.md")]
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ipiq_driver::Notifier;
+use ipiq_executor::{Executor, with_current};
 use ipiq_fabric::port::{Clock, Idle};
 use ipiq_fabric::{Armed, CoreId};
 use ipiq_linux::interrupt::critical;
 use ipiq_linux::kick::Kick;
+use ipiq_linux::port::LinuxPort;
 
 use crate::idle::DriverIdle;
 
@@ -28,6 +32,7 @@ pub(crate) struct PausedClock {
     state: Mutex<State>,
 }
 
+#[derive(Clone)]
 struct State {
     cores: Vec<Sleeper>,
     asleep: usize,
@@ -35,10 +40,10 @@ struct State {
     quiet: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Sleeper {
     /// What ends its wait; it cannot sleep before it is there.
-    notifier: Option<Notifier>,
+    notifier: Option<Arc<dyn Kick>>,
     asleep: bool,
     roused: bool,
     timer_ns: Option<u64>,
@@ -61,7 +66,7 @@ impl PausedClock {
         Self { now_ns: AtomicU64::new(0), state: Mutex::new(State { cores, asleep: 0, quiet: false }) }
     }
 
-    pub(crate) fn set_notifier(&self, core: CoreId, notifier: Notifier) {
+    pub(crate) fn set_notifier(&self, core: CoreId, notifier: Arc<dyn Kick>) {
         self.with_state(|state| state.cores[core.index()].notifier = Some(notifier));
     }
 
@@ -83,9 +88,11 @@ impl PausedClock {
         critical(|| f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Whether `core` is to wait.
-    fn fall_asleep(&self, core: CoreId, timeout_ns: Option<u64>) -> bool {
+    /// Whether `core` is to wait; it has `worked` since the last time, or not.
+    fn fall_asleep(&self, core: CoreId, timeout_ns: Option<u64>, worked: bool) -> bool {
         self.with_state(|state| {
+            // [paused P4]
+            state.quiet &= !worked;
             // [paused P1]
             let sleeper = &mut state.cores[core.index()];
             sleeper.timer_ns = timeout_ns.map(|timeout_ns| self.now_ns().saturating_add(timeout_ns));
@@ -120,6 +127,11 @@ impl PausedClock {
         }
     }
 
+    fn something_happened(&self) {
+        // [paused P4]
+        self.with_state(|state| state.quiet = false);
+    }
+
     /// After `core` has waited, or has not; `events` of I/O came meanwhile.
     fn wake(&self, core: CoreId, events: usize) {
         self.with_state(|state| {
@@ -144,7 +156,7 @@ impl State {
         let sleeper = &mut self.cores[core];
         sleeper.roused = true;
         if let Some(notifier) = sleeper.notifier.as_ref().filter(|_| was_asleep) {
-            notifier.notify();
+            notifier.kick();
         }
     }
 
@@ -177,13 +189,30 @@ pub(crate) struct PausedIdle {
     idle: DriverIdle,
     clock: Arc<PausedClock>,
     core: CoreId,
+    /// When it last fell asleep.
+    done: Done,
+}
+
+/// How much a core has done of what others than I/O and its timers may have caused.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Done {
+    polls: u64,
+    foreign_messages: u64,
+    handlers: u64,
+}
+
+impl Done {
+    fn so_far(executor: &Executor) -> Self {
+        let counters = executor.remote().fabric().core_counters(executor.core().id());
+        Self { polls: executor.polls(), foreign_messages: counters.foreign_received, handlers: counters.handlers_run }
+    }
 }
 
 impl PausedIdle {
     /// For the calling thread, which runs `core`.
     pub(crate) fn new(idle: DriverIdle, clock: Arc<PausedClock>, core: CoreId) -> Self {
         CLOCK.set(Some(clock.clone()));
-        Self { idle, clock, core }
+        Self { idle, clock, core, done: Done::default() }
     }
 }
 
@@ -197,14 +226,15 @@ impl Idle for PausedIdle {
     fn poll(&mut self) -> usize {
         let events = self.idle.poll();
         if events > 0 {
-            // [paused P4]
-            self.clock.with_state(|state| state.quiet = false);
+            self.clock.something_happened();
         }
         events
     }
 
     fn park(&mut self, armed: &Armed<'_>, timeout_ns: Option<u64>) {
-        let waits = self.clock.fall_asleep(self.core, timeout_ns);
+        let done = with_current(LinuxPort::thread(), Done::so_far).unwrap_or_default();
+        let worked = std::mem::replace(&mut self.done, done) != done;
+        let waits = self.clock.fall_asleep(self.core, timeout_ns, worked);
         let events = if waits { self.idle.wait(armed, None) } else { 0 };
         self.clock.wake(self.core, events);
     }
