@@ -203,6 +203,15 @@ impl Executor {
         self.take_over()
     }
 
+    /// Until the guard is dropped the calling thread, which is this executor's, runs none as far as anybody there can tell.
+    pub(crate) fn step_aside(&self) -> Entered<'_> {
+        let port = self.core.port();
+        let entered = Entered { executor: self, before: port.current() };
+        // SAFETY: 1. nobody follows a null slot; what was there is put back before it can go away.
+        unsafe { port.set_current(core::ptr::null()) };
+        entered
+    }
+
     /// As [`enter`](Self::enter), also inside a poll of another executor, which is the thread's again afterwards.
     fn take_over(&self) -> Entered<'_> {
         let port = self.core.port();

@@ -7,6 +7,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use futures_channel::oneshot;
+use ipiq_fabric::preemptible::Notes;
 use ipiq_fabric::shootdown::{EarlyAck, Operation, PendingShootdown, ShootdownError, Source};
 use ipiq_fabric::{Core, CoreId, CoreSet, Message};
 
@@ -71,6 +72,15 @@ impl Remote {
     /// As [`shootdown`](Self::shootdown), for an operation that a core may acknowledge just before it executes it.
     pub fn shootdown_early<O: EarlyAck>(&self, op: O) -> Shootdown {
         self.initiate(move |core, sender| core.start_shootdown_early(&CoreSet::first(core.cores()), op, sender.done()))
+    }
+
+    /// As [`shootdown`](Self::shootdown), for an operation that makes a core forget its part of something: in the middle of a
+    /// [preemptible section](Executor::preemptible) a core sets its note instead, at once.
+    pub fn shootdown_noting<O: Operation + 'static>(&self, op: O, notes: &Arc<Notes>) -> Shootdown {
+        let notes = notes.clone();
+        self.initiate(move |core, sender| {
+            core.start_shootdown_noting(&CoreSet::first(core.cores()), op, &notes, sender.done());
+        })
     }
 
     /// Brings every core's replica of `source` up to date: see [`Core::start_update`].

@@ -15,6 +15,7 @@ use crate::port::{FenceKind, Port};
 use crate::shootdown::Board;
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Counter, Injector, Ordering, Padded};
 use crate::urgent;
+use crate::urgent_call;
 use crate::watch::{CrumbWord, Wait, Watch};
 use crate::{CoreCounters, CoreId, MAX_CORES, Message, PairCounters};
 
@@ -69,6 +70,7 @@ pub(crate) struct CoreShared {
     pub(crate) urgent: Padded<urgent::Line>,
     pub(crate) urgent_counts: Padded<urgent::Counts>,
     pub(crate) urgent_waiting: Injector<Waker>,
+    pub(crate) urgent_calls: Padded<urgent_call::Stacks>,
 }
 
 /// Written by the core itself.
@@ -215,6 +217,7 @@ impl Fabric {
             urgent: Padded(urgent::Line::new()),
             urgent_counts: Padded::default(),
             urgent_waiting: Injector::new(),
+            urgent_calls: Padded(urgent_call::Stacks::new()),
         };
         let shared = StdArc::new(Shared {
             fence: port.fence_kind(),

@@ -12,9 +12,11 @@
 //! | [`call`] | run a closure on another core and get its value back |
 //! | [`handlers`] | functions that a core runs when triggered, without a message; a mailbox of functions that several cores run; bells |
 //! | [`urgent`] | functions that a core runs in the middle of whatever it does |
+//! | [`urgent_call`] | run a function on another core in the middle of whatever it does, and get its value back |
 //! | [`synchronize`] | everything that a core has sent has been executed |
 //! | [`watch`] | what a core waits for, and what happens when it takes too long |
 //! | [`cpusync`] | stop a set of cores, run something, let them go on |
+//! | [`preemptible`] | long code in whose middle a core acknowledges updates |
 //! | [`shootdown`] | run an operation on every core, any number of cores at a time; copies of a value on every core |
 //!
 //! ```
@@ -80,6 +82,7 @@ pub mod model_check;
 #[doc(hidden)]
 pub mod overflow;
 pub mod port;
+pub mod preemptible;
 #[doc(hidden)]
 pub mod ring;
 mod send_future;
@@ -90,6 +93,7 @@ pub mod synchronize;
 pub mod trace;
 mod unwind;
 pub mod urgent;
+pub mod urgent_call;
 pub mod watch;
 
 #[cfg(all(test, loom))]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ipiq_executor::{Remote, Shootdown};
 use ipiq_fabric::Core;
+use ipiq_fabric::preemptible::Notes;
 
 use crate::Handle;
 use crate::current::on_core;
@@ -22,7 +23,8 @@ use crate::current::on_core;
 /// serves the old value any more, and no fetch that began before puts it back.
 ///
 /// Each core holds at most `capacity` entries; the least recently filled that was not used since goes first. Invalidations that a core has been
-/// told of and not yet carried out wait in a queue of [`CoreCache::QUEUE`] places; when it is full they become one of everything.
+/// told of and not yet carried out wait in a queue of [`CoreCache::QUEUE`] places; when it is full they become one of everything, as do those that reach a core in a
+/// [`preemptible`](crate::preemptible()) section, which acknowledges them at once.
 ///
 /// ```
 /// use ipiq::CoreCache;
@@ -49,6 +51,8 @@ pub struct CoreCache<K, V> {
 
 struct Shared {
     capacity: usize,
+    /// Told in preemptible sections, where nothing else can be.
+    notes: Arc<Notes>,
 }
 
 impl<K, V> Clone for CoreCache<K, V> {
@@ -65,7 +69,27 @@ impl<K, V> fmt::Debug for CoreCache<K, V> {
 
 thread_local! {
     /// The thread's caches, by the address of what their clones share; a cache keeps that alive.
-    static CACHES: RefCell<HashMap<usize, Weak<dyn Any>>> = RefCell::default();
+    static CACHES: RefCell<HashMap<usize, Weak<dyn Part>>> = RefCell::default();
+}
+
+/// A core's part of a cache of any type.
+trait Part: Any {
+    /// Forgets everything, if a note says so.
+    fn settle(&self, core: &Core);
+}
+
+impl<K: Ord + Clone + 'static, V: Clone + 'static> Part for Inner<K, V> {
+    fn settle(&self, core: &Core) {
+        if self.shared.notes.take(core.id()) {
+            self.note(Stale::All);
+        }
+    }
+}
+
+/// After a preemptible section: the thread's caches forget what they were told to in it.
+pub(crate) fn settle(core: &Core) {
+    let parts: Vec<_> = CACHES.with_borrow(|caches| caches.values().filter_map(Weak::upgrade).collect());
+    parts.into_iter().for_each(|part| part.settle(core));
 }
 
 const QUEUE: usize = 32;
@@ -119,7 +143,8 @@ where
     #[track_caller]
     fn on(remote: Remote, capacity: usize) -> Self {
         assert!(capacity > 0, "a cache holds at least one entry");
-        Self { shared: Arc::new(Shared { capacity }), remote, entries: std::marker::PhantomData }
+        let notes = Arc::new(Notes::new(remote.cores()));
+        Self { shared: Arc::new(Shared { capacity, notes }), remote, entries: std::marker::PhantomData }
     }
 
     /// The calling core's cache, made empty now if nobody on this core has it; it lives until its last clone is dropped.
@@ -182,11 +207,12 @@ where
 
     fn tell(&self, stale: Stale<K>) -> Shootdown {
         let shared = self.shared.clone();
-        self.remote.shootdown(move |_: &Core| {
+        let operation = move |_: &Core| {
             if let Some(inner) = find::<K, V>(&shared) {
                 inner.note_clone_of(&stale);
             }
-        })
+        };
+        self.remote.shootdown_noting(operation, &self.shared.notes)
     }
 }
 
@@ -195,7 +221,7 @@ fn address(shared: &Arc<Shared>) -> usize {
 }
 
 fn find<K: 'static, V: 'static>(shared: &Arc<Shared>) -> Option<Rc<Inner<K, V>>> {
-    let cache = CACHES.with_borrow(|caches| caches.get(&address(shared)).and_then(Weak::upgrade))?;
+    let cache: Rc<dyn Any> = CACHES.with_borrow(|caches| caches.get(&address(shared)).and_then(Weak::upgrade))?;
     cache.downcast().ok()
 }
 

@@ -62,10 +62,11 @@
 //! | something on every core, with the values, map and reduce | [`xcall`]; [`xcall::barrier`] for nothing but its end |
 //! | everything sent so far carried out | [`synchronize`] |
 //! | to wake a task there, from any thread, without a queue | [`ipi::Doorbell`]; [`ipi::register`] for a function instead of a task |
-//! | a core reached in the middle of a long poll, by a function that may interrupt anything | [`urgent`] |
+//! | a core reached in the middle of a long poll, by a function that may interrupt anything | [`urgent`]; [`urgent::call_on`] with its value, [`xcall::urgent`] on every core |
 //! | state of which every core has its own part, called by the others | [`sharded::Sharded`] |
 //! | a value of each core, made when it is first asked for | [`CoreLocal`] |
 //! | a value of one core in the hands of others | [`ForeignBox`] |
+//! | a long computation that does not hold up updates of the next two | [`preemptible`](preemptible()) |
 //! | a value that every core reads all the time | [`Replicated`] |
 //! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere |
 //! | all cores at one moment | [`pause`](pause()) |
@@ -116,6 +117,7 @@ pub mod net;
 mod pause;
 mod paused_clock;
 mod placement;
+mod preemptible;
 mod replicated;
 mod runtime;
 mod scope;
@@ -141,7 +143,7 @@ pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
 pub use ipiq_executor::{
     Call, CallError, JoinError, JoinHandle, Named, Pause, PauseError, PauseTimes, Paused, Pausing, PendingShootdown,
-    RemoteCall, RemotePausing, Shootdown, ShootdownError, Synchronize, TaskName, YieldNow, yield_now,
+    Preemptible, RemoteCall, RemotePausing, Shootdown, ShootdownError, Synchronize, TaskName, YieldNow, yield_now,
 };
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};
@@ -151,6 +153,7 @@ pub use ipiq_macros::{main, test};
 pub use join_set::JoinSet;
 pub use pause::{pause, pause_each};
 pub use placement::Placement;
+pub use preemptible::preemptible;
 pub use replicated::{Local, Replicated, Update};
 pub use runtime::{Runtime, RuntimeInfo};
 pub use scope::{Scope, ScopedHandle, scope};

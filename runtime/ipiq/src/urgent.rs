@@ -51,11 +51,69 @@ use ipiq_fabric::{CoreId, CoreSet, assert_core};
 use ipiq_linux::port::LinuxPort;
 
 use crate::Handle;
-use crate::current::on_core;
+use crate::current::{assert_cores, on_core};
 
 pub use ipiq_fabric::handlers::{TriggerError, Unregistered};
+pub use ipiq_fabric::urgent_call::UrgentCall;
 pub use ipiq_linux::interrupt::critical;
 pub use urgent::{InterruptSafe, MAX_URGENT, TableFull};
+
+/// Runs `f` on `core` at once, in the middle of whatever that core does, and brings its value back: [`call_on`](crate::call_on) for what must not wait for the end of a poll.
+///
+/// `f` is given the core that it runs on. It runs once. What it captures is dropped on the calling core, as its value is, so both may be what an urgent
+/// function must not drop itself. It waits for the end of a [`critical`] section there; a core that cannot be interrupted runs it when it looks, at the end of its poll. Calls of one core to another
+/// run in order. On the calling core itself `f` runs inside `call_on`. A panic in it aborts the process.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use ipiq::CoreId;
+/// use ipiq::urgent::{self, InterruptSafe};
+///
+/// #[ipiq::main(cores = 2)]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let there = CoreId::new(1);
+///     let steps = Arc::new(AtomicU64::new(0));
+///     let (count, enough) = (steps.clone(), steps.clone());
+///     // Computes, and never awaits.
+///     let task = ipiq::spawn_on(there, move || async move {
+///         while count.fetch_add(1, Ordering::Relaxed) < u64::MAX / 2 {}
+///     });
+///     while steps.load(Ordering::Relaxed) == 0 {
+///         ipiq::yield_now().await;
+///     }
+///     // SAFETY: it exchanges an atomic, and nothing else.
+///     let stop = unsafe { InterruptSafe::new(move |_core| enough.swap(u64::MAX / 2, Ordering::Relaxed)) };
+///     let steps_made = urgent::call_on(there, stop).await?;
+///     assert!(steps_made > 0);
+///     task.await?;
+///     Ok(())
+/// }
+/// ```
+///
+/// It is no builder's step of [`call_on`](crate::call_on), which has sent its closure by the time it returns.
+///
+/// # Errors
+///
+/// The future resolves to [`CallError`](crate::CallError) if the core has left.
+///
+/// # Cancel safety
+///
+/// Dropped before `core` has begun with it, `f` does not run; later, its value is dropped. [`UrgentCall::cancel`] says which.
+///
+/// # Panics
+///
+/// On a thread that runs no core, and if there is no core `core`.
+#[track_caller]
+pub fn call_on<F, R>(core: CoreId, f: InterruptSafe<F>) -> UrgentCall<R>
+where
+    F: Fn(CoreId) -> R + Send + 'static,
+    R: Send + 'static,
+{
+    assert_cores("urgent::call_on", [core]);
+    on_core("urgent::call_on", |executor| executor.core().call_urgent(core, f))
+}
 
 /// Registers `f` with the calling core's runtime: every core that it is triggered on runs it, with its own id, in the middle of whatever it does.
 ///

@@ -1,10 +1,11 @@
 //! Calls to every core: run a function on each, collect the values, await the end by ticket, pass a barrier.
 //!
-//! A call is of one of two classes, named as in NetBSD's `xcall(9)`:
+//! A call is of one of two classes, named as in NetBSD's `xcall(9)`, the high one in two kinds:
 //!
 //! | | the function | runs | may |
 //! |---|---|---|---|
 //! | [`high`] | a closure | between two polls of the core, before its tasks | not block, not await |
+//! | [`urgent`] | a function that may interrupt anything | at once, in the middle of whatever the core does | little: see [`InterruptSafe`](crate::urgent::InterruptSafe::new) |
 //! | [`low`] | a closure that makes a future | as a task of the core, after those that are ready | await, and call on |
 //!
 //! [`high::broadcast`] and [`low::broadcast`] include the calling core, where the function runs like on any other: after the caller
@@ -53,7 +54,8 @@
 
 pub use ipiq_executor::xcall::{
     Barrier, Class, Counters, Everywhere, HighBroadcast, HighPart, HighUnicast, LowBroadcast, LowUnicast,
-    RemoteBarrier, RemoteHighBroadcast, RemoteLowBroadcast, RemoteWait, Ticket, Wait, XCall,
+    RemoteBarrier, RemoteHighBroadcast, RemoteLowBroadcast, RemoteWait, Ticket, UrgentBroadcast, UrgentUnicast, Wait,
+    XCall,
 };
 
 use crate::current::{assert_cores, on_core};
@@ -117,6 +119,83 @@ pub mod high {
     {
         assert_cores("xcall::high::unicast", [core]);
         on_core("xcall::high::unicast", |executor| executor.high_unicast(core, f))
+    }
+}
+
+/// Calls whose function runs at once, in the middle of whatever a core does.
+///
+/// The kernels' high class as it is where a function may run in an interrupt. Tickets of these calls are of [`Class::High`].
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use ipiq::urgent::InterruptSafe;
+/// use ipiq::xcall;
+///
+/// static SEEN: AtomicU64 = AtomicU64::new(0);
+///
+/// #[ipiq::main(cores = 2)]
+/// async fn main() {
+///     // SAFETY: it adds to an atomic, and nothing else.
+///     let f = unsafe { InterruptSafe::new(|_core| SEEN.fetch_add(1, Ordering::Relaxed)) };
+///     let ticket = xcall::urgent::broadcast(f).ticket();
+///     xcall::wait(ticket).await.unwrap();
+///     assert_eq!(SEEN.load(Ordering::Relaxed), 2);
+/// }
+/// ```
+pub mod urgent {
+    use ipiq_fabric::CoreId;
+    use ipiq_fabric::urgent::InterruptSafe;
+
+    use super::{UrgentBroadcast, UrgentUnicast};
+    use crate::current::{assert_cores, on_core};
+
+    /// Runs `f` on every core at once and brings the values back: a pair per core, in ascending order. On this core it runs inside this call, after the others have been
+    /// interrupted.
+    ///
+    /// Each core gets a clone, which runs as by [`urgent::call_on`](crate::urgent::call_on).
+    ///
+    /// # Errors
+    ///
+    /// Each core's value is a [`CallError`](crate::CallError) if the core has left; nobody waits for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it takes back the functions that have not begun, unless the call has a [ticket](super::XCall::ticket).
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core.
+    #[track_caller]
+    pub fn broadcast<F, R>(f: InterruptSafe<F>) -> UrgentBroadcast<R>
+    where
+        F: Fn(CoreId) -> R + Clone + Send + 'static,
+        R: Send + 'static,
+    {
+        on_core("xcall::urgent::broadcast", |executor| executor.urgent_broadcast(f))
+    }
+
+    /// Runs `f` on `core` at once and brings its value back: [`urgent::call_on`](crate::urgent::call_on) with a ticket.
+    ///
+    /// # Errors
+    ///
+    /// The value is a [`CallError`](crate::CallError) if the core has left.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`broadcast`].
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core, and if there is no core `core`.
+    #[track_caller]
+    pub fn unicast<F, R>(core: CoreId, f: InterruptSafe<F>) -> UrgentUnicast<R>
+    where
+        F: Fn(CoreId) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        assert_cores("xcall::urgent::unicast", [core]);
+        on_core("xcall::urgent::unicast", |executor| executor.urgent_unicast(core, f))
     }
 }
 

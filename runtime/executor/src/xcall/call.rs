@@ -9,11 +9,13 @@ use core::task::{Context, Poll};
 
 use ipiq_fabric::CoreId;
 use ipiq_fabric::call::Outcome;
+use ipiq_fabric::urgent::InterruptSafe;
 
 use super::everywhere::{Everywhere, Part};
 use super::own::OwnPart;
 use super::{
     Class, HighBroadcast, HighUnicast, LowBroadcast, LowUnicast, RemoteHighBroadcast, RemoteLowBroadcast, Ticket,
+    UrgentBroadcast, UrgentUnicast,
 };
 use crate::executor::with_current;
 use crate::task::Home;
@@ -237,6 +239,31 @@ impl Executor {
     {
         self.xcalls().count_unicast();
         self.xcall(Class::High, HighPart::new(self, target, f))
+    }
+
+    /// Runs a clone of `f` on every core, in the middle of whatever each does; on this one inside this call, after the others have been told.
+    pub fn urgent_broadcast<F, R>(&self, f: InterruptSafe<F>) -> UrgentBroadcast<R>
+    where
+        F: Fn(CoreId) -> R + Clone + Send + 'static,
+        R: Send + 'static,
+    {
+        // [xcall C1] the own core is the last.
+        self.xcall(Class::High, self.everywhere(|target| self.core().call_urgent(target, f.clone())))
+    }
+
+    /// Runs `f` on `target`, in the middle of whatever it does; if that is this core, inside this call.
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `target`.
+    #[track_caller]
+    pub fn urgent_unicast<F, R>(&self, target: CoreId, f: InterruptSafe<F>) -> UrgentUnicast<R>
+    where
+        F: Fn(CoreId) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.xcalls().count_unicast();
+        self.xcall(Class::High, self.core().call_urgent(target, f))
     }
 
     /// Spawns on every core the future that a clone of `init` makes there; on this one too.

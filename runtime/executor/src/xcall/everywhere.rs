@@ -8,6 +8,7 @@ use core::task::{Context, Poll};
 
 use futures_channel::oneshot;
 use ipiq_fabric::CoreId;
+use ipiq_fabric::urgent_call::UrgentCall;
 
 use crate::{JoinHandle, RemoteCall};
 
@@ -22,6 +23,7 @@ pub trait Part: Future + Unpin {
 impl<R> Part for JoinHandle<R> {}
 impl<R> Part for RemoteCall<R> {}
 impl Part for oneshot::Receiver<()> {}
+impl<R> Part for UrgentCall<R> {}
 
 enum Slot<P: Part> {
     UnderWay(P),

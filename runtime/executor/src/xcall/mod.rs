@@ -12,7 +12,7 @@ mod tests;
 pub use barrier::{Barrier, RemoteBarrier};
 pub use call::{HighPart, XCall};
 pub use everywhere::Everywhere;
-pub(crate) use own::OwnQueue;
+pub(crate) use own::{OwnPart, OwnQueue};
 pub(crate) use ticket::Table;
 pub use ticket::{Class, Counters, RemoteWait, Ticket, Wait};
 
@@ -20,6 +20,10 @@ pub use ticket::{Class, Counters, RemoteWait, Ticket, Wait};
 pub type HighBroadcast<F, R> = XCall<Everywhere<HighPart<F, R>>>;
 /// A high call to one core.
 pub type HighUnicast<F, R> = XCall<HighPart<F, R>>;
+/// An urgent call to every core.
+pub type UrgentBroadcast<R> = XCall<Everywhere<ipiq_fabric::urgent_call::UrgentCall<R>>>;
+/// An urgent call to one core.
+pub type UrgentUnicast<R> = XCall<ipiq_fabric::urgent_call::UrgentCall<R>>;
 /// A low call to every core.
 pub type LowBroadcast<R> = XCall<Everywhere<crate::JoinHandle<R>>>;
 /// A low call to one core.

@@ -21,14 +21,20 @@ impl OwnQueue {
         self.0.borrow().is_empty()
     }
 
-    /// Runs what is in the queue now, between two polls; a core that is closing drops it instead. Returns how much there was.
+    /// Runs what is in the queue now, between two polls, up to the first section; a core that is closing drops it instead. Returns how much there was.
     #[cold]
     pub(crate) fn run(&self, closing: bool) -> usize {
         let waiting = self.0.borrow().len();
         for _ in 0..waiting {
             let Some(call) = self.0.borrow_mut().pop_front() else { break };
+            let is_section = call.is_section();
+            let gone = closing || is_section && Rc::strong_count(&call) == 1;
             // What panics outside of the function is a waker, or the destructor of a value that nobody wants.
-            contain(move || call.run(closing));
+            contain(move || call.run(gone));
+            if is_section {
+                // The rest of the core has waited long enough.
+                break;
+            }
         }
         waiting
     }
@@ -38,19 +44,39 @@ impl OwnQueue {
         F: FnOnce() -> R + 'static,
         R: 'static,
     {
-        let call = Rc::new(OwnCall { f: Cell::new(Some(f)), state: Cell::new(State::Waiting(None)) });
+        self.push_as(false, f)
+    }
+
+    /// A section: nothing else of the queue runs in the same turn after it, and one that nobody awaits any more does not run.
+    pub(crate) fn push_section<F, R>(&self, f: F) -> OwnPart<F, R>
+    where
+        F: FnOnce() -> R + 'static,
+        R: 'static,
+    {
+        self.push_as(true, f)
+    }
+
+    fn push_as<F, R>(&self, is_section: bool, f: F) -> OwnPart<F, R>
+    where
+        F: FnOnce() -> R + 'static,
+        R: 'static,
+    {
+        let call = Rc::new(OwnCall { f: Cell::new(Some(f)), state: Cell::new(State::Waiting(None)), is_section });
         self.0.borrow_mut().push_back(call.clone());
         OwnPart(call)
     }
 }
 
 trait Run {
-    fn run(&self, closing: bool);
+    /// `gone`: it is not to run.
+    fn run(&self, gone: bool);
+    fn is_section(&self) -> bool;
 }
 
 struct OwnCall<F, R> {
     f: Cell<Option<F>>,
     state: Cell<State<R>>,
+    is_section: bool,
 }
 
 enum State<R> {
@@ -60,9 +86,13 @@ enum State<R> {
 }
 
 impl<F: FnOnce() -> R, R> Run for OwnCall<F, R> {
-    fn run(&self, closing: bool) {
+    fn is_section(&self) -> bool {
+        self.is_section
+    }
+
+    fn run(&self, gone: bool) {
         let Some(f) = self.f.take() else { return };
-        let outcome = if closing {
+        let outcome = if gone {
             contain(move || drop(f));
             Err(CallError::gone())
         } else {
@@ -75,7 +105,7 @@ impl<F: FnOnce() -> R, R> Run for OwnCall<F, R> {
 }
 
 /// The value of such a function.
-pub(super) struct OwnPart<F, R>(Rc<OwnCall<F, R>>);
+pub(crate) struct OwnPart<F, R>(Rc<OwnCall<F, R>>);
 
 impl<F, R> fmt::Debug for OwnPart<F, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

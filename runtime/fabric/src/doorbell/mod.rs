@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 use crate::port::{FenceKind, Port};
+use crate::preemptible::Section;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence, mutant, relaxed_if};
 use crate::{CoreId, MAX_CORES};
 
@@ -69,12 +70,14 @@ pub(crate) enum Ask {
     Slice = 1 << 5,
     /// Look at the pending urgent handlers.
     Urgent = 1 << 6,
+    /// Look at the urgent calls that have come home.
+    Answers = 1 << 7,
 }
 
 #[allow(dead_code)]
 impl Ask {
     /// Served in every drain, nested ones included: those who asked may be waiting in one.
-    pub(crate) const IN_DRAINS: u64 = Self::Handlers as u64 | Self::STANDING_STILL;
+    pub(crate) const IN_DRAINS: u64 = Self::Handlers as u64 | Self::Answers as u64 | Self::STANDING_STILL;
     /// Served by a core that must run nothing else, too.
     pub(crate) const STANDING_STILL: u64 = Self::Shootdown as u64 | Self::Urgent as u64;
     /// Served by the outermost loop alone, between polls.
@@ -85,6 +88,8 @@ impl Ask {
 /// One target's doorbell.
 pub(crate) struct Doorbell {
     state: AtomicU32,
+    /// Beside the state: who asks looks at both.
+    pub(crate) section: Section,
     asked: AtomicU64,
     pending: [AtomicU64; WORDS],
 }
@@ -93,6 +98,7 @@ impl Doorbell {
     pub(crate) fn new() -> Self {
         Self {
             state: AtomicU32::new(State::Awake as u32),
+            section: Section::new(),
             asked: AtomicU64::new(0),
             pending: core::array::from_fn(|_| AtomicU64::new(0)),
         }

@@ -38,6 +38,9 @@ impl Core {
         if taken & Ask::Handlers as u64 != 0 {
             self.serve_handlers();
         }
+        if taken & Ask::Answers as u64 != 0 {
+            self.take_urgent_answers();
+        }
         if taken & Ask::Shootdown as u64 != 0 {
             self.serve_shootdowns(Lane::InDrains);
         }

@@ -12,6 +12,7 @@ use crate::ring::Consumer;
 use crate::shootdown::{Board, Lane};
 use crate::sync::{Ordering, mutant};
 use crate::urgent;
+use crate::urgent_call;
 use crate::watch::WaitKind;
 use crate::{CoreId, Message};
 
@@ -96,6 +97,7 @@ impl Drop for Core {
         while own.injector.pop().is_some() {}
         handlers::leave(&shared, self.id);
         urgent::leave(&shared, self.id);
+        urgent_call::leave(&shared, self.id);
         // [doorbell G3]
         for source in others().filter(|&source| self.is_gone(source)) {
             if let Some((consumer, _)) = self.incoming(source) {
@@ -123,6 +125,7 @@ impl Drop for Core {
         if others().all(|other| self.is_gone(other)) {
             handlers::all_have_left(&shared);
             urgent::all_have_left(&shared);
+            urgent_call::all_have_left(&shared);
             // [shootdown E2]
             shared.boards.iter().filter(|_| !mutant!("shootdown-leftover-kept")).for_each(Board::free_leftovers);
         }

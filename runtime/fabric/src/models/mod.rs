@@ -9,10 +9,12 @@ mod doorbell;
 mod handlers;
 mod mutants;
 mod overflow;
+mod preemptible;
 mod ring;
 mod shootdown;
 mod synchronize;
 mod urgent;
+mod urgent_call;
 
 use alloc::sync::Arc;
 use alloc::task::Wake;

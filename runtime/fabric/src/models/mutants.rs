@@ -154,6 +154,20 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("urgent-look-no-wake", ENDS_BY_LOOK),
     ("urgent-leave-no-wake", "urgent::who_awaits_the_end_is_woken_by_a_core_that_leaves"),
     ("doorbell-wake-no-fence", "doorbell::a_core_that_wakes_sees_the_watcher_asleep_or_is_seen_by_it"),
+    ("preemptible-no-fence", SECTION),
+    ("preemptible-no-look", SECTION),
+    ("preemptible-no-interrupt", SECTION),
+    ("preemptible-no-settle", SECTION_ENDS),
+    ("preemptible-late", SECTION_ENDS),
+    ("urgent-call-push-relaxed", TWO_CALLERS),
+    ("urgent-call-no-ask", TWO_TO_LEAVER),
+    ("urgent-call-take-relaxed", TWO_CALLERS),
+    ("urgent-call-dropped-runs", CANCELLED),
+    ("urgent-call-home-relaxed", "urgent_call::two_answers_come_home_whole_whichever_tells_of_them"),
+    ("urgent-call-no-answer", CALLED),
+    ("urgent-call-leave-kept", LEAVING_CALL),
+    ("urgent-call-gone-kept", LEAVING_CALL),
+    ("urgent-call-last-kept", "urgent_call::what_two_cores_that_leave_have_called_on_each_other_is_freed"),
 ];
 
 const RING: &str = "ring::messages_arrive_in_order_and_once_while_slots_are_reused_and_the_index_wraps";
@@ -191,6 +205,13 @@ const ENDS_BY_INTERRUPT: &str = "urgent::who_awaits_the_end_polls_until_an_inter
 const ENDS_BY_LOOK: &str = "urgent::who_awaits_the_end_is_woken_by_a_core_that_looks_by_itself";
 const REGISTERED_LATE: &str = "urgent::a_function_registered_while_the_last_core_leaves_is_dropped";
 const FREED: &str = "urgent::an_unregistered_function_is_dropped_after_its_last_run";
+const SECTION: &str = "preemptible::an_update_ends_while_a_section_goes_on";
+const SECTION_ENDS: &str = "preemptible::when_an_update_is_done_nobody_reads_the_old_value_whenever_a_section_ends";
+const CALLED: &str = "urgent_call::a_call_runs_in_the_middle_of_a_poll_and_brings_its_value_to_a_caller_that_sleeps";
+const TWO_CALLERS: &str = "urgent_call::calls_of_two_callers_arrive_whole_whoever_interrupts";
+const TWO_TO_LEAVER: &str = "urgent_call::calls_of_two_callers_to_a_core_that_leaves_both_end";
+const CANCELLED: &str = "urgent_call::a_call_that_is_dropped_runs_only_if_the_drop_says_so_and_is_freed_once";
+const LEAVING_CALL: &str = "urgent_call::a_call_to_a_core_that_leaves_ends_run_or_not";
 const DROPPED: &str = "call::a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing";
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{Core, CoreId, CoreSet, Seat};
 type Outcome = Result<usize, ShootdownError>;
 
 /// One core's loop until `done`, as an executor's: it passes a safe point every turn.
-fn serve(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
+pub(super) fn serve(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
     while !done() {
         // SAFETY: 1. and 2. the model itself is the loop, and is not inside a read.
         unsafe { core.safe_point() };
@@ -309,11 +309,11 @@ impl Drop for Held {
 }
 
 /// A source whose value is a version and a plain word that is written when its last copy has gone.
-struct Master(Mutex<(u64, Arc<Value>)>);
+pub(super) struct Master(Mutex<(u64, Arc<Value>)>);
 
-struct Value {
+pub(super) struct Value {
     /// A counter: the compiler may take for granted that nothing else changes behind a reference, which is what a mutant does.
-    number: Counter,
+    pub(super) number: Counter,
     /// What a reader reads: freed, that is written, by who updates.
     memory: Arc<Plain>,
 }
@@ -333,12 +333,12 @@ impl Clone for Value {
 }
 
 impl Master {
-    fn new(memory: &Arc<Plain>) -> Arc<Self> {
+    pub(super) fn new(memory: &Arc<Plain>) -> Arc<Self> {
         let value = Arc::new(Value::new(0, memory));
         Arc::new(Self(Mutex::new((0, value))))
     }
 
-    fn put(&self, number: u64, memory: &Arc<Plain>) {
+    pub(super) fn put(&self, number: u64, memory: &Arc<Plain>) {
         let mut current = self.0.lock().expect("not poisoned");
         *current = (current.0 + 1, Arc::new(Value::new(number, memory)));
     }
@@ -353,7 +353,7 @@ impl Source for Master {
 }
 
 /// Asks for an update, and serves until it is done.
-fn update(machine: &Machine, core: &Core, master: &Arc<Master>) {
+pub(super) fn update(machine: &Machine, core: &Core, master: &Arc<Master>) {
     let done = alloc::rc::Rc::new(core::cell::Cell::new(false));
     let told = done.clone();
     core.start_update(master, move |_, outcome| told.set(outcome.is_ok()));

@@ -18,8 +18,8 @@ use crate::urgent::{Gate, InterruptSafe, UrgentId};
 use crate::{Config, Core, CoreId, Fabric, Seat};
 
 /// A machine that interrupts.
-struct Interrupting {
-    machine: Arc<Machine>,
+pub(super) struct Interrupting {
+    pub(super) machine: Arc<Machine>,
     /// Interrupts still to be refused.
     refusals: Counter,
     lines: Vec<Wire>,
@@ -38,7 +38,7 @@ unsafe impl Sync for Interrupting {}
 unsafe impl Send for Interrupting {}
 
 impl Interrupting {
-    fn new(cores: usize, refusals: u64) -> Arc<Self> {
+    pub(super) fn new(cores: usize, refusals: u64) -> Arc<Self> {
         let wire = |_| Wire { raised: AtomicBool::new(false), hint: Notify::new(), gate: Gate::new() };
         let machine = Machine::new(FenceKind::Symmetric, cores);
         let this = Self { machine, refusals: Counter::default(), lines: (0..cores).map(wire).collect() };
@@ -46,13 +46,13 @@ impl Interrupting {
         Arc::new(this)
     }
 
-    fn fabric(self: &Arc<Self>) -> (Fabric, Vec<Seat>) {
+    pub(super) fn fabric(self: &Arc<Self>) -> (Fabric, Vec<Seat>) {
         let config = Config { cores: self.lines.len(), ring_capacity: 2, first_index: u32::MAX };
         Fabric::new(config, self.clone()).expect("a valid configuration")
     }
 
     /// Makes the calling thread the one of `seat`, whose gate it takes and whose interrupts it gets.
-    fn enter(self: &Arc<Self>, seat: Seat) -> Core {
+    pub(super) fn enter(self: &Arc<Self>, seat: Seat) -> Core {
         let (this, id, inside) = (self.clone(), seat.id().index(), Cell::new(false));
         GATE.with(|gate| gate.set(&raw const self.lines[id].gate));
         let interrupt = move || {
@@ -69,13 +69,18 @@ impl Interrupting {
     }
 
     /// One interrupt, or what the last edges have left of it.
-    fn wait(&self, core: CoreId) {
+    pub(super) fn wait(&self, core: CoreId) {
         self.lines[core.index()].hint.wait();
         edge();
     }
 
+    /// Ends a [`wait`](Self::wait) of a core without an interrupt.
+    pub(super) fn tell(&self, core: CoreId) {
+        self.lines[core.index()].hint.notify();
+    }
+
     /// Ends the thread's part: from here on it is none of the core's.
-    fn end(core: Core) -> Ended {
+    pub(super) fn end(core: Core) -> Ended {
         core.refuse_interrupts();
         INTERRUPTS.with(|interrupts| interrupts.borrow_mut().take());
         GATE.with(|gate| gate.set(core::ptr::null()));

@@ -3,18 +3,21 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
+use alloc::sync::Arc as StdArc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::ptr::NonNull;
 
 use super::board::{Body, Code};
-use super::operation::{Early, Shared};
+use super::operation::{Early, Noting, Shared};
 use super::pending::State;
 use super::{Board, EarlyAck, Lane, Operation, ShootdownError};
 use crate::doorbell::Rung;
+use crate::preemptible::Notes;
 use crate::sync::mutant;
 use crate::unwind::{catch, contain};
 use crate::watch::WaitKind;
-use crate::{Core, CoreId, CoreSet};
+use crate::{Core, CoreId, CoreSet, urgent};
 
 /// On how many cores it was executed, those not counted that left first.
 pub(crate) type Outcome = Result<usize, ShootdownError>;
@@ -54,6 +57,8 @@ struct Entry {
     /// Others that joined while it waited ([shootdown Q3]), and for which source.
     joined: Vec<Done>,
     source: Option<usize>,
+    /// In the operation.
+    notes: Option<NonNull<Notes>>,
 }
 
 struct Flight {
@@ -172,6 +177,34 @@ impl Core {
         self.enqueue(Lane::InDrains, targets, Action::Owned(Shared::own(Box::new(op))), done, None);
     }
 
+    /// As [`start_shootdown`](Self::start_shootdown), for an operation that makes a core forget its part of something. A core in the middle of a
+    /// [preemptible section](Self::preemptible) acknowledges it at once, by setting its note in `notes`, instead of executing it.
+    ///
+    /// # Panics
+    ///
+    /// As [`start_shootdown`](Self::start_shootdown).
+    pub fn start_shootdown_noting<O: Operation + 'static>(
+        &self,
+        targets: &CoreSet,
+        op: O,
+        notes: &StdArc<Notes>,
+        done: impl FnOnce(&Self, Result<usize, ShootdownError>) + 'static,
+    ) {
+        self.assert_has(targets);
+        let op = Box::new(Noting { op, _notes: notes.clone() });
+        self.enqueue_entry(
+            Lane::InDrains,
+            Entry {
+                targets: *targets,
+                notes: Some(NonNull::from(&**notes)),
+                action: Action::Owned(Shared::own(op)),
+                done: Done::Call(Box::new(done)),
+                joined: Vec::new(),
+                source: None,
+            },
+        );
+    }
+
     /// As [`start_shootdown`](Self::start_shootdown), for an operation that targets may acknowledge before they execute it.
     ///
     /// # Panics
@@ -225,7 +258,11 @@ impl Core {
     }
 
     fn enqueue(&self, lane: Lane, targets: &CoreSet, action: Action, done: Done, source: Option<usize>) {
-        let entry = Entry { targets: *targets, action, done, joined: Vec::new(), source };
+        let entry = Entry { targets: *targets, action, done, joined: Vec::new(), source, notes: None };
+        self.enqueue_entry(lane, entry);
+    }
+
+    fn enqueue_entry(&self, lane: Lane, entry: Entry) {
         if self.lane(lane).closed.get() {
             return self.refuse(lane, entry);
         }
@@ -281,7 +318,9 @@ impl Core {
         let waiting = if lane == Lane::InDrains { entry.targets.without(self.id()) } else { entry.targets };
         // [shootdown I2]
         let generation = mine.next_generation(self.shared.first_generation());
-        let body = Body { generation, wakes: !matches!(entry.done, Done::Spinning(_)), code };
+        let wakes = !matches!(entry.done, Done::Spinning(_));
+        let body = Body { generation, wakes, code, notes: entry.notes };
+        let preempts = lane == Lane::AtSafePoints || body.notes.is_some();
         board.write(self.id(), body, waiting.len() as u32);
         let executed = waiting.len() + usize::from(own_part);
         *mine.flight.borrow_mut() = Some(Flight { entry, body, waiting, executed, own_failure: None });
@@ -293,6 +332,13 @@ impl Core {
             } else {
                 board.make_pending(target, self.id());
                 self.ask(lane, target);
+            }
+            // [preemptible Q1] relaxed: the fence of `doorbell` A1 is between this and the slot.
+            if preempts
+                && self.shared.core(target).doorbell.section.is_preemptible()
+                && !mutant!("preemptible-no-interrupt")
+            {
+                urgent::trigger_section(&self.shared, target);
             }
         }
         if mutant!("shootdown-prepare-late")

@@ -1,8 +1,10 @@
 //! What can be executed everywhere.
 
+use alloc::sync::Arc as StdArc;
 use core::mem::{MaybeUninit, align_of, size_of};
 use core::ptr::NonNull;
 
+use crate::preemptible::Notes;
 use crate::{Core, INLINE_BYTES};
 
 /// What a shootdown executes on every core of its set; any `Fn(&Core) + Send + Sync` is one.
@@ -25,6 +27,23 @@ pub trait Operation: Send + Sync {
 impl<F: Fn(&Core) + Send + Sync> Operation for F {
     fn execute(&self, core: &Core) {
         self(core);
+    }
+}
+
+/// An operation that a core in a [section](crate::preemptible) acknowledges by setting its note.
+pub(super) struct Noting<O> {
+    pub(super) op: O,
+    /// What a request's body points to.
+    pub(super) _notes: StdArc<Notes>,
+}
+
+impl<O: Operation> Operation for Noting<O> {
+    fn prepare(&mut self, initiator: &Core) {
+        self.op.prepare(initiator);
+    }
+
+    fn execute(&self, core: &Core) {
+        self.op.execute(core);
     }
 }
 

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::rc::{Rc, Weak};
 use alloc::sync::Arc as StdArc;
+use alloc::vec::Vec;
 use core::any::Any;
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::fmt;
@@ -38,17 +39,60 @@ struct Inner<T> {
     home: Rc<Registry>,
     /// The source; its address is the key, so it is kept as long as that is in use.
     source: StdArc<dyn Any + Send + Sync>,
+    /// What the source has now.
+    current: Current<T>,
+}
+
+/// The version and value of a source of some type.
+type Current<T> = fn(&(dyn Any + Send + Sync)) -> Option<(u64, StdArc<T>)>;
+
+/// A replica of any type.
+trait Refresh: Any {
+    /// Brings it up to date.
+    ///
+    /// # Safety
+    ///
+    /// 1. On its thread, with no closure of a read on the stack.
+    unsafe fn refresh(&self);
+}
+
+impl<T: Clone + 'static> Refresh for Inner<T> {
+    unsafe fn refresh(&self) {
+        let Some((version, fresh)) = (self.current)(&*self.source) else { return };
+        // SAFETY: 1. as required here.
+        unsafe { self.put(version, &fresh) };
+    }
+}
+
+impl<T: Clone> Inner<T> {
+    /// [shootdown Q2]: puts a clone of `fresh` in place, unless it is no newer.
+    ///
+    /// # Safety
+    ///
+    /// 1. On its thread, with no closure of a read on the stack.
+    unsafe fn put(&self, version: u64, fresh: &T) {
+        // [shootdown Q2] another round may have brought this version, or a later one.
+        if self.version.get() >= version && !mutant!("replica-any-version") {
+            return;
+        }
+        let fresh = T::clone(fresh);
+        self.version.set(version);
+        // SAFETY: 1. as required, and none is now: the clone has been made.
+        let stale = core::mem::replace(unsafe { &mut *self.value.get() }, fresh);
+        contain(|| drop(stale));
+    }
 }
 
 /// A core's replicas, by the address of their source.
 #[derive(Default)]
 pub(crate) struct Registry {
-    replicas: RefCell<BTreeMap<usize, Weak<dyn Any>>>,
+    replicas: RefCell<BTreeMap<usize, Weak<dyn Refresh>>>,
 }
 
 impl Registry {
     fn find<T: 'static>(&self, key: usize) -> Option<Rc<Inner<T>>> {
-        self.replicas.borrow().get(&key)?.upgrade()?.downcast().ok()
+        let replica: Rc<dyn Any> = self.replicas.borrow().get(&key)?.upgrade()?;
+        replica.downcast().ok()
     }
 }
 
@@ -85,8 +129,8 @@ impl<T> Replica<T> {
     /// The value does not change while `f` runs: replicas are updated when the poll that runs has ended.
     #[inline(always)]
     pub fn read<R>(&self, f: impl FnOnce(&T) -> R) -> R {
-        // SAFETY: 1. the value is replaced only while `safe_point` of this core is on this thread's stack, at whose call no
-        // closure of a read was; those that began since end before `execute` goes on.
+        // SAFETY: 1. the value is replaced only while `safe_point` of this core, or the end of a section, is on this thread's stack, at whose call no
+        // closure of a read was; those that began since end before it is replaced.
         f(unsafe { &*self.inner.value.get() })
     }
 
@@ -114,16 +158,9 @@ impl<S: Source> Operation for Round<S> {
     fn execute(&self, core: &Core) {
         let Some((version, fresh)) = &self.fresh else { return };
         let Some(replica) = core.shootdowns.replicas.find::<S::Value>(key(&self.source)) else { return };
-        // [shootdown Q2] another round may have brought this version, or a later one.
-        if replica.version.get() >= *version && !mutant!("replica-any-version") {
-            return;
-        }
-        let fresh = S::Value::clone(fresh);
-        replica.version.set(*version);
-        // SAFETY: 1. rounds are started on the lane of safe points only, whose row is served in `safe_point` only: no closure of a read
-        // was on the stack there, and none is now: the clone has been made. 2. this is the replica's thread.
-        let stale = core::mem::replace(unsafe { &mut *replica.value.get() }, fresh);
-        contain(|| drop(stale));
+        // SAFETY: 1. rounds are started on the lane of safe points only, whose row is served in `safe_point` only, on the replica's thread: no closure of a
+        // read was on the stack there.
+        unsafe { replica.put(*version, fresh) };
     }
 }
 
@@ -145,6 +182,7 @@ impl Core {
             version: Cell::new(version),
             home: registry.clone(),
             source: source.clone(),
+            current: |source| source.downcast_ref::<S>().map(S::current),
         });
         let weak: Weak<Inner<S::Value>> = Rc::downgrade(&inner);
         registry.replicas.borrow_mut().insert(key(source), weak);
@@ -170,6 +208,21 @@ impl Core {
     ) {
         let round = || Box::new(Round { source: source.clone(), fresh: None }) as Box<dyn Operation>;
         self.start_round(key(source), round, Done::Call(Box::new(done)));
+    }
+
+    /// [preemptible P4]: brings every replica of this core up to date.
+    ///
+    /// # Safety
+    ///
+    /// 1. No closure of a read is on the stack.
+    pub(crate) unsafe fn refresh_replicas(&self) {
+        let replicas = &self.shootdowns.replicas.replicas;
+        // What is cloned and dropped may make replicas, and let go of some.
+        let there: Vec<_> = replicas.borrow().values().filter_map(Weak::upgrade).collect();
+        for replica in there {
+            // SAFETY: 1. as required here; a core's replicas are on its thread.
+            contain(|| unsafe { replica.refresh() });
+        }
     }
 
     /// [shootdown Q1]: at a safe point, the bit taken.

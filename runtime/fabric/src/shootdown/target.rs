@@ -2,9 +2,31 @@
 
 use super::board::Code;
 use super::{Lane, ShootdownError};
+use crate::doorbell::Rung;
+use crate::fabric;
 use crate::sync::mutant;
 use crate::unwind::contain;
 use crate::{Core, CoreId};
+
+impl fabric::Shared {
+    /// [preemptible Q3] and [preemptible Q4], of one slot, in an interrupt of `core`.
+    pub(crate) fn acknowledge_in_section(&self, lane: Lane, core: CoreId, initiator: CoreId) {
+        let board = &self.boards[lane as usize];
+        let Some(body) = board.take(core, initiator) else { return };
+        match (lane, body.notes) {
+            // [preemptible Q3] rounds alone are on this lane.
+            (Lane::AtSafePoints, _) => self.core(core).doorbell.section.owe(),
+            // [preemptible Q4]
+            // SAFETY: 1. notes live as long as their operation, which the initiator keeps while a slot is pending.
+            (Lane::InDrains, Some(notes)) => unsafe { notes.as_ref() }.set(core),
+            (Lane::InDrains, None) => return,
+        }
+        if board.acknowledge(core, initiator, &body) && self.core(initiator).doorbell.ask(lane.ask()) == Rung::Kick {
+            // [shootdown T5]
+            self.port.kick(initiator);
+        }
+    }
+}
 
 impl Core {
     /// [shootdown T1] to [shootdown T5], after the lane's bit was taken; then whatever the own flights wait for.

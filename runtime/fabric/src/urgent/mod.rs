@@ -4,7 +4,7 @@ mod gate;
 mod serve;
 mod table;
 #[cfg(all(test, not(loom)))]
-mod tests;
+pub(crate) mod tests;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc as StdArc;
@@ -20,21 +20,21 @@ use crate::sync::{Ordering, fence, mutant};
 use crate::{Core, CoreId, CoreSet, Fabric};
 
 pub use gate::Gate;
-pub(crate) use serve::{Counts, Line, leave};
+pub(crate) use serve::{Counts, Line, leave, trigger_calls, trigger_section};
 pub(crate) use table::Table;
 pub use table::{MAX_URGENT, TableFull, UrgentId};
 
 use serve::Marked;
 
-/// A function that may run between any two instructions of a thread: what [`Fabric::register_urgent`] takes.
+/// A function that may run between any two instructions of a thread: what [`Fabric::register_urgent`] and [`Core::call_urgent`] take.
 #[derive(Clone, Copy)]
 pub struct InterruptSafe<F>(F);
 
-impl<F: Fn(CoreId)> InterruptSafe<F> {
+impl<F> InterruptSafe<F> {
     /// Promises that `f` may interrupt anything.
     ///
     /// `f` is given the core that it runs on. It may use atomics, memory that no interrupted code uses in any other way, triggers of urgent handlers, and
-    /// system calls that signal handlers may make.
+    /// system calls that signal handlers may make. What it returns is used, and dropped, outside of interrupts.
     ///
     /// # Safety
     ///
@@ -49,8 +49,15 @@ impl<F: Fn(CoreId)> InterruptSafe<F> {
     ///
     /// Beyond that, for the good of the core: it ends soon, needs little stack (a few KiB), and does not panic, which would abort the process. Dropping it
     /// needs no promise, for that is done outside of interrupts.
-    pub const unsafe fn new(f: F) -> Self {
+    pub const unsafe fn new<R>(f: F) -> Self
+    where
+        F: Fn(CoreId) -> R,
+    {
         Self(f)
+    }
+
+    pub(crate) fn into_inner(self) -> F {
+        self.0
     }
 }
 
@@ -105,18 +112,9 @@ impl Fabric {
     pub fn trigger_urgent(&self, id: UrgentId, target: CoreId) -> Result<(), TriggerError> {
         let shared = &**self.shared();
         let under_way = shared.urgent.enter(id)?;
-        let marked = serve::mark(shared, id, target);
-        let result = match marked {
-            Marked::Gone => Err(TriggerError::Gone),
-            Marked::Done => Ok(()),
-            Marked::Watch if serve::watch(shared, id, target) => Ok(()),
-            Marked::Watch | Marked::Interrupt => {
-                serve::interrupt(shared, target);
-                Ok(())
-            }
-        };
+        let reached = serve::trigger(shared, id.bit(), target);
         drop(under_way);
-        result
+        if reached { Ok(()) } else { Err(TriggerError::Gone) }
     }
 
     /// [`trigger_urgent`](Self::trigger_urgent) for each core of `set`. Returns for how many; those that have left are skipped. Where the calling thread
@@ -134,7 +132,7 @@ impl Fabric {
         let under_way = shared.urgent.enter(id)?;
         let (mut marked, mut busy, mut resting) = (0, CoreSet::empty(), CoreSet::empty());
         for target in set.iter() {
-            match serve::mark(shared, id, target) {
+            match serve::mark(shared, id.bit(), target) {
                 Marked::Gone => continue,
                 Marked::Done => {}
                 Marked::Interrupt => busy.insert(target),
@@ -144,7 +142,7 @@ impl Fabric {
         }
         // All bits first: those who look by themselves do so while the others are interrupted.
         busy.iter().for_each(|target| serve::interrupt(shared, target));
-        let late = resting.iter().filter(|&target| !serve::watch(shared, id, target));
+        let late = resting.iter().filter(|&target| !serve::watch(shared, id.bit(), target));
         late.for_each(|target| serve::interrupt(shared, target));
         drop(under_way);
         Ok(marked)

@@ -3,12 +3,16 @@
 use core::task::Waker;
 
 use super::Gate;
-use super::table::UrgentId;
 use crate::core_set::bits;
 use crate::doorbell::{Ask, Rung, State};
 use crate::fabric::Shared;
 use crate::sync::{AtomicU32, AtomicU64, Counter, Ordering, edge, mutant, relaxed_if};
-use crate::{Core, CoreId};
+use crate::{Core, CoreId, preemptible, urgent_call};
+
+/// The bit of [calls](crate::urgent_call), above those of slots.
+const CALLS: u64 = 1 << 63;
+/// The bit of [sections](crate::preemptible).
+const SECTION: u64 = 1 << 62;
 
 /// Looks at the line of a core that is resting before it is interrupted: as long as a few lines take to move.
 const WATCH_TURNS: u32 = 256;
@@ -51,15 +55,39 @@ pub(super) enum Marked {
     Gone,
 }
 
+/// T2 to T4. `false`: the target has left.
+pub(super) fn trigger(shared: &Shared, bit: u64, target: CoreId) -> bool {
+    match mark(shared, bit, target) {
+        Marked::Gone => return false,
+        Marked::Done => {}
+        Marked::Watch if watch(shared, bit, target) => {}
+        Marked::Watch | Marked::Interrupt => interrupt(shared, target),
+    }
+    true
+}
+
+/// [urgent_call H3]. `false`: the target has left, and may not look at what was pushed.
+pub(crate) fn trigger_calls(shared: &Shared, target: CoreId) -> bool {
+    trigger(shared, CALLS, target)
+}
+
+/// [preemptible Q1]
+pub(crate) fn trigger_section(shared: &Shared, target: CoreId) {
+    // [preemptible Q1] one that has left is found by who waits for it (`shootdown` I7).
+    let _ = trigger(shared, SECTION, target);
+}
+
 /// T2 and T3.
-pub(super) fn mark(shared: &Shared, id: UrgentId, target: CoreId) -> Marked {
+pub(super) fn mark(shared: &Shared, bit: u64, target: CoreId) -> Marked {
     let core = shared.core(target);
     let pending = &core.urgent.pending;
-    let looks_first = mutant!("urgent-set-look-first") && pending.load(Ordering::Relaxed) & id.bit() != 0;
+    let looks_first = mutant!("urgent-set-look-first") && pending.load(Ordering::Relaxed) & bit != 0;
     // [urgent T2] always an RMW. Release: S3 sees what came before it, also if the bit was set already.
     let release = relaxed_if(mutant!("urgent-set-relaxed"), Ordering::Release);
-    let was_clear = !looks_first && pending.fetch_or(id.bit(), release) & id.bit() == 0;
-    if was_clear && !mutant!("urgent-no-ask") {
+    let was_clear = !looks_first && pending.fetch_or(bit, release) & bit == 0;
+    // [urgent_call H3] for calls in any case: the fence and the look at the state are theirs.
+    let asks = was_clear || bit == CALLS && !mutant!("urgent-call-no-ask");
+    if asks && !mutant!("urgent-no-ask") {
         // [urgent T3]
         match core.doorbell.ask(Ask::Urgent) {
             Rung::Kick => {
@@ -80,10 +108,10 @@ pub(super) fn mark(shared: &Shared, id: UrgentId, target: CoreId) -> Marked {
 }
 
 /// T4's look. Returns whether the target has taken the bit.
-pub(super) fn watch(shared: &Shared, id: UrgentId, target: CoreId) -> bool {
+pub(super) fn watch(shared: &Shared, bit: u64, target: CoreId) -> bool {
     let pending = &shared.core(target).urgent.pending;
     // [urgent T4] no `spin_loop`: on some machines one lasts as long as the whole look may.
-    (0..WATCH_TURNS).any(|_| pending.load(Ordering::Relaxed) & id.bit() == 0)
+    (0..WATCH_TURNS).any(|_| pending.load(Ordering::Relaxed) & bit == 0)
 }
 
 /// T4.
@@ -173,12 +201,20 @@ fn round(shared: &Shared, core: CoreId) {
     if mutant!("urgent-clear-late") {
         clear_in_flight(line);
     }
-    for slot in bits(taken) {
+    for slot in bits(taken & !(CALLS | SECTION)) {
         // [urgent S4]
         // SAFETY: 1. the bit was taken by this round, which has not ended.
         unsafe { shared.urgent.run(slot, core) };
         shared.core(core).urgent_counts.run.add(1);
         edge();
+    }
+    if taken & SECTION != 0 {
+        // [urgent S4]
+        preemptible::serve(shared, core);
+    }
+    if taken & CALLS != 0 {
+        // [urgent S4]
+        urgent_call::serve(shared, core);
     }
     // [urgent S5] release: who sees the round over sees what its handlers wrote.
     let release = relaxed_if(mutant!("urgent-round-relaxed"), Ordering::Release);
@@ -280,7 +316,7 @@ impl Core {
     }
 
     /// The thread's gate, where the machine has interrupts.
-    pub(super) fn gate(&self) -> Option<&Gate> {
+    pub(crate) fn gate(&self) -> Option<&Gate> {
         let gate = self.port().gate();
         // SAFETY: 1. a port's gate lives as long as its thread, on which this endpoint stays. 2. nothing else uses it but interrupts of the thread.
         unsafe { gate.as_ref() }

@@ -21,7 +21,7 @@ std::thread_local! {
 
 /// Notes what it is asked for.
 #[derive(Default)]
-struct Notebook {
+pub(crate) struct Notebook {
     refuses: AtomicBool,
     interrupts: Mutex<Vec<CoreId>>,
     kicks: Mutex<Vec<CoreId>>,
@@ -57,16 +57,16 @@ unsafe impl Port for Notebook {
 }
 
 impl Notebook {
-    fn interrupted(&self) -> Vec<CoreId> {
+    pub(crate) fn interrupted(&self) -> Vec<CoreId> {
         core::mem::take(&mut self.interrupts.lock().expect("not poisoned"))
     }
 
-    fn kicked(&self) -> Vec<CoreId> {
+    pub(crate) fn kicked(&self) -> Vec<CoreId> {
         core::mem::take(&mut self.kicks.lock().expect("not poisoned"))
     }
 }
 
-fn machine(cores: usize) -> (Arc<Notebook>, Fabric, Vec<Core>) {
+pub(crate) fn machine(cores: usize) -> (Arc<Notebook>, Fabric, Vec<Core>) {
     let port = Arc::new(Notebook::default());
     let (fabric, seats) = Fabric::new(Config { cores, ..Config::default() }, port.clone()).expect("a configuration");
     (port, fabric, seats.into_iter().map(Seat::enter).collect())
@@ -84,11 +84,15 @@ fn counter(fabric: &Fabric) -> (UrgentId, Arc<AtomicU32>) {
     (id, ran)
 }
 
-fn arrive() {
+pub(crate) fn arrive() {
     GATE.with(Gate::arrive);
 }
 
-fn critical<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn is_closed() -> bool {
+    GATE.with(Gate::is_closed)
+}
+
+pub(crate) fn critical<R>(f: impl FnOnce() -> R) -> R {
     GATE.with(|gate| gate.critical(f))
 }
 

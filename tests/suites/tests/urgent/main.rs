@@ -1,9 +1,11 @@
 //! Urgent handlers on real threads: cores that are reached in the middle of anything.
 
 mod busy;
+mod calls;
 mod hostile;
 mod machine;
 mod paused;
+mod sections;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

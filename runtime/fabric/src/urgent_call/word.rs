@@ -1,0 +1,91 @@
+//! Whose a block is.
+
+use crate::sync::{AtomicU32, Ordering, mutant};
+
+/// The target has it in hand.
+const TAKEN: u32 = 1 << 0;
+/// The value is there.
+const ANSWERED: u32 = 1 << 1;
+/// The future has let go of it.
+const DROPPED: u32 = 1 << 2;
+/// Its way is over.
+const HOME: u32 = 1 << 3;
+
+/// The state of a block.
+pub(super) struct Word(AtomicU32);
+
+/// What a future finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Found {
+    /// It is under way.
+    Away,
+    /// It is at home, with its value.
+    Answered,
+    /// It is at home, and was not run.
+    Unrun,
+}
+
+/// What is left to do for a future that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Dropped {
+    /// Free the block.
+    Free {
+        /// Its value was not taken.
+        has_value: bool,
+    },
+    /// Nothing: the function will not run.
+    BeforeRun,
+    /// Nothing: the function has run, or runs.
+    Running,
+}
+
+impl Word {
+    pub(super) fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// C2. `false`: it was dropped before, and is not to be run.
+    #[must_use]
+    pub(super) fn take(&self) -> bool {
+        // [urgent_call C2] relaxed: C1 has acquired the block; this only decides, together with H6.
+        self.0.fetch_or(TAKEN, Ordering::Relaxed) & DROPPED == 0 || mutant!("urgent-call-dropped-runs")
+    }
+
+    /// C3.
+    pub(super) fn answer(&self) {
+        // [urgent_call C3] relaxed: C4's release hands it on.
+        self.0.fetch_or(ANSWERED, Ordering::Relaxed);
+    }
+
+    /// H4, L3. `Some`: the caller frees the block, which has a value or not.
+    #[must_use]
+    pub(super) fn come_home(&self) -> Option<bool> {
+        // [urgent_call H4] [urgent_call L3] release, and acquire, with H6: the second of the two has seen all that the first did.
+        let word = self.0.fetch_or(HOME, Ordering::AcqRel);
+        (word & DROPPED != 0).then_some(word & ANSWERED != 0)
+    }
+
+    /// H5.
+    pub(super) fn look(&self) -> Found {
+        // [urgent_call H5] acquire: L3 may come home on another thread.
+        let word = self.0.load(Ordering::Acquire);
+        match (word & HOME != 0, word & ANSWERED != 0) {
+            (false, _) => Found::Away,
+            (true, true) => Found::Answered,
+            (true, false) => Found::Unrun,
+        }
+    }
+
+    /// H6.
+    pub(super) fn drop(&self) -> Dropped {
+        // [urgent_call H6] as in H4.
+        let word = self.0.fetch_or(DROPPED, Ordering::AcqRel);
+        match (word & HOME != 0, word & TAKEN != 0) {
+            (true, _) => Dropped::Free { has_value: word & ANSWERED != 0 },
+            (false, false) => Dropped::BeforeRun,
+            (false, true) => Dropped::Running,
+        }
+    }
+}
