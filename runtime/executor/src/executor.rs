@@ -257,12 +257,15 @@ pub fn with_current<P: Port + ?Sized, R>(port: &P, f: impl FnOnce(&Executor) -> 
     Some(f(unsafe { &*slot }))
 }
 
-/// [`Executor::run_own_calls`] in a stop. Returns whether there were any.
+/// [`Executor::run_own_calls`] in a stop, where nothing runs that is like a task. Returns whether there were any.
 fn serve_own_calls(core: &Core) -> bool {
     let ran = with_current(core.port(), |executor| {
         // A stop is obeyed inside the core's own loop.
         debug_assert!(core::ptr::eq(executor.core(), core));
-        executor.run_own_calls()
+        if executor.own_calls.is_empty() {
+            return 0;
+        }
+        executor.own_calls.run_all_but_sections(executor.core.is_closing())
     });
     ran.is_some_and(|ran| ran > 0)
 }

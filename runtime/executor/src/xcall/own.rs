@@ -25,18 +25,29 @@ impl OwnQueue {
     #[cold]
     pub(crate) fn run(&self, closing: bool) -> usize {
         let waiting = self.0.borrow().len();
-        for _ in 0..waiting {
+        for ran in 1..=waiting {
             let Some(call) = self.0.borrow_mut().pop_front() else { break };
             let is_section = call.is_section();
             let gone = closing || is_section && Rc::strong_count(&call) == 1;
             // What panics outside of the function is a waker, or the destructor of a value that nobody wants.
             contain(move || call.run(gone));
-            if is_section {
+            if is_section && !gone {
                 // The rest of the core has waited long enough.
-                break;
+                return ran;
             }
         }
         waiting
+    }
+
+    /// As [`run`](Self::run), in a stop: sections stay where they are, as tasks do. Returns how much ran.
+    #[cold]
+    pub(crate) fn run_all_but_sections(&self, closing: bool) -> usize {
+        let (sections, calls) = self.0.take().into_iter().partition::<VecDeque<_>, _>(|call| call.is_section());
+        let ran = calls.len();
+        // In front of what is queued meanwhile.
+        *self.0.borrow_mut() = sections;
+        calls.into_iter().for_each(|call| contain(move || call.run(closing)));
+        ran
     }
 
     pub(super) fn push<F, R>(&self, f: F) -> OwnPart<F, R>

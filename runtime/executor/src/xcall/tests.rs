@@ -280,3 +280,21 @@ fn a_closing_core_runs_no_function_and_panics_of_functions_and_values_end_nobody
     assert_eq!(queue.run(true), 1);
     assert!(matches!(poll(&mut late, &bell), Poll::Ready(Err(error)) if error.is_gone()));
 }
+
+#[test]
+fn a_section_ends_its_run_of_the_queue_and_waits_for_the_end_of_a_stop() {
+    let (queue, seen) = (OwnQueue::default(), Rc::new(RefCell::new(Vec::new())));
+    let note = |n: u32| {
+        let seen = seen.clone();
+        move || seen.borrow_mut().push(n)
+    };
+    let kept = [queue.push_section(note(1)), queue.push(note(2)), queue.push_section(note(3)), queue.push(note(4))];
+    drop(queue.push_section(note(5)));
+    assert_eq!(queue.run_all_but_sections(false), 2);
+    assert_eq!(queue.run_all_but_sections(false), 0, "sections are nothing that a stop waits for");
+    assert_eq!(*seen.borrow(), [2, 4]);
+    drop(queue.push(note(6)));
+    assert_eq!((queue.run(false), queue.run(false), queue.run(false)), (1, 1, 2), "one a turn; nobody awaits the last");
+    assert_eq!(*seen.borrow(), [2, 4, 1, 3, 6]);
+    drop(kept);
+}
