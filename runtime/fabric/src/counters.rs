@@ -21,7 +21,7 @@ pub struct CoreCounters {
     pub handler_panics: u64,
     /// Times a sender found this core's mailbox full; each counts once however long it waited.
     pub mailbox_full: u64,
-    /// Runs of urgent handlers.
+    /// Runs of urgent handlers, and of functions that were called urgently.
     pub urgent_run: u64,
     /// Interrupts that others have sent to this core.
     pub interrupts_sent: u64,
