@@ -30,10 +30,11 @@ pub(crate) fn get() -> io::Result<Vec<usize>> {
     }
 }
 
-/// Makes `cpu` the only one in the calling thread's mask.
-pub(crate) fn set(cpu: usize) -> io::Result<()> {
-    let mut words: Vec<c_ulong> = vec![0; cpu / WORD_BITS + 1];
-    words[cpu / WORD_BITS] = 1 << (cpu % WORD_BITS);
+/// Makes `cpus` the calling thread's mask.
+pub(crate) fn set(cpus: &[usize]) -> io::Result<()> {
+    let last = cpus.iter().max().copied().unwrap_or(0);
+    let mut words: Vec<c_ulong> = vec![0; last / WORD_BITS + 1];
+    cpus.iter().for_each(|cpu| words[cpu / WORD_BITS] |= 1 << (cpu % WORD_BITS));
     let bytes = size_of_val(&words[..]);
     // SAFETY: 1. `words` is valid for reads of `bytes` bytes.
     let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, bytes, words.as_ptr()) };

@@ -104,9 +104,24 @@ pub fn pin_current(cpu: usize) -> Result<(), PinError> {
     }
 }
 
+/// Lets the calling thread run on all of `cpus`, such as one that was started by a pinned thread. One system call.
+///
+/// # Errors
+///
+/// The kernel's: none of `cpus` is allowed, or a sandbox refuses the call.
+///
+/// ```
+/// let cpus = ipiq_linux::cpus::allowed().cpus;
+/// std::thread::spawn(move || ipiq_linux::pin::unpin_current(&cpus)).join().unwrap()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn unpin_current(cpus: &[usize]) -> io::Result<()> {
+    affinity::set(cpus)
+}
+
 fn set(cpu: usize) -> io::Result<()> {
     if cpu >= CPU_SET_SIZE {
-        affinity::set(cpu)
+        affinity::set(&[cpu])
     } else if core_affinity::set_for_current(Cpu { id: cpu }) {
         Ok(())
     } else {
@@ -132,6 +147,22 @@ mod tests {
             });
             assert_eq!(mask, [cpu]);
         }
+    }
+
+    #[test]
+    fn what_a_pinned_thread_starts_is_pinned_until_it_is_let_go() {
+        let all = affinity::get().expect("a mask");
+        let cpus = all.clone();
+        let masks = in_a_thread(move || {
+            pin_current(cpus[0]).expect("an allowed CPU");
+            in_a_thread(move || {
+                let before = affinity::get().expect("a mask");
+                unpin_current(&cpus).expect("allowed CPUs");
+                (before, affinity::get().expect("a mask"))
+            })
+        });
+        assert_eq!(masks, (vec![all[0]], all));
+        assert!(in_a_thread(|| unpin_current(&[])).is_err());
     }
 
     #[test]
