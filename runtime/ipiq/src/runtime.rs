@@ -16,6 +16,7 @@ use ipiq_fabric::{Config, CoreId, Fabric, Seat};
 use ipiq_linux::cpus;
 use ipiq_linux::interrupt::{DEFAULT_SIGNAL, Interrupts};
 use ipiq_linux::kick::Kick;
+use ipiq_linux::pin;
 use ipiq_linux::port::LinuxPort;
 
 use crate::blocking::Pool;
@@ -108,7 +109,7 @@ impl Runtime {
         };
         let remote = Remote::new(&fabric);
         let bell = Arc::new(Bell::default());
-        let blocking = Pool::new(builder.blocking_threads, interrupts.clone());
+        let blocking = blocking_pool(builder.blocking_threads, allowed.cpus.clone(), interrupts.clone());
         let mut starting = Starting::default();
         let (report, reports) = mpsc::channel();
         for seat in seats {
@@ -265,6 +266,19 @@ fn install(policy: InterruptPolicy) -> Result<(Option<Arc<Interrupts>>, Option<S
             Err(error) => Err(BuildError::new(Cause::Interrupts(error))),
         },
     }
+}
+
+/// Threads that run no core, on any of `cpus`.
+fn blocking_pool(most: usize, cpus: Vec<usize>, interrupts: Option<Arc<Interrupts>>) -> Arc<Pool> {
+    Pool::new(most, move || {
+        if let Some(interrupts) = &interrupts {
+            interrupts.keep_out();
+        }
+        // Where the kernel refuses it the thread shares the CPU of the core that has started it.
+        if let Err(error) = pin::unpin_current(&cpus) {
+            tracing::warn!(%error, "a thread for blocking closures stays on its core's CPU");
+        }
+    })
 }
 
 fn kicker(core: CoreId, notifier: Notifier, clock: Option<&Arc<PausedClock>>) -> Arc<dyn Kick> {

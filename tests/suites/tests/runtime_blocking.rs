@@ -1,10 +1,12 @@
 //! Closures that block, on threads beside the cores.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use ipiq::{CoreId, JoinSet, Runtime, core_id, cores, spawn_blocking, spawn_local, spawn_on, yield_now};
+use ipiq::{CoreId, JoinSet, Placement, Runtime, core_id, cores, spawn_blocking, spawn_local, spawn_on, yield_now};
 use ipiq_suites::alone::alone;
 use ipiq_suites::process::holdings;
 use ipiq_suites::runtimes::{Census, each_kind};
@@ -171,5 +173,45 @@ fn a_runtime_may_be_dropped_by_a_blocking_closure_and_by_a_core_with_one_under_w
             drop(kept);
             drop(owner);
         }
+    });
+}
+
+#[test]
+fn threads_for_closures_may_use_every_cpu_although_a_pinned_core_starts_them() {
+    fn cpus() -> String {
+        let status = std::fs::read_to_string("/proc/thread-self/status").expect("/proc is mounted");
+        let line = status.lines().find(|line| line.starts_with("Cpus_allowed_list:")).expect("a mask");
+        line.to_owned()
+    }
+    let all = cpus();
+    let runtime = Runtime::builder().cores(1).placement(Placement::Pinned).build().expect("a runtime");
+    let (core, thread) = runtime.block_on(|| async { (cpus(), spawn_blocking(cpus).await.expect("no panic")) });
+    assert_eq!(thread, all);
+    assert_eq!(core == all, !all.contains([',', '-']), "a core is pinned");
+}
+
+#[test]
+fn a_closure_that_waits_for_space_keeps_one_waker_and_none_when_it_is_dropped() {
+    alone("a_closure_that_waits_for_space_keeps_one_waker_and_none_when_it_is_dropped", LIMIT, || {
+        let runtime = Runtime::builder().cores(1).blocking_threads(1).build().expect("a runtime");
+        runtime.block_on(|| async {
+            let (open, opened) = mpsc::channel::<()>();
+            drop(spawn_blocking(move || _ = opened.recv()));
+            while !format!("{:?}", spawn_blocking(|| ())).contains("queued: false") {}
+            let counts = Arc::new(());
+            struct Counted(#[expect(dead_code, reason = "its count is looked at")] Arc<()>);
+            impl Wake for Counted {
+                fn wake(self: Arc<Self>) {}
+            }
+            let mut waits = spawn_blocking(|| ());
+            for _ in 0..1_000 {
+                let waker = Waker::from(Arc::new(Counted(counts.clone())));
+                assert!(Pin::new(&mut waits).poll(&mut Context::from_waker(&waker)).is_pending());
+            }
+            assert_eq!(Arc::strong_count(&counts), 2);
+            drop(waits);
+            assert_eq!(Arc::strong_count(&counts), 1);
+            drop(open);
+        });
     });
 }

@@ -18,11 +18,11 @@ use ipiq_fabric::{Panic, PanicPayload, catch};
 
 use crate::current::outside;
 pub(crate) use pool::{Installed, Pool};
-use pool::{Job, Refused};
+use pool::{Job, Place, Refused};
 
 /// Runs `f`, which may block, on a thread that runs no core, and brings its value back.
 ///
-/// For file systems, name resolution, compression, foreign libraries. The runtime has [a limited number](crate::Builder::blocking_threads) of such threads, which are started when they are
+/// For file systems, name resolution, compression, foreign libraries. The threads may use every CPU that the runtime may, whatever its cores are pinned to. The runtime has [a limited number](crate::Builder::blocking_threads) of such threads, which are started when they are
 /// needed and end when they are not. `f` is queued at once; when a thousand wait already, when the future is polled and there is space. It reaches the cores by a
 /// [`Handle`](crate::Handle).
 ///
@@ -45,7 +45,7 @@ use pool::{Job, Refused};
 ///
 /// # Panics
 ///
-/// On a thread that runs no core.
+/// On a thread that runs no core, such as the one on which `f` itself runs.
 #[track_caller]
 pub fn spawn_blocking<F, R>(f: F) -> Blocking<R>
 where
@@ -58,9 +58,15 @@ where
     let job: Job = Box::new(move || drop(sender.send(catch(f))));
     let state = match pool.push(job) {
         Ok(()) => State::Queued,
-        Err(Refused::Full(job)) => State::Waiting(job, pool),
-        Err(Refused::Ended) => State::Queued,
-        Err(Refused::NoThread(error)) => State::Refused(error),
+        Err(Refused::Full(job)) => State::Waiting(job, pool.place()),
+        Err(Refused::Ended(job)) => {
+            drop(job);
+            State::Queued
+        }
+        Err(Refused::NoThread(job, error)) => {
+            drop(job);
+            State::Refused(error)
+        }
     };
     Blocking { state, receiver }
 }
@@ -79,7 +85,7 @@ pub struct Blocking<R> {
 
 enum State {
     /// It waits for space.
-    Waiting(Job, Arc<Pool>),
+    Waiting(Job, Place),
     /// Or it was dropped, which the receiver tells.
     Queued,
     Refused(io::Error),
@@ -94,21 +100,20 @@ impl<R> fmt::Debug for Blocking<R> {
 impl<R> Future for Blocking<R> {
     type Output = Result<R, BlockingError>;
 
-    /// # Panics
-    ///
-    /// If polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         match std::mem::replace(&mut this.state, State::Queued) {
             State::Queued => {}
             State::Refused(error) => return Poll::Ready(Err(BlockingError { cause: Cause::Refused(error) })),
-            State::Waiting(job, pool) => match pool.push_or_wait(job, cx.waker()) {
-                Ok(()) | Err(Refused::Ended) => {}
-                Err(Refused::NoThread(error)) => {
+            State::Waiting(job, place) => match place.push_or_wait(job, cx.waker()) {
+                Ok(()) => {}
+                Err(Refused::Ended(job)) => drop(job),
+                Err(Refused::NoThread(job, error)) => {
+                    drop(job);
                     return Poll::Ready(Err(BlockingError { cause: Cause::Refused(error) }));
                 }
                 Err(Refused::Full(job)) => {
-                    this.state = State::Waiting(job, pool);
+                    this.state = State::Waiting(job, place);
                     return Poll::Pending;
                 }
             },

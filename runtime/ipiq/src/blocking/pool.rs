@@ -1,6 +1,6 @@
 //! The threads, and the queue before them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -8,7 +8,6 @@ use std::thread::{self, JoinHandle as ThreadHandle};
 use std::time::Duration;
 
 use ipiq_fabric::contain;
-use ipiq_linux::interrupt::Interrupts;
 
 use super::CURRENT;
 
@@ -20,14 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// It catches its closure's panic itself.
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 
-/// Why a job was not queued.
+/// Why a job was not queued; here it is again, to be dropped outside the lock.
 pub(super) enum Refused {
-    /// Here it is again.
     Full(Job),
-    /// It was dropped.
-    Ended,
-    /// It was dropped: nobody would run it.
-    NoThread(io::Error),
+    Ended(Job),
+    /// Nobody would run it.
+    NoThread(Job, io::Error),
 }
 
 /// The threads that a runtime's blocking closures run on.
@@ -37,7 +34,8 @@ pub(crate) struct Pool {
     come: Condvar,
     most: usize,
     patience: Duration,
-    interrupts: Option<Arc<Interrupts>>,
+    /// What a worker does first.
+    on_start: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -46,20 +44,25 @@ struct State {
     /// Workers that run, waiting or not.
     workers: usize,
     waiting: usize,
-    /// Who waits for space.
-    short_of_space: Vec<Waker>,
+    /// Who waits for space, by place, in the order in which they came.
+    short_of_space: BTreeMap<u64, Waker>,
+    next_place: u64,
     ended: bool,
     threads: Vec<ThreadHandle<()>>,
 }
 
 impl Pool {
-    /// A pool of at most `most` threads, none of which is there yet.
-    pub(crate) fn new(most: usize, interrupts: Option<Arc<Interrupts>>) -> Arc<Self> {
-        Self::with_patience(most, PATIENCE, interrupts)
+    /// A pool of at most `most` threads, none of which is there yet. Each runs `on_start` first.
+    pub(crate) fn new(most: usize, on_start: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Self::with_patience(most, PATIENCE, on_start)
     }
 
-    pub(super) fn with_patience(most: usize, patience: Duration, interrupts: Option<Arc<Interrupts>>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), come: Condvar::new(), most, patience, interrupts })
+    pub(super) fn with_patience(
+        most: usize,
+        patience: Duration,
+        on_start: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), come: Condvar::new(), most, patience, on_start: Box::new(on_start) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -72,22 +75,18 @@ impl Pool {
         self.push_into(&mut self.lock(), job)
     }
 
-    /// As [`push`](Self::push); wakes `waker` when there may be space, if there is none.
-    pub(super) fn push_or_wait(self: &Arc<Self>, job: Job, waker: &Waker) -> Result<(), Refused> {
-        // Foreign code, as far as this knows: not under the lock.
-        let waker = waker.clone();
+    /// A place among those who wait for space.
+    pub(super) fn place(self: Arc<Self>) -> Place {
         let mut state = self.lock();
-        let pushed = self.push_into(&mut state, job);
-        if matches!(pushed, Err(Refused::Full(_))) {
-            // [blocking Q2]
-            state.short_of_space.push(waker);
-        }
-        pushed
+        let number = state.next_place;
+        state.next_place += 1;
+        drop(state);
+        Place { pool: self, number }
     }
 
     fn push_into(self: &Arc<Self>, state: &mut State, job: Job) -> Result<(), Refused> {
         if state.ended {
-            return Err(Refused::Ended);
+            return Err(Refused::Ended(job));
         }
         if state.jobs.len() == QUEUE {
             return Err(Refused::Full(job));
@@ -101,8 +100,7 @@ impl Pool {
             && state.workers == 0
         {
             // [blocking Q5]
-            state.jobs.pop_back();
-            return Err(Refused::NoThread(error));
+            return Err(Refused::NoThread(state.jobs.pop_back().expect("just queued"), error));
         }
         Ok(())
     }
@@ -118,23 +116,22 @@ impl Pool {
 
     /// A worker, from start to end.
     fn work(&self) {
-        if let Some(interrupts) = &self.interrupts {
-            interrupts.keep_out();
-        }
+        // [blocking Q0]
+        contain(&*self.on_start);
         while let Some((job, woken)) = self.next() {
-            woken.into_iter().for_each(|waker| contain(|| waker.wake()));
+            woken.into_values().for_each(|waker| contain(|| waker.wake()));
             contain(job);
         }
     }
 
     /// The next job, and who can come again; `None`: the worker ends.
-    fn next(&self) -> Option<(Job, Vec<Waker>)> {
+    fn next(&self) -> Option<(Job, BTreeMap<u64, Waker>)> {
         let mut state = self.lock();
         loop {
             // [blocking Q3]
             if let Some(job) = state.jobs.pop_front() {
                 let has_space = state.jobs.len() <= QUEUE / 2;
-                let woken = if has_space { std::mem::take(&mut state.short_of_space) } else { Vec::new() };
+                let woken = if has_space { std::mem::take(&mut state.short_of_space) } else { BTreeMap::new() };
                 return Some((job, woken));
             }
             if state.ended {
@@ -164,7 +161,7 @@ impl Pool {
         drop(state);
         self.come.notify_all();
         jobs.into_iter().for_each(|job| contain(|| drop(job)));
-        woken.into_iter().for_each(|waker| contain(|| waker.wake()));
+        woken.into_values().for_each(|waker| contain(|| waker.wake()));
     }
 
     /// Waits for the threads of a pool that has ended, unless the caller is one.
@@ -182,6 +179,36 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn workers(&self) -> usize {
         self.lock().workers
+    }
+}
+
+/// Of one who waits for space.
+pub(super) struct Place {
+    pool: Arc<Pool>,
+    number: u64,
+}
+
+impl Place {
+    /// As [`Pool::push`]; wakes `waker`, and none that was left here before, when there may be space, if there is none.
+    pub(super) fn push_or_wait(&self, job: Job, waker: &Waker) -> Result<(), Refused> {
+        // Foreign code, as far as this knows, also the destructor of the one before: not under the lock.
+        let waker = waker.clone();
+        let mut state = self.pool.lock();
+        let pushed = self.pool.push_into(&mut state, job);
+        if matches!(pushed, Err(Refused::Full(_))) {
+            // [blocking Q2]
+            let before = state.short_of_space.insert(self.number, waker);
+            drop(state);
+            drop(before);
+        }
+        pushed
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let left = self.pool.lock().short_of_space.remove(&self.number);
+        drop(left);
     }
 }
 

@@ -27,7 +27,7 @@ impl Wake for Counts {
 
 #[test]
 fn a_full_queue_gives_jobs_back_and_wakes_who_waits_when_half_of_it_is_free() {
-    let pool = Pool::with_patience(1, LONG, None);
+    let pool = Pool::with_patience(1, LONG, || ());
     let (go, gone) = mpsc::channel::<()>();
     let ran = Arc::new(AtomicUsize::new(0));
     // Keeps the only worker busy until `go` is dropped.
@@ -47,8 +47,8 @@ fn a_full_queue_gives_jobs_back_and_wakes_who_waits_when_half_of_it_is_free() {
     // The first one may have been taken already.
     assert!([QUEUE - 1, QUEUE].contains(&queued), "{queued}");
     let counts = Arc::new(Counts(AtomicUsize::new(0)));
-    let waker = counts.clone().into();
-    let Err(Refused::Full(refused)) = pool.push_or_wait(refused, &waker) else { panic!("it is full") };
+    let (waker, place) = (counts.clone().into(), pool.clone().place());
+    let Err(Refused::Full(refused)) = place.push_or_wait(refused, &waker) else { panic!("it is full") };
     assert_eq!(counts.0.load(Ordering::Acquire), 0);
     drop(go);
     wait(|| counts.0.load(Ordering::Acquire) == 1);
@@ -62,7 +62,7 @@ fn a_full_queue_gives_jobs_back_and_wakes_who_waits_when_half_of_it_is_free() {
 
 #[test]
 fn workers_that_have_nothing_to_do_end_and_new_ones_come() {
-    let pool = Pool::with_patience(3, time::Duration::from_millis(1), None);
+    let pool = Pool::with_patience(3, time::Duration::from_millis(1), || ());
     for round in 1..=200 {
         let (tell, told) = mpsc::channel();
         for _ in 0..round % 5 {
@@ -81,7 +81,7 @@ fn workers_that_have_nothing_to_do_end_and_new_ones_come() {
 
 #[test]
 fn the_end_drops_what_is_queued_runs_out_what_has_begun_and_refuses_the_rest() {
-    let pool = Pool::with_patience(1, LONG, None);
+    let pool = Pool::with_patience(1, LONG, || ());
     let (begun, has_begun) = mpsc::channel();
     let (go, gone) = mpsc::channel::<()>();
     let finished = Arc::new(AtomicUsize::new(0));
@@ -102,7 +102,7 @@ fn the_end_drops_what_is_queued_runs_out_what_has_begun_and_refuses_the_rest() {
     });
     // The queued one is gone before the first has ended.
     assert!(dropped.recv().is_err());
-    assert!(matches!(pool.push(Box::new(|| ())), Err(Refused::Ended)));
+    assert!(matches!(pool.push(Box::new(|| ())), Err(Refused::Ended(_))));
     drop(go);
     end.join().expect("no panic");
     assert_eq!(finished.load(Ordering::Acquire), 1);
@@ -110,7 +110,7 @@ fn the_end_drops_what_is_queued_runs_out_what_has_begun_and_refuses_the_rest() {
 
 #[test]
 fn a_job_that_ends_its_own_pool_does_not_wait_for_itself() {
-    let pool = Pool::with_patience(2, LONG, None);
+    let pool = Pool::with_patience(2, LONG, || ());
     let (tell, told) = mpsc::channel();
     let own = pool.clone();
     assert!(
@@ -123,4 +123,22 @@ fn a_job_that_ends_its_own_pool_does_not_wait_for_itself() {
     );
     told.recv().expect("it ends");
     wait(|| pool.workers() == 0);
+}
+
+#[test]
+fn a_job_that_is_refused_is_dropped_where_its_destructor_may_bring_another() {
+    struct BringsAnother(Arc<Pool>, mpsc::Sender<()>);
+    impl Drop for BringsAnother {
+        fn drop(&mut self) {
+            assert!(self.0.push(Box::new(|| ())).is_err(), "the pool has ended");
+            self.1.send(()).expect("it is waited for");
+        }
+    }
+    let pool = Pool::with_patience(1, LONG, || ());
+    pool.end();
+    let (tell, told) = mpsc::channel();
+    let brings = BringsAnother(pool.clone(), tell);
+    let pushes = thread::spawn(move || drop(pool.push(Box::new(move || drop(brings)))));
+    told.recv_timeout(time::Duration::from_secs(60)).expect("nobody waits for itself");
+    pushes.join().expect("no panic");
 }
