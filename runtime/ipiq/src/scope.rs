@@ -8,13 +8,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use futures_util::stream::{FuturesUnordered, Stream};
-use ipiq_fabric::{PanicPayload, catch};
+use ipiq_fabric::{PanicPayload, catch, contain};
 
 type Child<'env> = Pin<Box<dyn Future<Output = ()> + 'env>>;
 
+/// How often a poll of a scope looks at what was spawned before it gives way.
+const LOOKS: usize = 64;
+
 /// Runs `body` and what it [spawns](Scope::spawn) side by side inside the calling task, and ends when all have. What is spawned may borrow whatever outlives the scope.
 ///
-/// All of it is one task for the core: it is polled in turn, and nothing of it goes on when the scope's future is dropped. Only what was woken is polled.
+/// All of it is one task for the core: it is polled in turn, and nothing of it goes on when the scope's future is dropped. Only what was woken is polled, and one that spawns for ever
+/// does not keep the core from others.
 ///
 /// ```
 /// use ipiq::{CoreId, scope};
@@ -39,17 +43,17 @@ type Child<'env> = Pin<Box<dyn Future<Output = ()> + 'env>>;
 ///
 /// # Cancel safety
 ///
-/// Dropping the future drops `body` and everything that it has spawned.
+/// Dropping the future drops `body` and everything that it has spawned; panics of the destructors of what was spawned reach nobody.
 ///
 /// # Panics
 ///
-/// When `body` panics, and, when all have ended, with the panic of something spawned whose handle was not awaited.
+/// When `body` panics, which drops everything that it has spawned; and, when all have ended, with the panic of something spawned whose handle was not awaited.
 pub async fn scope<'env, R>(body: impl AsyncFnOnce(Scope<'env>) -> R) -> R {
     let scope = Scope { shared: Rc::default() };
     // What is spawned may hold the scope that holds it.
     let _end = End { scope: &scope };
     let mut body = pin!(body(scope.clone()));
-    let mut children = FuturesUnordered::new();
+    let mut children = Children(FuturesUnordered::new());
     let mut value = None;
     let value = poll_fn(|cx| {
         if value.is_none()
@@ -57,17 +61,18 @@ pub async fn scope<'env, R>(body: impl AsyncFnOnce(Scope<'env>) -> R) -> R {
         {
             value = Some(ready);
         }
-        loop {
-            children.extend(scope.shared.spawned.borrow_mut().drain(..));
-            match Pin::new(&mut children).poll_next(cx) {
-                Poll::Ready(Some(())) => {}
-                Poll::Ready(None) if scope.shared.spawned.borrow().is_empty() => break,
-                Poll::Ready(None) => {}
+        for _ in 0..LOOKS {
+            children.0.extend(scope.shared.spawned.borrow_mut().drain(..));
+            match Pin::new(&mut children.0).poll_next(cx) {
+                Poll::Ready(None) if scope.shared.spawned.borrow().is_empty() => {
+                    return value.take().map_or(Poll::Pending, Poll::Ready);
+                }
                 Poll::Pending if scope.shared.spawned.borrow().is_empty() => return Poll::Pending,
-                Poll::Pending => {}
+                Poll::Ready(_) | Poll::Pending => {}
             }
         }
-        value.take().map_or(Poll::Pending, Poll::Ready)
+        cx.waker().wake_by_ref();
+        Poll::Pending
     })
     .await;
     if let Some(payload) = scope.shared.panic.take() {
@@ -93,8 +98,12 @@ struct Shared<'env> {
 
 impl Shared<'_> {
     fn keep_first(&self, panic: PanicPayload) {
-        let first = self.panic.take();
-        self.panic.set(first.or(Some(panic)));
+        if let Some(first) = self.panic.replace(Some(panic))
+            && let Some(later) = self.panic.replace(Some(first))
+        {
+            // It may panic itself, and who comes here may be unwinding.
+            contain(|| drop(later));
+        }
     }
 }
 
@@ -117,14 +126,14 @@ impl<'env> Scope<'env> {
         let (told, shared) = (result.clone(), Rc::downgrade(&self.shared));
         let child = Box::pin(async move {
             let outcome = caught(future).await;
-            match outcome {
-                Err(panic) if Rc::strong_count(&told) == 1 => {
-                    // Nobody awaits it.
-                    if let Some(shared) = shared.upgrade() {
-                        shared.keep_first(panic);
-                    }
-                }
-                outcome => told.tell(outcome),
+            if Rc::strong_count(&told) > 1 {
+                return told.tell(outcome);
+            }
+            // Nobody awaits it.
+            if let Err(panic) = outcome.and_then(|value| catch(|| drop(value)))
+                && let Some(shared) = shared.upgrade()
+            {
+                shared.keep_first(panic);
             }
         });
         if !self.shared.ended.get() {
@@ -134,14 +143,40 @@ impl<'env> Scope<'env> {
     }
 }
 
-/// The future's value, or what it panicked with.
+/// The future's value, or what it, or its destructor, panicked with.
 async fn caught<F: Future>(future: F) -> Result<F::Output, PanicPayload> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match catch(|| future.as_mut().poll(cx)) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
+    let mut future = pin!(Some(future));
+    let outcome = poll_fn(|cx| {
+        let Some(running) = future.as_mut().as_pin_mut() else { return Poll::Pending };
+        match catch(|| running.poll(cx)) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
     })
-    .await
+    .await;
+    match (outcome, catch(|| future.set(None))) {
+        (outcome, Ok(())) => outcome,
+        (Err(first), Err(later)) => {
+            contain(|| drop(later));
+            Err(first)
+        }
+        (Ok(unwanted), Err(panic)) => {
+            contain(|| drop(unwanted));
+            Err(panic)
+        }
+    }
+}
+
+/// What is spawned and was polled.
+struct Children<'env>(FuturesUnordered<Child<'env>>);
+
+impl Drop for Children<'_> {
+    fn drop(&mut self) {
+        // A set that is dropped leaks what comes after one that panics.
+        for child in std::mem::take(&mut self.0) {
+            contain(|| drop(child));
+        }
+    }
 }
 
 struct Outcome<T> {
@@ -208,7 +243,8 @@ impl Drop for End<'_, '_> {
     fn drop(&mut self) {
         self.scope.shared.ended.set(true);
         // Outside the borrow: their destructors may spawn, in vain.
-        let spawned = self.scope.shared.spawned.take();
-        drop(spawned);
+        for child in self.scope.shared.spawned.take() {
+            contain(|| drop(child));
+        }
     }
 }

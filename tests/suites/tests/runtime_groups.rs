@@ -1,11 +1,11 @@
 //! Tasks and futures in groups: sets that are joined, scopes that borrow.
 
 use std::cell::{Cell, RefCell};
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -271,5 +271,83 @@ fn a_scope_in_a_task_that_is_aborted_leaves_nothing() {
         task.abort();
         assert!(task.await.is_err_and(|error| error.is_cancelled()));
         assert_eq!(census.alive(), 0);
+    });
+}
+
+/// Panics when it is dropped, after it has told.
+struct Grumpy<'a>(&'a Cell<u32>);
+
+impl Drop for Grumpy<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+        panic!("grumpy");
+    }
+}
+
+#[test]
+fn a_destructor_that_panics_keeps_nothing_else_of_a_dropped_scope_from_being_dropped() {
+    let runtime = Runtime::builder().cores(1).build().expect("a runtime");
+    runtime.block_on(|| async {
+        let dropped = Cell::new(0);
+        let mut scoped = Box::pin(scope(async |scope: Scope<'_>| {
+            for _ in 0..3 {
+                let grumpy = Grumpy(&dropped);
+                drop(scope.spawn(async move {
+                    let _grumpy = grumpy;
+                    pending::<()>().await;
+                }));
+            }
+            pending::<()>().await;
+        }));
+        assert!(scoped.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(scoped);
+        assert_eq!(dropped.get(), 3);
+    });
+}
+
+#[test]
+fn a_destructor_that_panics_at_the_end_is_a_panic_of_what_was_spawned() {
+    let runtime = Runtime::builder().cores(1).build().expect("a runtime");
+    runtime.block_on(|| async {
+        let (dropped, others) = (Cell::new(0), Cell::new(0));
+        let text = |panic: Box<dyn std::any::Any + Send>| *panic.downcast::<&str>().expect("a text");
+        // Of the future, which had its value; somebody awaits it.
+        let awaited = scope(async |scope| {
+            let grumpy = Grumpy(&dropped);
+            let handle = scope.spawn(poll_fn(move |_| {
+                let _ = &grumpy;
+                Poll::Ready(3)
+            }));
+            drop(scope.spawn(yields(5).map(|()| others.set(others.get() + 1))));
+            AssertUnwindSafe(handle).catch_unwind().await
+        });
+        assert_eq!(awaited.await.map_err(text), Err("grumpy"));
+        assert_eq!((dropped.get(), others.get()), (1, 1));
+        // Of a value that nobody wants.
+        let unwanted = scope(async |scope| {
+            drop(scope.spawn(async { Grumpy(&dropped) }));
+            drop(scope.spawn(yields(5).map(|()| others.set(others.get() + 1))));
+        });
+        assert_eq!(AssertUnwindSafe(unwanted).catch_unwind().await.map_err(text), Err("grumpy"));
+        assert_eq!((dropped.get(), others.get()), (2, 2));
+    });
+}
+
+#[test]
+fn a_scope_that_spawns_for_ever_leaves_the_core_to_others() {
+    /// Never waits.
+    async fn again<'a>(scope: Scope<'a>, enough: &'a Cell<bool>) {
+        if !enough.get() {
+            drop(scope.spawn(Box::pin(again(scope.clone(), enough))));
+        }
+    }
+    on_three_cores("a scope spawns for ever", scaled(3, 30), |_| async {
+        let enough = Rc::new(Cell::new(false));
+        let seen = enough.clone();
+        let spawner = spawn_local(async move { scope(async |scope| again(scope, &seen).await).await });
+        // Its turn comes.
+        yields(3).await;
+        enough.set(true);
+        spawner.await.expect("no panic");
     });
 }
