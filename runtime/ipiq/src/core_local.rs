@@ -87,7 +87,8 @@ impl<T> CoreLocal<T> {
     ///
     /// # Panics
     ///
-    /// On a thread that runs no core of the variable's runtime; and with the panic of what makes the value, which is then not made.
+    /// On a thread that runs no core of the variable's runtime; and with the panic of what makes the value, which is then not made. When the runtime ends, a destructor of a value that asks
+    /// for a variable whose value was dropped has it made again; when that has gone on for a few rounds, it panics.
     #[must_use]
     #[track_caller]
     pub fn get(&self) -> CoreRef<T> {
@@ -99,6 +100,11 @@ impl<T> CoreLocal<T> {
             executor.remote().fabric().is_same(variable.remote.fabric()).then(|| executor.core().id())
         });
         let here = here.expect("a core-local is used on the cores of its own runtime");
+        // [home T3]
+        assert!(
+            !home::is_over(&variable.number),
+            "a core-local was asked for again and again while its core dropped its values"
+        );
         let value = Rc::new((variable.make)());
         // Making it may have asked for it.
         if let Some(value) = home::get(&variable.number) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ipiq_executor::{Remote, with_current};
 use ipiq_fabric::CoreId;
@@ -40,6 +41,11 @@ use crate::home::{self, BoxName};
 /// The idea is Seastar's `foreign_ptr`.
 #[doc(alias = "foreign_ptr")]
 pub struct ForeignBox<T: 'static> {
+    owner: Arc<Owner<T>>,
+}
+
+/// Of a value in its core's table: the box, and calls to it that are on their way. The last one has the value dropped.
+struct Owner<T: 'static> {
     remote: Remote,
     home: CoreId,
     name: BoxName,
@@ -48,7 +54,7 @@ pub struct ForeignBox<T: 'static> {
 
 impl<T> fmt::Debug for ForeignBox<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ForeignBox").field("home", &self.home).finish_non_exhaustive()
+        f.debug_struct("ForeignBox").field("home", &self.home()).finish_non_exhaustive()
     }
 }
 
@@ -62,13 +68,14 @@ impl<T> ForeignBox<T> {
     #[track_caller]
     pub fn new(value: T) -> Self {
         let (remote, home) = on_core("ForeignBox::new", |executor| (executor.remote().clone(), executor.core().id()));
-        Self { remote, home, name: home::put_boxed(Rc::new(value)), value: PhantomData }
+        let name = home::put_boxed(Rc::new(value));
+        Self { owner: Arc::new(Owner { remote, home, name, value: PhantomData }) }
     }
 
     /// The core that has the value.
     #[must_use]
     pub fn home(&self) -> CoreId {
-        self.home
+        self.owner.home
     }
 
     /// Whether the caller is on the value's core.
@@ -79,8 +86,7 @@ impl<T> ForeignBox<T> {
 
     /// Runs `f` with the value, if the caller is on its core.
     pub fn try_with<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
-        // Another thread's table has no box of this identity.
-        home::get_boxed::<T>(self.name).map(|value| f(&value))
+        self.owner.with(f)
     }
 
     /// Runs `f` with the value on its core, between two polls, and brings the answer back; at once if the caller is there.
@@ -91,7 +97,7 @@ impl<T> ForeignBox<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not stop `f`; its answer is dropped.
+    /// Dropping the future does not stop `f`, once it is sent, nor does dropping the box; its answer is dropped.
     ///
     /// # Panics
     ///
@@ -102,11 +108,12 @@ impl<T> ForeignBox<T> {
         F: FnOnce(&T) -> R + Send + 'static,
         R: Send + 'static,
     {
-        let same = on_core("ForeignBox::call", |executor| executor.remote().fabric().is_same(self.remote.fabric()));
+        let same =
+            on_core("ForeignBox::call", |executor| executor.remote().fabric().is_same(self.owner.remote.fabric()));
         assert!(same, "a foreign box is called on the cores of its value's runtime");
-        let name = self.name;
-        // The box outlives the call; so the value is there, unless the core has begun to drop what it has.
-        let call = crate::call_on(self.home, move || home::get_boxed::<T>(name).map(|value| f(&value)));
+        // [home T5] the value is there, also when the box is dropped meanwhile, unless the core has begun to drop what it has.
+        let owner = self.owner.clone();
+        let call = crate::call_on(self.home(), move || owner.with(f));
         async move { call.await?.ok_or_else(CallError::gone) }
     }
 
@@ -114,14 +121,21 @@ impl<T> ForeignBox<T> {
     ///
     /// # Errors
     ///
-    /// The box, if the caller is not on the value's core.
+    /// The box, if the caller is not on the value's core, or inside a [`call`](Self::call) to it.
     pub fn try_into_inner(self) -> Result<T, Self> {
-        // Who uses the value borrows the box; so the table's is the only reference.
-        home::take_boxed::<T>(self.name).and_then(Rc::into_inner).ok_or(self)
+        home::open_boxed::<T>(self.owner.name).ok_or(self)
     }
 }
 
-impl<T> Drop for ForeignBox<T> {
+impl<T> Owner<T> {
+    /// Runs `f` with the value, on its core.
+    fn with<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
+        // Another thread's table has no box of this identity.
+        home::get_boxed::<T>(self.name).map(|value| f(&value))
+    }
+}
+
+impl<T> Drop for Owner<T> {
     fn drop(&mut self) {
         let name = self.name;
         if let Some(value) = home::take_boxed::<T>(name) {

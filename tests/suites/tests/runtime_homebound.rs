@@ -1,11 +1,12 @@
 //! Values that stay on their core while their names travel: core-locals and foreign boxes.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use futures::FutureExt;
 use ipiq::{CallError, CoreId, CoreLocal, ForeignBox, Handle, Runtime, call_on, cores, spawn_on, xcall, yield_now};
 use ipiq_suites::homebound::Homebound;
 use ipiq_suites::runtimes::{Census, each_kind};
@@ -194,4 +195,106 @@ fn a_variable_is_not_asked_for_on_another_runtime() {
     let other = Runtime::builder().cores(1).build().expect("a runtime");
     let variable = one.handle().core_local(|| 1);
     other.block_on(move || async move { *variable.get() });
+}
+
+#[test]
+fn a_call_to_a_box_that_nobody_awaits_runs_although_the_box_is_dropped() {
+    with_watchdog("foreign boxes, dropped after a call", LIMIT, || {
+        each_kind(|builder| {
+            let runtime = builder.cores(2).ring_capacity(1024).build().expect("a runtime");
+            for _ in 0..scaled(5, 50) {
+                let (census, ran) = (Census::default(), Arc::new(AtomicUsize::new(0)));
+                let (counted, runs) = (census.clone(), ran.clone());
+                runtime.block_on(|| async move {
+                    let made = call_on(B, move || ForeignBox::new(Homebound::new(&counted)));
+                    let foreign = made.await.expect("no panic");
+                    // More than one turn of its core takes, and its core does not take any before all are there.
+                    let (hold, held) = std::sync::mpsc::channel::<()>();
+                    drop(call_on(B, move || _ = held.recv()));
+                    for _ in 0..200 {
+                        drop(call_on(B, || ()));
+                    }
+                    drop(foreign.call(move |_| _ = runs.fetch_add(1, Ordering::Relaxed)));
+                    drop(foreign);
+                    drop(hold);
+                    none_alive(&census).await;
+                });
+                assert_eq!(ran.load(Ordering::Relaxed), 1);
+            }
+        });
+    });
+}
+
+#[test]
+fn a_box_that_is_in_use_is_not_opened_and_keeps_its_value() {
+    thread_local!(static KEPT: RefCell<Option<ForeignBox<u32>>> = const { RefCell::new(None) });
+    let runtime = Runtime::builder().cores(2).build().expect("a runtime");
+    let outcome = runtime.block_on(|| async {
+        let foreign = ForeignBox::new(7);
+        let hold = Arc::new(AtomicUsize::new(0));
+        let open = hold.clone();
+        let foreign = spawn_on(B, move || async move {
+            // Nobody awaits it: the box goes home before it has run.
+            drop(foreign.call(move |_| {
+                let kept = KEPT.take().expect("it came home");
+                let kept = kept.try_into_inner().expect_err("it is in use");
+                KEPT.set(Some(kept));
+                open.store(1, Ordering::Release);
+            }));
+            foreign
+        });
+        // No message is taken meanwhile: nothing is awaited.
+        while !foreign.is_finished() {
+            thread::yield_now();
+        }
+        let foreign = foreign.now_or_never().expect("it is finished").expect("no panic");
+        KEPT.set(Some(foreign));
+        while hold.load(Ordering::Acquire) == 0 {
+            yield_now().await;
+        }
+        KEPT.take().expect("it is back").try_into_inner().ok()
+    });
+    assert_eq!(outcome, Some(7));
+}
+
+#[test]
+fn a_box_in_a_thread_local_is_dropped_with_its_thread() {
+    thread_local!(static KEPT: RefCell<Option<ForeignBox<Homebound>>> = const { RefCell::new(None) });
+    each_runtime("foreign boxes in thread-locals", scaled(3, 20), |runtime, census| {
+        let counted = census.clone();
+        runtime.block_on(|| async move {
+            // Before the core has boxes of its own: it is dropped after those.
+            KEPT.set(None);
+            KEPT.set(Some(ForeignBox::new(Homebound::new(&counted))));
+        });
+    });
+}
+
+#[test]
+fn core_locals_that_use_each_other_when_they_are_dropped_let_the_runtime_end() {
+    static LEFT: OnceLock<CoreLocal<Chatty>> = OnceLock::new();
+    static RIGHT: OnceLock<CoreLocal<Chatty>> = OnceLock::new();
+    struct Chatty {
+        other: &'static OnceLock<CoreLocal<Chatty>>,
+        said: Cell<u32>,
+    }
+    impl Drop for Chatty {
+        fn drop(&mut self) {
+            let other = self.other.get().expect("both are there").get();
+            other.said.set(other.said.get() + 1);
+        }
+    }
+    with_watchdog("core-locals that use each other", LIMIT, || {
+        let runtime = Runtime::builder().cores(2).build().expect("a runtime");
+        let make = |other: &'static OnceLock<CoreLocal<Chatty>>| {
+            runtime.handle().core_local(move || Chatty { other, said: Cell::new(0) })
+        };
+        assert!(LEFT.set(make(&RIGHT)).is_ok() && RIGHT.set(make(&LEFT)).is_ok());
+        runtime.block_on(|| async {
+            for core in cores() {
+                call_on(core, || LEFT.get().expect("set").get().said.get()).await.expect("no panic");
+            }
+        });
+        drop(runtime);
+    });
 }

@@ -15,7 +15,7 @@ use slab::Slab;
 pub(crate) use number::Number;
 
 thread_local! {
-    static TABLE: RefCell<Table> = const { RefCell::new(Table { numbered: Vec::new(), boxes: Slab::new(), kept: false }) };
+    static TABLE: RefCell<Table> = const { RefCell::new(Table { numbered: Vec::new(), boxes: Slab::new(), kept: false, emptied: Vec::new() }) };
 }
 
 /// What the thread's core keeps.
@@ -24,12 +24,17 @@ struct Table {
     boxes: Slab<Boxed>,
     /// Whether the keeper runs.
     kept: bool,
+    /// Whose values the keeper has dropped so far, while it empties the table.
+    emptied: Vec<Arc<Number>>,
 }
+
+/// How often the keeper drops values of one number before it lets none be made any more.
+const ROUNDS: usize = 4;
 
 struct Numbered {
     value: Rc<dyn Any>,
     /// Nobody else is given it while the value is here.
-    _number: Arc<Number>,
+    number: Arc<Number>,
 }
 
 struct Boxed {
@@ -49,7 +54,7 @@ pub(crate) fn put<V: 'static>(number: &Arc<Number>, value: Rc<V>) {
         if table.numbered.len() <= index {
             table.numbered.resize_with(index + 1, || None);
         }
-        table.numbered[index].replace(Numbered { value, _number: number.clone() })
+        table.numbered[index].replace(Numbered { value, number: number.clone() })
     });
     assert!(before.is_none(), "a core has one value per number");
 }
@@ -57,14 +62,21 @@ pub(crate) fn put<V: 'static>(number: &Arc<Number>, value: Rc<V>) {
 /// The calling core's value of `number`.
 pub(crate) fn get<V: 'static>(number: &Number) -> Option<Rc<V>> {
     // [home T4]
-    let value = TABLE.with_borrow(|table| Some(table.numbered.get(number.index())?.as_ref()?.value.clone()))?;
+    let value = look(|table| Some(table.numbered.get(number.index())?.as_ref()?.value.clone()))?;
     value.downcast().ok()
+}
+
+/// Whether values of `number` were put again and again while the keeper dropped them: no more may be.
+pub(crate) fn is_over(number: &Number) -> bool {
+    let rounds = |table: &mut Table| {
+        Some(table.emptied.iter().filter(|emptied| emptied.index() == number.index()).count() >= ROUNDS)
+    };
+    look(rounds).unwrap_or(true)
 }
 
 /// Takes the calling core's value of `number` out of its table.
 pub(crate) fn take(number: &Number) -> Option<Rc<dyn Any>> {
-    let taken = TABLE.with_borrow_mut(|table| table.numbered.get_mut(number.index())?.take());
-    taken.map(|taken| taken.value)
+    Some(look(|table| table.numbered.get_mut(number.index())?.take())?.value)
 }
 
 /// A name of a boxed value on its core.
@@ -91,7 +103,7 @@ pub(crate) fn put_boxed<V: 'static>(value: Rc<V>) -> BoxName {
 /// The value of a box, on its core.
 pub(crate) fn get_boxed<V: 'static>(name: BoxName) -> Option<Rc<V>> {
     // [home T4]
-    let value = TABLE.with_borrow(|table| {
+    let value = look(|table| {
         let boxed = table.boxes.get(name.place).filter(|boxed| boxed.identity == name.identity)?;
         Some(boxed.value.clone())
     })?;
@@ -100,11 +112,25 @@ pub(crate) fn get_boxed<V: 'static>(name: BoxName) -> Option<Rc<V>> {
 
 /// Takes the value of a box out of the table, on its core.
 pub(crate) fn take_boxed<V: 'static>(name: BoxName) -> Option<Rc<V>> {
-    let boxed = TABLE.with_borrow_mut(|table| {
-        let is_it = table.boxes.get(name.place).is_some_and(|boxed| boxed.identity == name.identity);
-        is_it.then(|| table.boxes.remove(name.place))
-    })?;
-    boxed.value.downcast().ok()
+    take_boxed_if(name, |_| true)?.downcast().ok()
+}
+
+/// Takes the value of a box out of the table, on its core, unless somebody uses it.
+pub(crate) fn open_boxed<V: 'static>(name: BoxName) -> Option<V> {
+    let value = take_boxed_if(name, |value| Rc::strong_count(value) == 1)?;
+    Rc::into_inner(value.downcast().ok()?)
+}
+
+fn take_boxed_if(name: BoxName, may: impl FnOnce(&Rc<dyn Any>) -> bool) -> Option<Rc<dyn Any>> {
+    look(|table| {
+        let boxed = table.boxes.get(name.place).filter(|boxed| boxed.identity == name.identity)?;
+        may(&boxed.value).then(|| table.boxes.remove(name.place).value)
+    })
+}
+
+/// Looks into the calling thread's table. A thread that ends may have none any more, where the last of its thread-locals are dropped.
+fn look<R>(f: impl FnOnce(&mut Table) -> Option<R>) -> Option<R> {
+    TABLE.try_with(|table| f(&mut table.borrow_mut())).ok()?
 }
 
 /// Sees to it that what is put into the calling core's table is dropped with the core's tasks.
@@ -130,6 +156,7 @@ impl Drop for Keeper {
         while let Some(value) = TABLE.with_borrow_mut(Table::pop) {
             contain(|| drop(value));
         }
+        TABLE.with_borrow_mut(|table| table.emptied.clear());
     }
 }
 
@@ -139,7 +166,8 @@ impl Table {
             return Some(self.boxes.remove(place).value);
         }
         loop {
-            if let Some(Numbered { value, .. }) = self.numbered.pop()? {
+            if let Some(Numbered { value, number }) = self.numbered.pop()? {
+                self.emptied.push(number);
                 return Some(value);
             }
         }
