@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use ipiq::sharded::{Shard, ShardError, Sharded};
 use ipiq::{CoreId, Runtime, call_on, core_id, cores, spawn_local, spawn_on, yield_now};
 use ipiq_suites::homebound::Homebound;
@@ -293,5 +295,59 @@ fn services_of_two_types_and_a_number_used_again_are_told_apart() {
         let bytes = Sharded::start(|| async { 3u8 }).await.expect("no panic");
         assert_eq!((*bytes.local(), texts.local().borrow().len()), (3, 1));
         assert_eq!(call_on(B, move || *bytes.local()).await.expect("core 1 runs"), 3);
+    });
+}
+
+#[test]
+fn a_stop_returns_when_the_values_are_gone_also_those_that_its_closure_has_passed_on() {
+    rounds("sharded, uses of the last closure", scaled(5, 50), |census| async move {
+        let service = counters(&census).await;
+        let stop = service.stop_with(async |shard: Shard<Homebound>| {
+            // Nobody awaits it here.
+            drop(spawn_local(async move {
+                for _ in 0..50 {
+                    yield_now().await;
+                }
+                shard.count.set(1);
+            }));
+        });
+        stop.await.expect("no panic");
+        assert_eq!(census.alive(), 0);
+    });
+}
+
+#[test]
+fn who_awaits_a_stop_that_the_end_of_the_runtime_cuts_is_told() {
+    /// Stops the service when its task is cancelled, where no task begins any more.
+    struct StopsLate(Sharded<u32>, mpsc::Sender<BoxFuture<'static, bool>>);
+    impl Drop for StopsLate {
+        fn drop(&mut self) {
+            for _ in 0..2 {
+                let stop = self.0.stop();
+                self.1.send(stop.map(|stopped| stopped.is_ok()).boxed()).expect("it is waited for");
+            }
+        }
+    }
+    with_watchdog("sharded, a stop cut by the end", LIMIT, || {
+        each_kind(|builder| {
+            let runtime = builder.cores(2).build().expect("a runtime");
+            let (tell, told) = mpsc::channel();
+            let service = runtime.block_on(|| async move {
+                let service = Sharded::start(|| async { 1 }).await.expect("no panic");
+                let stops = StopsLate(service.clone(), tell);
+                drop(spawn_local(async move {
+                    let _stops = stops;
+                    pending::<()>().await;
+                }));
+                yield_now().await;
+                service
+            });
+            drop(runtime);
+            for _ in 0..2 {
+                assert!(Runtime::wait(told.recv().expect("two stops")));
+            }
+            // Until now: who waits is not told by its end.
+            drop(service);
+        });
     });
 }

@@ -20,7 +20,7 @@ impl<T> Sharded<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, it leaves no shard: those that were made are dropped, on their cores.
+    /// Dropped before it is ready, it leaves no shard: those that were made are dropped, on their cores. What is being made goes on, and is dropped when it is made.
     ///
     /// # Panics
     ///
@@ -34,7 +34,7 @@ impl<T> Sharded<T> {
     }
 
     /// As [`start`](Self::start), for shards whose making may fail, or that hold the service, to reach their peers: the closure is given it. Peers can be called
-    /// when all are made; before, they answer that the service has stopped.
+    /// when all are made; before, those that are not made answer as if the service had stopped.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -99,7 +99,7 @@ impl<T> Sharded<T> {
     }
 
     /// Takes every seat.
-    pub(super) fn vacate(&self) -> impl Future<Output = Vec<(CoreId, Result<(), ipiq_executor::JoinError>)>> + use<T> {
+    fn vacate(&self) -> impl Future<Output = Vec<(CoreId, Result<(), ipiq_executor::JoinError>)>> + use<T> {
         let number = self.service.number.clone();
         xcall::low::broadcast(move || async move { seat::take(&number) })
     }

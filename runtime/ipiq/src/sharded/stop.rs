@@ -1,6 +1,7 @@
 //! How a service stops.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use futures_channel::oneshot;
 use ipiq_executor::JoinError;
@@ -27,7 +28,8 @@ impl<T> Sharded<T> {
     /// A call that comes too late is answered with an [error that says so](super::ShardError::is_stopped). Who wants requests that are half-way to go through to the end stops what
     /// brings requests first.
     ///
-    /// The stop begins at once. If there was one already the future waits for its end.
+    /// The stop begins at once. If there was one already the future waits for its end. Who holds a [`Shard`] and awaits the stop waits for itself: in a task of a shard, such as one of
+    /// [`On::spawn`](super::On::spawn), begin it and do not await it.
     ///
     /// # Errors
     ///
@@ -47,7 +49,7 @@ impl<T> Sharded<T> {
 
     /// As [`stop`](Self::stop), and runs the async closure `last` with every shard before it is dropped: on every core, when no call is under way on any.
     ///
-    /// It may await, for example to write out what the shard has; the stop waits for it. A shard cannot be called by its peers then.
+    /// It may await, for example to write out what the shard has; the stop waits for it, and for those to whom it gives its [`Shard`]. A shard cannot be called by its peers then.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -81,10 +83,14 @@ impl<T> Sharded<T> {
     {
         self.assert_here("Sharded::stop");
         let (first, ended) = self.begin_stop();
-        let stop = first.then(|| crate::spawn_local(self.clone().carry_out(last)));
+        let stop = first.then(|| {
+            // Not by the task itself: a core that shuts down never polls it.
+            let over = Over { service: self.service.clone() };
+            crate::spawn_local(self.clone().carry_out(last, over))
+        });
         async move {
             match stop {
-                // A core that shuts down cancels it, and what awaits it.
+                // A core that shuts down cancels it, and drops its shards.
                 Some(stop) => stop.await.unwrap_or(Ok(())),
                 None => {
                     let _ = ended.await;
@@ -109,12 +115,11 @@ impl<T> Sharded<T> {
         (first, ended)
     }
 
-    async fn carry_out<F>(self, last: F) -> Result<(), StopError>
+    async fn carry_out<F>(self, last: F, _over: Over) -> Result<(), StopError>
     where
         F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
     {
-        let (closing, closed) = (self.service.number.clone(), self.service.number.clone());
-        let _over = Over { service: &self.service };
+        let [closing, closed, over] = [(); 3].map(|()| self.service.number.clone());
         // [sharded E2]
         xcall::low::broadcast(move || async move {
             if let Some(seat) = seat::find::<T>(&closing) {
@@ -130,17 +135,23 @@ impl<T> Sharded<T> {
             }
         });
         let outcome = first_panic(last.await);
-        // [sharded E4]
-        outcome.and(first_panic(self.vacate().await))
+        // [sharded E4] what the closure has passed its use on to ends first.
+        let dropped = xcall::low::broadcast(move || async move {
+            if let Some(seat) = seat::find::<T>(&over) {
+                seat.unused().await;
+            }
+            seat::take(&over);
+        });
+        outcome.and(first_panic(dropped.await))
     }
 }
 
 /// Tells, when it is dropped, that the stop is over.
-struct Over<'a> {
-    service: &'a Service,
+struct Over {
+    service: Arc<Service>,
 }
 
-impl Drop for Over<'_> {
+impl Drop for Over {
     fn drop(&mut self) {
         // Who waits is woken by the drop, outside the lock.
         let _waiting = std::mem::replace(&mut *self.service.stopping(), Stopping::Over);
