@@ -119,7 +119,7 @@ impl<T> JoinSet<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it has asked every task to end.
+    /// Dropped after it was polled, it has asked every task to end; those that have not been joined stay in the set.
     pub async fn shutdown(&mut self) {
         self.abort_all();
         while self.join_next().await.is_some() {}

@@ -23,7 +23,8 @@ pub struct On<'a, T: 'static> {
 impl<T> On<'_, T> {
     /// Runs `f` with the shard, on its core between two polls, and brings the value back: [`call_on`](crate::call_on) with a shard.
     ///
-    /// `f` should be short, and must not block. It is sent at once; calls of one core to another start in order. On the calling core `f` runs at once, inside `call`.
+    /// `f` should be short, and must not block. It is sent at once; if the ring to the core is full, when the future is polled and there is space. Calls of one core to another start in
+    /// the order in which they were sent. On the calling core `f` runs at once, inside `call`.
     ///
     /// # Errors
     ///
@@ -31,7 +32,7 @@ impl<T> On<'_, T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not stop `f`; its value is dropped.
+    /// Dropping the future does not stop `f`, once it is sent; its value is dropped.
     ///
     /// # Panics
     ///
@@ -73,7 +74,7 @@ impl<T> On<'_, T> {
     ///
     /// # Errors
     ///
-    /// The task resolves to [`ShardError`] if the service has stopped, `f` panicked, or the core has left or is shutting down.
+    /// The task resolves to [`ShardError`] if the service has stopped, `f` panicked, it was aborted, or the core has left or is shutting down.
     ///
     /// # Panics
     ///
@@ -96,6 +97,10 @@ impl<T> On<'_, T> {
 }
 
 /// A task with a shard, from [`On::spawn`]: awaits its value. Dropping it does not stop the task.
+///
+/// # Cancel safety
+///
+/// Awaiting `&mut task` is cancel safe: the value stays until it is taken.
 pub struct ShardTask<R> {
     task: JoinHandle<Result<R, Stopped>>,
 }
