@@ -351,3 +351,23 @@ fn who_awaits_a_stop_that_the_end_of_the_runtime_cuts_is_told() {
         });
     });
 }
+
+#[test]
+fn a_closure_of_a_stop_whose_clone_panics_stops_the_service_all_the_same() {
+    struct Uncopied;
+    impl Clone for Uncopied {
+        fn clone(&self) -> Self {
+            panic!("uncopied");
+        }
+    }
+    rounds("sharded, a closure that cannot be cloned", scaled(3, 20), |census| async move {
+        let service = counters(&census).await;
+        let uncopied = Uncopied;
+        let stop = service.stop_with(async move |_| {
+            let _ = &uncopied;
+        });
+        let error = stop.await.expect_err("it is told");
+        assert_eq!(error.to_string(), "while its service stopped, on core 0: the task panicked: uncopied");
+        assert_eq!(census.alive(), 0);
+    });
+}

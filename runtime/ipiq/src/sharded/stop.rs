@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use futures_channel::oneshot;
 use ipiq_executor::JoinError;
-use ipiq_fabric::CoreId;
+use ipiq_fabric::{CoreId, catch};
 
 use super::error::StopError;
 use super::seat::{self, Shard};
 use super::service::{Service, Sharded};
+use crate::current::on_core;
 use crate::xcall;
 
 /// How far the stop of a service is.
@@ -67,7 +68,7 @@ impl<T> Sharded<T> {
     ///
     /// # Errors
     ///
-    /// [`StopError`] if `last` panicked, or dropping a value; the others have been dropped. If a stop was under way already, `last` does not run.
+    /// [`StopError`] if `last` panicked, or its clone, or dropping a value; the others have been dropped. If a stop was under way already, `last` does not run.
     ///
     /// # Cancel safety
     ///
@@ -82,6 +83,7 @@ impl<T> Sharded<T> {
         F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
     {
         self.assert_here("Sharded::stop");
+        let here = on_core("Sharded::stop", |executor| executor.core().id());
         let (first, ended) = self.begin_stop();
         let stop = first.then(|| {
             // Not by the task itself: a core that shuts down never polls it.
@@ -90,8 +92,12 @@ impl<T> Sharded<T> {
         });
         async move {
             match stop {
-                // A core that shuts down cancels it, and drops its shards.
-                Some(stop) => stop.await.unwrap_or(Ok(())),
+                Some(stop) => match stop.await {
+                    Ok(outcome) => outcome,
+                    Err(error) if error.is_panic() => Err(StopError { core: here, error }),
+                    // A core that shuts down cancels it, and drops its shards.
+                    Err(_) => Ok(()),
+                },
                 None => {
                     let _ = ended.await;
                     Ok(())
@@ -128,13 +134,18 @@ impl<T> Sharded<T> {
             }
         })
         .await;
-        // [sharded E3]
-        let last = xcall::low::broadcast(move || async move {
-            if let Some(seat) = seat::find(&closed) {
-                last(Shard::new(seat)).await;
-            }
+        // [sharded E3] cloning the closure may panic: E4 all the same.
+        let last = catch(|| {
+            xcall::low::broadcast(move || async move {
+                if let Some(seat) = seat::find(&closed) {
+                    last(Shard::new(seat)).await;
+                }
+            })
         });
-        let outcome = first_panic(last.await);
+        let outcome = match last {
+            Ok(last) => Ok(first_panic(last.await)),
+            Err(panic) => Err(panic),
+        };
         // [sharded E4] what the closure has passed its use on to ends first.
         let dropped = xcall::low::broadcast(move || async move {
             if let Some(seat) = seat::find::<T>(&over) {
@@ -142,7 +153,8 @@ impl<T> Sharded<T> {
             }
             seat::take(&over);
         });
-        outcome.and(first_panic(dropped.await))
+        let dropped = first_panic(dropped.await);
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(dropped)
     }
 }
 
