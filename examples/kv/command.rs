@@ -200,14 +200,24 @@ pub(crate) enum Errand {
     Everywhere(Everywhere),
     /// KEYS of this pattern.
     Keys(Vec<u8>),
-    /// DEBUG SLEEP: the core is busy for so long, and gives way whenever it is told to.
-    DebugSleep(Duration),
+    Debug(Debug),
     Save,
     /// BGSAVE: answered once the moment is taken.
     BackgroundSave,
     /// CONFIG SET.
     Configure(Changes),
     Shutdown(Shutdown),
+}
+
+/// What is asked of this process itself, by who looks for faults in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Debug {
+    /// SLEEP: the core is busy for so long, and gives way whenever it is told to.
+    Sleep(Duration),
+    /// STALL: the same, and does not.
+    Stall(Duration),
+    /// BACKTRACE: what every core is in the middle of.
+    Backtrace,
 }
 
 /// What is asked of all cores at once, and answered by their figures together.
@@ -693,15 +703,20 @@ fn config(args: Args<'_>) -> Result<Command<'_>, Refusal> {
 
 fn debug(args: Args<'_>) -> Result<Command<'_>, Refusal> {
     let subcommand = args.get(1).unwrap_or_default();
-    match (&subcommand.to_ascii_lowercase()[..], args.get(2)) {
+    let asked = match (&subcommand.to_ascii_lowercase()[..], args.get(2)) {
         (b"sleep", Some(seconds)) if args.len() == 3 => {
             let seconds: Option<f64> = str::from_utf8(seconds).ok().and_then(|text| text.parse().ok());
             let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            let time = time.ok_or("ERR value is not a valid float")?;
-            Ok(Command::Connection(ConnectionOp::Errand(Errand::DebugSleep(time))))
+            Debug::Sleep(time.ok_or("ERR value is not a valid float")?)
         }
-        _ => Err(unknown_subcommand(subcommand, "DEBUG")),
-    }
+        (b"stall", Some(ms)) if args.len() == 3 => {
+            let ms = str::from_utf8(ms).ok().and_then(|text| text.parse().ok());
+            Debug::Stall(Duration::from_millis(ms.ok_or(NOT_AN_INTEGER)?))
+        }
+        (b"backtrace", None) => Debug::Backtrace,
+        _ => return Err(unknown_subcommand(subcommand, "DEBUG")),
+    };
+    Ok(Command::Connection(ConnectionOp::Errand(Errand::Debug(asked))))
 }
 
 fn catalogue(args: Args<'_>) -> Result<Command<'_>, Refusal> {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
+use std::time::Duration;
 
 use ipiq::DriverKind;
 use lexopt::prelude::*;
@@ -26,8 +27,9 @@ kv: a RESP2 key-value server, one shard of the keys per core
   --save 'S C ...'     take a snapshot once C changes are S seconds old, and at the end (default: never)
   --enable-protected-configs
                        let CONFIG SET change dir and dbfilename
+  --stall-limit MS     tell on standard error where a core is that is in one command for longer, 0: do not (default 1000)
   --enable-debug-command
-                       obey DEBUG SLEEP SECONDS, which keeps a core busy
+                       obey DEBUG SLEEP SECONDS and DEBUG STALL MS, which keep a core busy, and DEBUG BACKTRACE
   -h, --help           print this
   -V, --version        print the version
 ";
@@ -42,6 +44,7 @@ pub(crate) struct Flags {
     pub(crate) ring_capacity: usize,
     pub(crate) protected_configs: bool,
     pub(crate) debug_command: bool,
+    pub(crate) stall_limit: Option<Duration>,
     pub(crate) settings: Settings,
 }
 
@@ -72,6 +75,7 @@ impl Flags {
             ring_capacity: 1024,
             protected_configs: false,
             debug_command: false,
+            stall_limit: Some(Duration::from_secs(1)),
             settings: Settings::default(),
         };
         while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
@@ -99,7 +103,7 @@ impl Flags {
             "max-clients" => "maxclients",
             "max-memory" => "maxmemory",
             "timeout" | "dir" | "dbfilename" | "save" => name,
-            "port" | "bind" | "cores" | "driver" | "ring-capacity" => "",
+            "port" | "bind" | "cores" | "driver" | "ring-capacity" | "stall-limit" => "",
             _ => return Err(format!("there is no flag --{name}")),
         };
         let value = parser.value().and_then(|value| value.string()).map_err(|error| format!("--{name}: {error}"))?;
@@ -111,6 +115,7 @@ impl Flags {
             }
             "cores" => positive(&value).map(|cores| self.cores = cores),
             "ring-capacity" => positive(&value).map(|messages| self.ring_capacity = messages),
+            "stall-limit" => milliseconds(&value).map(|limit| self.stall_limit = limit),
             "driver" => driver(&value).map(|driver| self.driver = driver),
             _ => self.settings.set(setting, &value).map_err(|refused| match refused {
                 Refused::Wrong(reason) => reason,
@@ -127,6 +132,12 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(number) => Ok(number),
         Err(_) => Err("not a number".to_owned()),
     }
+}
+
+/// `None`: 0.
+fn milliseconds(text: &str) -> Result<Option<Duration>, String> {
+    let number: u64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    Ok((number > 0).then(|| Duration::from_millis(number)))
 }
 
 fn driver(text: &str) -> Result<DriverKind, String> {
@@ -167,6 +178,7 @@ mod tests {
             ("--cores x", "--cores x: not a number"),
             ("--cores", "--cores: "),
             ("--driver kqueue", "--driver kqueue: choose auto, uring or epoll"),
+            ("--stall-limit x", "--stall-limit x: not a number"),
             ("--max-memory 3x", "--max-memory 3x: argument must be a memory value"),
             ("--max-clients 0", "--max-clients 0: argument must be between 1"),
             ("--port 70000", "--port 70000: not a port"),

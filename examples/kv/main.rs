@@ -73,6 +73,8 @@ fn run(flags: Flags) -> Result<(), String> {
         .placement(if flags.pin { Placement::Pinned } else { Placement::Auto })
         .driver(flags.driver)
         .ring_capacity(flags.ring_capacity)
+        .stall_limit(flags.stall_limit)
+        .on_stall(|report| eprintln!("kv: {report}"))
         .build()
         .map_err(|error| error.to_string())?;
     let info = runtime.info();

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use compio_buf::{BufResult, IntoInner, IoBuf};
@@ -18,7 +19,7 @@ use ipiq::ipi::{Handler, TableFull};
 use ipiq::net::{TcpListener, TcpStream};
 use ipiq::{Call, CallError, CoreId, Handle, JoinError, time, xcall};
 
-use crate::command::{Errand, Everywhere, Shutdown};
+use crate::command::{Debug, Errand, Everywhere, Shutdown};
 use crate::pubsub::{Arrival, Mailbox, Post};
 use crate::session::{Context, Next, Session};
 use crate::settings::{self, Changes};
@@ -335,13 +336,25 @@ async fn run_errand(server: &Arc<Server>, errand: Errand) -> Option<Vec<u8>> {
             Ok(keys) => return Some(keys.reply()),
             Err(error) => Err(format!("ERR {error}")),
         },
-        Errand::DebugSleep(time) if server.context.facts.debug_command => {
+        Errand::Debug(_) if !server.context.facts.debug_command => {
+            Err("ERR DEBUG command not allowed. Start the server with --enable-debug-command to allow it.".into())
+        }
+        Errand::Debug(Debug::Sleep(time)) => {
             be_busy(time).await;
             Ok(())
         }
-        Errand::DebugSleep(_) => {
-            Err("ERR DEBUG command not allowed. Start the server with --enable-debug-command to allow it.".into())
+        Errand::Debug(Debug::Stall(time)) => {
+            stall(time);
+            Ok(())
         }
+        Errand::Debug(Debug::Backtrace) => match backtrace_all_cores().await {
+            Ok(text) => {
+                let mut out = Vec::new();
+                reply::bulk(&mut out, text.as_bytes());
+                return Some(out);
+            }
+            Err(text) => Err(text),
+        },
         Errand::Save => snapshot::save_now(server).await,
         Errand::BackgroundSave => {
             done = "Background saving started";
@@ -383,6 +396,25 @@ async fn be_busy(time: Duration) {
         std::hint::spin_loop();
         ipiq::yield_if_needed().await;
     }
+}
+
+/// Keeps this core busy for `time`, and lets nobody else run.
+#[inline(never)]
+fn stall(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+/// What every core is in the middle of, as text. Finding names blocks a thread for a while: one of its own.
+async fn backtrace_all_cores() -> Result<String, String> {
+    let (done, text) = oneshot::channel();
+    let handle = ipiq::handle();
+    // An error: the client has gone, or the server ends.
+    let ask = move || _ = done.send(handle.backtrace_all_cores().to_string());
+    thread::Builder::new().name("kv-backtrace".into()).spawn(ask).map_err(|error| format!("ERR {error}"))?;
+    text.await.map_err(|_| "ERR no answer".to_owned())
 }
 
 /// Asks all shards, each between two polls of its core, and adds their figures.

@@ -12,8 +12,8 @@ use ipiq_fabric::Core;
 use ipiq_fabric::port::{Clock, Port};
 
 use crate::core_loop::{Lifecycle, Spin, SpinPolicy};
-use crate::named::Names;
 use crate::prefetch::prefetch;
+use crate::probe::Activity;
 use crate::remote::Remote;
 use crate::task::{Home, JoinHandle, Meta, TaskList, spawn_here};
 use crate::time::Timers;
@@ -36,7 +36,7 @@ pub struct Executor {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) spin: Spin,
     polls: Cell<u64>,
-    names: Names,
+    activity: Arc<Activity>,
 }
 
 impl fmt::Debug for Executor {
@@ -57,6 +57,7 @@ impl Executor {
         let home = remote.home(core.id()).clone();
         // [xcall C1]
         core.serve_too(serve_own_calls);
+        let activity = remote.activity(core.id()).clone();
         Self {
             core,
             home,
@@ -69,7 +70,7 @@ impl Executor {
             own_calls: OwnQueue::default(),
             spin: Spin::new(spin),
             polls: Cell::new(0),
-            names: Names::default(),
+            activity,
         }
     }
 
@@ -107,8 +108,9 @@ impl Executor {
         &self.xcalls
     }
 
-    pub(crate) fn names(&self) -> &Names {
-        &self.names
+    #[inline(always)]
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     pub(crate) fn own_calls(&self) -> &OwnQueue {
@@ -184,6 +186,7 @@ impl Executor {
             }
         }
         self.polls.set(self.polls.get() + u64::from(polled));
+        self.activity.polls_nothing();
         polled
     }
 

@@ -10,6 +10,7 @@
 //! | [`core_loop`] | nothing that can run starves; when nothing can, the core sleeps in one place |
 //! | [`time`] | no timer early, none lost |
 //! | [`xcall`] | a function on every core; a wait ends when all of it has run, and not before |
+//! | [`probe`] | what a core is in the middle of, asked by another thread; costs the core nothing until then, or nearly so |
 #![no_std]
 
 extern crate alloc;
@@ -23,6 +24,7 @@ mod named;
 mod pause;
 mod preemptible;
 mod prefetch;
+pub mod probe;
 mod remote;
 mod shootdown;
 pub(crate) mod sync;

@@ -1,12 +1,10 @@
 //! Names of tasks, for people who look for the one that stalls.
 
 use alloc::borrow::Cow;
-use core::cell::Cell;
 use core::fmt;
 use core::future::Future;
 use core::panic::Location;
 use core::pin::Pin;
-use core::ptr::NonNull;
 use core::task::{Context, Poll};
 
 use ipiq_fabric::port::Port;
@@ -22,6 +20,10 @@ pub struct TaskName {
 }
 
 impl TaskName {
+    pub(crate) fn new(text: impl Into<Cow<'static, str>>, location: &'static Location<'static>) -> Self {
+        Self { text: text.into(), location }
+    }
+
     /// The name.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -58,7 +60,7 @@ impl<F> Named<F> {
     /// `future` under `name`, on threads whose executor is in the slot of `port`.
     #[track_caller]
     pub fn new(name: impl Into<Cow<'static, str>>, port: &'static dyn Port, future: F) -> Self {
-        Self { name: TaskName { text: name.into(), location: Location::caller() }, port, future }
+        Self { name: TaskName::new(name, Location::caller()), port, future }
     }
 }
 
@@ -71,37 +73,8 @@ impl<F: Future> Future for Named<F> {
         // SAFETY: 1. `future` is pinned with the struct and has no other access path.
         let mut future = unsafe { Pin::new_unchecked(&mut this.future) };
         let name = &this.name;
-        let named = with_current(this.port, |executor| executor.names().during(name, || future.as_mut().poll(cx)));
+        let named = with_current(this.port, |executor| executor.activity().during(name, || future.as_mut().poll(cx)));
         named.unwrap_or_else(|| future.poll(cx))
-    }
-}
-
-/// The name of what a core is polling.
-#[derive(Default)]
-pub(crate) struct Names(Cell<Option<NonNull<TaskName>>>);
-
-impl Names {
-    /// Runs `f` under `name`; a name within a name hides the outer one.
-    fn during<R>(&self, name: &TaskName, f: impl FnOnce() -> R) -> R {
-        let outer = self.0.replace(Some(NonNull::from(name)));
-        let _restore = Restore { names: self, outer };
-        f()
-    }
-
-    fn current(&self) -> Option<&TaskName> {
-        // SAFETY: 1. what is there is borrowed by a `during` further down this thread's stack, which takes it away before it returns.
-        self.0.get().map(|name| unsafe { name.as_ref() })
-    }
-}
-
-struct Restore<'a> {
-    names: &'a Names,
-    outer: Option<NonNull<TaskName>>,
-}
-
-impl Drop for Restore<'_> {
-    fn drop(&mut self) {
-        self.names.0.set(self.outer);
     }
 }
 
@@ -109,6 +82,6 @@ impl Executor {
     /// The innermost name under which the calling code is polled.
     #[must_use]
     pub fn task_name(&self) -> Option<TaskName> {
-        self.names().current().cloned()
+        self.activity().name().cloned()
     }
 }

@@ -12,12 +12,14 @@ use ipiq_fabric::{CoreId, Fabric, Message, assert_core, catch, contain};
 
 use crate::core_loop::Lifecycle;
 use crate::executor::with_current;
+use crate::probe::Activity;
 use crate::task::{Home, JoinHandle, refuse, spawn_there};
 
 /// The way to a set of cores from any thread. Clones are cheap and refer to the same cores.
 #[derive(Clone)]
 pub struct Remote {
     homes: Arc<[Arc<Home>]>,
+    activities: Arc<[Arc<Activity>]>,
     lifecycle: Arc<Lifecycle>,
 }
 
@@ -33,7 +35,11 @@ impl Remote {
     pub fn new(fabric: &Fabric) -> Self {
         let home =
             |index| Arc::new(Home { id: CoreId::new(index), fabric: fabric.clone(), port: fabric.port().clone() });
-        Self { homes: (0..fabric.cores()).map(home).collect(), lifecycle: Arc::new(Lifecycle::new(fabric.cores())) }
+        Self {
+            homes: (0..fabric.cores()).map(home).collect(),
+            activities: (0..fabric.cores()).map(|_| Arc::default()).collect(),
+            lifecycle: Arc::new(Lifecycle::new(fabric.cores())),
+        }
     }
 
     /// How many cores there are.
@@ -52,6 +58,16 @@ impl Remote {
     pub(crate) fn home(&self, core: CoreId) -> &Arc<Home> {
         assert_core(core, self.cores());
         &self.homes[core.index()]
+    }
+
+    #[track_caller]
+    pub(crate) fn activity(&self, core: CoreId) -> &Arc<Activity> {
+        assert_core(core, self.cores());
+        &self.activities[core.index()]
+    }
+
+    pub(crate) fn activities(&self) -> &Arc<[Arc<Activity>]> {
+        &self.activities
     }
 
     pub(crate) fn lifecycle(&self) -> &Arc<Lifecycle> {

@@ -18,7 +18,7 @@
 
 use core::ptr;
 
-pub use crate::urgent::Gate;
+pub use crate::urgent::{Gate, InterruptSafe};
 use crate::{Armed, CoreId};
 
 /// How store→load order between a sender and a parking receiver is kept. Decided once, at start.

@@ -617,6 +617,19 @@ fn the_end_of_a_slice_ends_one_turn_of_a_core_that_is_awake() {
 }
 
 #[test]
+fn a_core_that_is_asked_back_ends_its_turn_and_tells_no_poll() {
+    let (fabric, cores) = cores(2, 4);
+    fabric.ask_back(B);
+    assert!(!cores[1].should_yield() && cores[1].wants_safe_point());
+    fabric.end_slice(B);
+    assert!(cores[1].should_yield(), "for another reason");
+    safe_point(&cores[1]);
+    assert!(!cores[1].wants_safe_point());
+    fabric.ask_back(B);
+    assert!(cores[1].arm(|| true).is_none(), "one turn more");
+}
+
+#[test]
 fn a_core_that_sleeps_or_has_left_is_in_no_turn() {
     let (fabric, mut cores) = cores(2, 4);
     let armed = cores[1].arm(|| true).expect("there is nothing to do");

@@ -12,7 +12,8 @@ use ipiq_linux::interrupt::InterruptError;
 use ipiq_linux::port::FenceChoice;
 
 use crate::placement::PlacementError;
-use crate::{Placement, Runtime};
+use crate::stalls::Stalls;
+use crate::{Placement, Runtime, StallReport};
 
 /// What a core does when it has nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,7 @@ pub struct Builder {
     pub(crate) fence: FenceChoice,
     pub(crate) watch: Watch,
     pub(crate) time_slice: Option<Duration>,
+    pub(crate) stalls: Stalls,
     pub(crate) interrupts: InterruptPolicy,
     pub(crate) paused_clock: bool,
     pub(crate) blocking_threads: usize,
@@ -72,6 +74,7 @@ impl fmt::Debug for Builder {
             .field("fence", &self.fence)
             .field("watch", &self.watch)
             .field("time_slice", &self.time_slice)
+            .field("stall_limit", &self.stalls.limit)
             .field("interrupts", &self.interrupts)
             .field("paused_clock", &self.paused_clock)
             .field("blocking_threads", &self.blocking_threads)
@@ -92,6 +95,7 @@ impl Builder {
             fence: FenceChoice::default(),
             watch: Watch { report: Some(Arc::new(warn)), ..Watch::default() },
             time_slice: Some(Duration::from_millis(10)),
+            stalls: Stalls::default(),
             interrupts: InterruptPolicy::default(),
             paused_clock: false,
             blocking_threads: 256,
@@ -151,7 +155,8 @@ impl Builder {
     /// How cores are interrupted for [urgent](crate::urgent) handlers. Default: [`InterruptPolicy::Auto`], by `SIGURG`.
     ///
     /// While a runtime runs, the process has a handler for the signal, which calls the one that was there before; when the last runtime has ended, that one is
-    /// back. Signals are sent only for triggers of urgent handlers. Which system calls they end with `EINTR`, and more, tells
+    /// back. Signals are sent only for triggers of urgent handlers, and to cores whose backtrace is wanted: see [`stall_limit`](Self::stall_limit) and
+    /// [`Handle::backtrace_all_cores`](crate::Handle::backtrace_all_cores). Which system calls they end with `EINTR`, and more, tells
     /// [`ipiq_linux::interrupt`].
     pub fn interrupts(mut self, interrupts: InterruptPolicy) -> Self {
         self.interrupts = interrupts;
@@ -197,6 +202,44 @@ impl Builder {
     /// all cores have slept for some slices it sleeps too.
     pub fn time_slice(mut self, slice: impl Into<Option<Duration>>) -> Self {
         self.time_slice = slice.into().map(|slice| slice.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// Reports a core that is in one poll, or one message's function, for longer than `limit`: to `tracing`, as a warning with the fields `core`, `lasted_ms`, `task`, `future` and
+    /// `suppressed`, and to [`on_stall`](Self::on_stall). Default: `None`, no core is. A millisecond at least.
+    ///
+    /// The report names the core's task and, unless [interrupts](Self::interrupts) are off, the functions on its stack, which are taken down on the core and made into names on a thread of
+    /// the runtime's. It comes `limit` to one and a half times `limit` after the poll began, once per stall, and four times in a second at most per core; up to a
+    /// second later if the core does not answer, because of a [critical section](crate::urgent::critical) for example. A core that loops for
+    /// another one is not reported; [`stall_reports`](Self::stall_reports) does that. A thread that has no CPU is one that does not come back, too.
+    ///
+    /// Without stalls a core pays nothing for it. It is off by default because a stall is what the program decides it to be, and because the signal that asks a stuck core is felt by a
+    /// core that is inside a system call: those that are [listed](ipiq_linux::interrupt#what-programs-see) (`nanosleep`, `poll` and their kin, calls on sockets with a timeout) fail with
+    /// `EINTR`, as for any other signal. All others go on, and the standard library tries again where it must.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let runtime = ipiq::Runtime::builder()
+    ///     .cores(1)
+    ///     .stall_limit(Duration::from_millis(50))
+    ///     .on_stall(|report| eprintln!("{report}"))
+    ///     .build()?;
+    /// # drop(runtime);
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
+    ///
+    /// [`StallReport`] shows what is printed. The idea is the lockup detectors' of the kernels, and Seastar's stall detector.
+    pub fn stall_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.stalls.limit = limit.into().map(|limit| limit.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// Calls `report` with each report of [`stall_limit`](Self::stall_limit), one after the other, on a thread of its own.
+    ///
+    /// It may block; reports wait meanwhile, 64 of them at most, and then are counted only. Its panics reach nobody. The runtime's drop waits until it has been called with all that were found.
+    pub fn on_stall(mut self, report: impl Fn(&StallReport) + Send + Sync + 'static) -> Self {
+        self.stalls.on_stall = Some(Arc::new(report));
         self
     }
 
@@ -308,7 +351,7 @@ impl fmt::Display for BuildError {
             Cause::Slices(error) => {
                 write!(
                     f,
-                    "the thread that watches over time slices could not be started: {error}; `time_slice(None)` does without it"
+                    "the threads that watch over time slices and stalls could not be started: {error}; `time_slice(None)` and `stall_limit(None)` do without them"
                 )
             }
             Cause::Pin(core, error) => write!(f, "{core}: {error}"),

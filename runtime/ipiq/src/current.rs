@@ -7,7 +7,7 @@ use ipiq_executor::{Call, Executor, JoinHandle, Named, Synchronize, TaskName, wi
 use ipiq_fabric::{CoreId, assert_core};
 use ipiq_linux::port::LinuxPort;
 
-use crate::{Cores, Handle};
+use crate::{Cores, Handle, stalls};
 
 /// Runs `f` with the calling thread's executor.
 ///
@@ -39,6 +39,17 @@ pub(crate) fn outside(what: &str) -> ! {
     panic!(
         "`{what}` was called on a thread that runs no core: call it inside a task, for example one started by `Runtime::block_on` or a `Handle`"
     )
+}
+
+/// The handle of the calling core's runtime.
+///
+/// # Panics
+///
+/// On a thread that runs no core; `what` names the function that was called.
+#[track_caller]
+pub(crate) fn here(what: &str) -> Handle {
+    let remote = on_core(what, |executor| executor.remote().clone());
+    Handle::new(remote, stalls::current(what))
 }
 
 /// At the line of the caller, which a closure's caller is not.
@@ -219,7 +230,7 @@ pub fn cores() -> Cores {
 #[must_use]
 #[track_caller]
 pub fn handle() -> Handle {
-    on_core("handle", |executor| Handle::new(executor.remote().clone()))
+    here("handle")
 }
 
 /// Whether the running task should give way: its turn has taken a [time slice](crate::Builder::time_slice), or another core has asked this one to stop, to

@@ -1,6 +1,7 @@
 //! A runtime as other threads see it.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use ipiq_executor::xcall::{Class, RemoteBarrier, RemoteHighBroadcast, RemoteLowBroadcast, RemoteWait, Ticket};
 use ipiq_executor::{JoinHandle, Remote, RemoteCall};
@@ -8,6 +9,7 @@ use ipiq_fabric::watch::Wait;
 use ipiq_fabric::{CoreCounters, CoreId, PairCounters, assert_core};
 
 use crate::Cores;
+use crate::stalls::Inspect;
 
 /// The way into a runtime from any thread, also one that runs no core. Clones are cheap; it does not keep the runtime
 /// alive, though one file descriptor of each core.
@@ -31,11 +33,16 @@ use crate::Cores;
 #[derive(Clone, Debug)]
 pub struct Handle {
     remote: Remote,
+    inspect: Arc<Inspect>,
 }
 
 impl Handle {
-    pub(crate) fn new(remote: Remote) -> Self {
-        Self { remote }
+    pub(crate) fn new(remote: Remote, inspect: Arc<Inspect>) -> Self {
+        Self { remote, inspect }
+    }
+
+    pub(crate) fn inspect(&self) -> &Inspect {
+        &self.inspect
     }
 
     pub(crate) fn remote(&self) -> &Remote {

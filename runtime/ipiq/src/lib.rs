@@ -71,7 +71,8 @@
 //! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere |
 //! | all cores at one moment | [`pause`](pause()) |
 //!
-//! [`Handle::waits`] and [`Builder::stall_reports`] tell which core keeps which waiting.
+//! [`Handle::waits`] and [`Builder::stall_reports`] tell which core keeps which waiting, [`Builder::stall_limit`] and [`Handle::backtrace_all_cores`] what it does all the
+//! while.
 //!
 //! # All cores at one moment
 //!
@@ -124,6 +125,7 @@ mod scope;
 pub mod sharded;
 mod shootdown;
 mod slices;
+mod stalls;
 mod thread;
 pub mod time;
 pub mod urgent;
@@ -149,6 +151,7 @@ pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};
 pub use ipiq_fabric::{CoreCounters, CoreId, CoreSet, CoreSetIter, PairCounters};
 pub use ipiq_linux::port::FenceChoice;
+pub use ipiq_linux::stack::Frame;
 pub use ipiq_macros::{main, test};
 pub use join_set::JoinSet;
 pub use pause::{pause, pause_each};
@@ -158,6 +161,7 @@ pub use replicated::{Local, Replicated, Update};
 pub use runtime::{Runtime, RuntimeInfo};
 pub use scope::{Scope, ScopedHandle, scope};
 pub use shootdown::shootdown;
+pub use stalls::{Backtrace, CoreBacktrace, CoreBacktraces, CoreState, NoBacktrace, PolledTask, StallReport};
 
 /// The example of the project's README, compiled.
 #[cfg(doctest)]

@@ -24,6 +24,7 @@ use crate::builder::{BuildError, Builder, Cause};
 use crate::idle::DriverKick;
 use crate::paused_clock::{PausedClock, PausedKick};
 use crate::slices::{Bell, Slices};
+use crate::stalls::Inspect;
 use crate::thread::{self, Ready, Start};
 use crate::{Handle, IdlePolicy, InterruptPolicy, Placement};
 
@@ -59,6 +60,7 @@ pub struct Runtime {
     threads: Vec<ThreadHandle<()>>,
     blocking: Arc<Pool>,
     slices: Option<Slices>,
+    inspect: Arc<Inspect>,
     info: RuntimeInfo,
 }
 
@@ -108,6 +110,7 @@ impl Runtime {
             IdlePolicy::Spin => SpinPolicy::Always,
         };
         let remote = Remote::new(&fabric);
+        let inspect = Arc::new(Inspect::new(remote.clone(), interrupts.is_some()));
         let bell = Arc::new(Bell::default());
         let blocking = blocking_pool(builder.blocking_threads, allowed.cpus.clone(), interrupts.clone());
         let mut starting = Starting::default();
@@ -126,6 +129,7 @@ impl Runtime {
                 on_start: builder.on_thread_start.clone(),
                 blocking: blocking.clone(),
                 bell: bell.clone(),
+                inspect: inspect.clone(),
                 interrupts: interrupts.clone().map(|interrupts| (linux.clone(), interrupts)),
                 interrupt_or_fail: builder.interrupts != InterruptPolicy::Auto,
                 report,
@@ -164,9 +168,9 @@ impl Runtime {
         if let Some(cause) = first_error {
             return Err(BuildError::new(cause));
         }
-        let slices = builder.time_slice.map(|slice| Slices::start(fabric, slice, bell, interrupts)).transpose();
+        let slices = Slices::start(inspect.clone(), builder.time_slice, builder.stalls.clone(), bell, interrupts);
         let slices = slices.map_err(|error| BuildError::new(Cause::Slices(error)))?;
-        Ok(Self { remote, threads: starting.go(), blocking, slices, info })
+        Ok(Self { remote, threads: starting.go(), blocking, slices, inspect, info })
     }
 
     /// What the runtime was given.
@@ -178,7 +182,7 @@ impl Runtime {
     /// The way into the runtime from other threads.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.remote.clone())
+        Handle::new(self.remote.clone(), self.inspect.clone())
     }
 
     /// Runs the future that `init` makes as a task on core 0, and waits for its value on the calling thread.

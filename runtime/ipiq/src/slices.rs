@@ -1,4 +1,4 @@
-//! The thread that watches over time slices; see the [protocol](ipiq_fabric::slice).
+//! The thread that watches over time slices and stalls; see the protocols: [`slice`](ipiq_fabric::slice), [`stalls`](crate::stalls).
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -10,6 +10,8 @@ use ipiq_fabric::slice::Progress;
 use ipiq_fabric::{CoreId, Fabric};
 use ipiq_linux::interrupt::Interrupts;
 
+use crate::stalls::{Inspect, Seen, StallWatch, Stalls, Teller};
+
 /// Looks per slice.
 const LOOKS: u32 = 2;
 /// Looks that find all cores asleep before the watcher sleeps too: a core that wakes it pays a system call.
@@ -19,6 +21,7 @@ const PATIENCE: u32 = 8;
 pub(crate) struct Slices {
     bell: Arc<Bell>,
     thread: Option<ThreadHandle<()>>,
+    teller: Option<Teller>,
 }
 
 /// How cores wake the watcher.
@@ -76,21 +79,27 @@ impl Bell {
 }
 
 impl Slices {
+    /// `None`: there is nothing to watch for.
     pub(crate) fn start(
-        fabric: Fabric,
-        slice: Duration,
+        inspect: Arc<Inspect>,
+        slice: Option<Duration>,
+        stalls: Stalls,
         bell: Arc<Bell>,
         interrupts: Option<Arc<Interrupts>>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<Option<Self>> {
+        let (stalls, teller) = StallWatch::start(stalls, &inspect, interrupts.clone())?.unzip();
+        if slice.is_none() && stalls.is_none() {
+            return Ok(None);
+        }
         let watched = bell.clone();
         let watch = move || {
             if let Some(interrupts) = interrupts {
                 interrupts.keep_out();
             }
-            Watcher::new(fabric, slice).run(&watched);
+            Watcher { inspect, slice, stalls }.run(&watched);
         };
         let thread = thread::Builder::new().name("ipiq-slices".into()).spawn(watch)?;
-        Ok(Self { bell, thread: Some(thread) })
+        Ok(Some(Self { bell, thread: Some(thread), teller }))
     }
 
     /// Ends the watcher and waits for its thread.
@@ -100,6 +109,7 @@ impl Slices {
             // It does not panic; if it did, the runtime would go on without slices.
             drop(thread.join());
         }
+        self.teller.take().into_iter().for_each(Teller::join);
     }
 }
 
@@ -110,51 +120,60 @@ impl Drop for Slices {
 }
 
 struct Watcher {
-    fabric: Fabric,
-    slice: Duration,
-    /// Each core's turn, and when it was first seen.
-    turns: Vec<Option<(u64, Instant)>>,
+    inspect: Arc<Inspect>,
+    slice: Option<Duration>,
+    stalls: Option<StallWatch>,
 }
 
 impl Watcher {
-    fn new(fabric: Fabric, slice: Duration) -> Self {
-        let turns = vec![None; fabric.cores()];
-        Self { fabric, slice, turns }
-    }
-
     fn run(mut self, bell: &Bell) {
         let mut idle_looks = 0;
-        while bell.pause(self.slice / LOOKS) {
+        while bell.pause(self.period()) {
             idle_looks = if self.look(Instant::now()) { 0 } else { idle_looks + 1 };
             if idle_looks >= PATIENCE {
                 if !bell.sleep(|| self.is_anyone_awake()) {
-                    return;
+                    break;
                 }
                 idle_looks = 0;
             }
         }
+        self.stalls.into_iter().for_each(StallWatch::end);
+    }
+
+    fn period(&self) -> Duration {
+        let slice = self.slice.map(|slice| slice / LOOKS);
+        let stall = self.stalls.as_ref().map(StallWatch::period);
+        slice.into_iter().chain(stall).min().unwrap_or(Duration::MAX)
     }
 
     /// One look at every core. Returns whether any is awake.
     fn look(&mut self, now: Instant) -> bool {
-        for (index, seen) in self.turns.iter_mut().enumerate() {
+        let inspect = self.inspect.clone();
+        let mut turns = inspect.turns();
+        for (index, seen) in turns.iter_mut().enumerate() {
             let core = CoreId::new(index);
-            *seen = match (self.fabric.progress(core), *seen) {
-                (Progress::Turn(turn), Some((same, since))) if turn == same => {
-                    if now - since >= self.slice {
-                        self.fabric.end_slice(core);
-                    }
-                    Some((turn, since))
-                }
-                (Progress::Turn(turn), _) => Some((turn, now)),
-                _ => None,
-            };
+            *seen = Seen::next(*seen, self.fabric().progress(core), now);
+            let Some(seen) = seen else { continue };
+            if self.slice.is_some_and(|slice| seen.age(now) >= slice) {
+                self.fabric().end_slice(core);
+            }
+            if let Some(stalls) = &mut self.stalls {
+                stalls.look(core, seen, now);
+            }
         }
-        self.turns.iter().any(Option::is_some)
+        if let Some(stalls) = &mut self.stalls {
+            stalls.collect(&mut turns, now);
+        }
+        turns.iter().any(Option::is_some)
     }
 
     fn is_anyone_awake(&self) -> bool {
-        (0..self.fabric.cores()).any(|index| matches!(self.fabric.progress(CoreId::new(index)), Progress::Turn(_)))
+        let awake = |index| matches!(self.fabric().progress(CoreId::new(index)), Progress::Turn(_));
+        (0..self.fabric().cores()).any(awake)
+    }
+
+    fn fabric(&self) -> &Fabric {
+        self.inspect.fabric()
     }
 }
 

@@ -20,6 +20,7 @@ use crate::driver;
 use crate::idle::DriverIdle;
 use crate::paused_clock::{PausedClock, PausedIdle};
 use crate::slices::Bell;
+use crate::stalls::{self, Inspect};
 
 /// What a core's thread is given.
 pub(crate) struct Start {
@@ -36,6 +37,7 @@ pub(crate) struct Start {
     pub(crate) blocking: Arc<Pool>,
     /// Of the thread that watches over time slices.
     pub(crate) bell: Arc<Bell>,
+    pub(crate) inspect: Arc<Inspect>,
     pub(crate) interrupts: Option<(Arc<LinuxPort>, Arc<Interrupts>)>,
     /// Whether not to start where the thread cannot be interrupted.
     pub(crate) interrupt_or_fail: bool,
@@ -73,7 +75,7 @@ pub(crate) fn main(start: Start) {
         contain(|| drop(panic));
         Err(Cause::Thread(id, io::Error::other(text)))
     });
-    let Start { seat, remote, spin, clock, blocking, bell, report, go, .. } = start;
+    let Start { seat, remote, spin, clock, blocking, bell, inspect, report, go, .. } = start;
     let Prepared { cpu, driver, interrupted, interrupt_fallback } = match prepared {
         Ok(prepared) => prepared,
         Err(cause) => {
@@ -95,11 +97,11 @@ pub(crate) fn main(start: Start) {
     if go.recv().is_err() {
         return;
     }
-    let blocking = Installed::new(blocking);
+    let (blocking, inspected) = (Installed::new(blocking), stalls::install(inspect));
     if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin, clock)) {
         die(id, payload);
     }
-    drop(blocking);
+    drop((inspected, blocking));
     drop(interrupted);
 }
 

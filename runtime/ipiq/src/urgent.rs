@@ -121,7 +121,7 @@ where
 ///
 /// # Errors
 ///
-/// [`TableFull`] if a runtime's 32 urgent handlers are registered. One handler can serve several purposes: let it look at words of your own.
+/// [`TableFull`] if a runtime's 32 urgent handlers are registered; a runtime that has been asked for a backtrace has one of its own. One handler can serve several purposes: let it look at words of your own.
 ///
 /// # Panics
 ///

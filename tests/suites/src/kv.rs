@@ -119,6 +119,11 @@ impl Kv {
         panic!("kv does not report {text:?}");
     }
 
+    /// Whether one of the lines that it has written to its standard error so far, and that nobody has read before, is `wanted`.
+    pub fn has_reported(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        self.errors.try_iter().any(|line| wanted(&line))
+    }
+
     /// What it printed when it started.
     pub fn banner(&self) -> &[String] {
         &self.banner

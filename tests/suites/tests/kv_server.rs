@@ -226,6 +226,40 @@ fn a_slow_command_gives_way_to_others() {
 }
 
 #[test]
+fn a_command_that_keeps_its_core_is_told_of_on_standard_error() {
+    let kv = Kv::start("--cores 2 --enable-debug-command --stall-limit 50");
+    let mut client = kv.connect();
+    // The machine may be too busy to look in time.
+    let watchdog = std::time::Instant::now();
+    while !kv.has_reported(|line| line.ends_with("stall")) {
+        assert!(watchdog.elapsed() < ipiq_suites::kv::WATCHDOG, "it is not told of");
+        assert_eq!(client.ask("debug stall 200"), "+OK");
+    }
+    for wrong in ["debug stall x", "debug stall -1", "debug stall", "debug backtrace 1"] {
+        assert!(client.ask(wrong).starts_with("-ERR "), "{wrong}");
+    }
+    let closed = Kv::start("--cores 1 --stall-limit 0");
+    assert!(closed.connect().ask("debug backtrace").starts_with("-ERR DEBUG command not allowed"));
+}
+
+#[test]
+fn an_operator_learns_what_every_core_is_doing() {
+    let kv = Kv::start("--cores 1 --enable-debug-command");
+    let (mut client, mut other) = (kv.connect(), kv.connect());
+    assert!(client.ask("debug backtrace").contains("core 0 is "));
+    let found = thread::scope(|scope| {
+        let slow = scope.spawn(move || client.ask("debug sleep 2"));
+        let mut found = false;
+        while !slow.is_finished() {
+            found |= other.ask("debug backtrace").contains("kv/server.rs:");
+        }
+        assert_eq!(slow.join().expect("no panic"), "+OK");
+        found
+    });
+    assert!(found, "core 0 was busy all the while");
+}
+
+#[test]
 fn keys_over_a_large_shard_finds_all_and_gives_way_to_others() {
     const BATCHES: usize = 400;
     const KEYS: usize = 1000;

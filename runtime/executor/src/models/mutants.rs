@@ -24,7 +24,19 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("finish-before-own", "word::a_reference_cloned_woken_and_dropped_around_the_finish_keeps_task_and_home"),
     ("finish-keeps-late", TWO),
     ("finish-forgets-nobody", TWO),
+    ("probe-claim-relaxed", ASKERS),
+    ("probe-ask-relaxed", ANSWERS),
+    ("probe-take-relaxed", ANSWERS),
+    ("probe-release-relaxed", ASKERS),
+    ("probe-abandon-idle", ASKERS),
+    ("probe-answer-relaxed", ANSWERS),
+    ("probe-done-relaxed", ANSWERS),
+    ("probe-done-store", ANSWERS),
+    ("probe-abandoned-relaxed", ASKERS),
 ];
+
+const ANSWERS: &str = "probe::an_asker_reads_whole_answers_or_none_however_often_it_asks";
+const ASKERS: &str = "probe::askers_in_turn_and_a_late_answer_do_not_meet";
 
 const WAIT: &str = "word::an_abort_around_the_first_wait_is_seen_before_it_or_wakes";
 const ABORT: &str = "word::aborts_around_the_finish_keep_the_home_or_leave_it_alone";

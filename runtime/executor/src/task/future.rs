@@ -10,7 +10,7 @@ use ipiq_fabric::{PanicPayload, catch, contain};
 use super::join::Unclaimed;
 use super::waker::{self, Kept};
 use super::word::Finish;
-use super::{JoinError, Meta, Phase};
+use super::{JoinError, Kind, Meta, Phase};
 use crate::executor::with_executor;
 
 /// What a task holds at each stage of its life.
@@ -26,9 +26,6 @@ pub(super) struct TaskFuture<Init, Fut: Future> {
     stage: Stage<Init, Fut>,
 }
 
-/// Polls a future that lies at the address; see [`poll_listed`].
-type PollFn = unsafe fn(NonNull<()>) -> Poll<()>;
-
 /// Polls a task that has waited, without `async-task`. Ready: the outcome is there, and the runnable has to be run once more.
 ///
 /// # Safety
@@ -36,12 +33,12 @@ type PollFn = unsafe fn(NonNull<()>) -> Poll<()>;
 /// 1. The task is listed, and the caller holds its runnable, on its home.
 #[inline(always)]
 pub(super) unsafe fn poll_listed(task: &Meta) -> Poll<()> {
-    // SAFETY: 1. `list` stored a function of this type.
-    let poll = unsafe { core::mem::transmute::<*const (), PollFn>(task.second.get()) };
+    // SAFETY: 1. as required: who is listed has not finished.
+    let kind = unsafe { task.kind() };
     // SAFETY: 1. `list` stored the address of a future, which is not null.
     let future = unsafe { NonNull::new_unchecked(task.first.get().cast_mut()) };
     // SAFETY: 1. as required: who holds the runnable of a listed task may poll its future.
-    unsafe { poll(future) }
+    unsafe { (kind.poll)(future) }
 }
 
 impl<Init, Fut> TaskFuture<Init, Fut>
@@ -49,6 +46,8 @@ where
     Init: FnOnce() -> Fut,
     Fut: Future,
 {
+    pub(super) const KIND: &'static Kind = &Kind { poll: Self::poll_at, name: core::any::type_name::<Fut> };
+
     pub(super) fn new(meta: &Meta, stage: Stage<Init, Fut>) -> Self {
         Self { meta: NonNull::from(meta), stage }
     }
@@ -152,7 +151,6 @@ where
         // SAFETY: 1. its address is taken, and the future in it is dropped in place, not moved.
         let this = unsafe { self.get_unchecked_mut() };
         meta.first.set(NonNull::from(&mut *this).as_ptr().cast_const().cast());
-        meta.second.set(Self::poll_at as PollFn as *const ());
         // [task T6]
         with_executor(meta, |executor| executor.tasks().insert(meta));
         if meta.word.wait() {

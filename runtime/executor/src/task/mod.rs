@@ -10,6 +10,7 @@ pub(crate) mod word;
 use core::cell::Cell;
 use core::future::Future;
 use core::ptr::NonNull;
+use core::task::Poll;
 
 use alloc::sync::Arc;
 use async_task::{Builder, Runnable};
@@ -62,8 +63,23 @@ pub(crate) struct Meta {
     resting: Cell<Option<Runnable<Self>>>,
     /// While listed: the address of the future. Once finished: see [`Kept`](waker::Kept).
     first: Cell<*const ()>,
-    /// While listed: the function that polls it. Once finished: see [`Kept`](waker::Kept).
+    /// Until it has finished: its [`Kind`]. From then on: see [`Kept`](waker::Kept).
     second: Cell<*const ()>,
+}
+
+/// What tasks of one type have in common.
+pub(crate) struct Kind {
+    /// Polls a future that lies at the address: see [`poll_listed`](future::poll_listed).
+    poll: unsafe fn(NonNull<()>) -> Poll<()>,
+    /// The type of the future.
+    name: fn() -> &'static str,
+}
+
+impl Kind {
+    /// The type of the future.
+    pub(crate) fn name(&self) -> &'static str {
+        (self.name)()
+    }
 }
 
 // SAFETY: 1. `home` is followed only while it lives (Proof). 2. cells are used at home only, or, for a runnable that is
@@ -77,6 +93,15 @@ impl Meta {
     pub(crate) fn home(&self) -> &Home {
         // SAFETY: 1. asked for only by a task that has been polled and is not finished, or by a reference (Proof).
         unsafe { self.home.get().as_ref() }
+    }
+
+    /// # Safety
+    ///
+    /// 1. The task has not finished, and the caller holds its runnable.
+    #[inline(always)]
+    unsafe fn kind(&self) -> &'static Kind {
+        // SAFETY: 1. until then the address of a static is there.
+        unsafe { &*self.second.get().cast::<Kind>() }
     }
 
     /// The task ends at its next poll. By who holds its runnable, or at home.
@@ -136,6 +161,8 @@ impl Executor {
         let meta = NonNull::from(runnable.metadata());
         // SAFETY: 1. the runnable keeps its task.
         let task = unsafe { meta.as_ref() };
+        // SAFETY: 1. its runnable is not used up.
+        self.activity().polls(unsafe { task.kind() });
         if task.is_listed() {
             // [task T7]
             task.phase.set(Phase::Running);
@@ -251,7 +278,7 @@ where
         place: Cell::new(list::UNLISTED),
         resting: Cell::new(None),
         first: Cell::new(core::ptr::null()),
-        second: Cell::new(core::ptr::null()),
+        second: Cell::new(core::ptr::from_ref::<Kind>(TaskFuture::<Init, Fut>::KIND).cast()),
     };
     // [task T1]
     let future = move |meta: &Meta| TaskFuture::new(meta, init);

@@ -72,6 +72,8 @@ pub(crate) enum Ask {
     Urgent = 1 << 6,
     /// Look at the urgent calls that have come home.
     Answers = 1 << 7,
+    /// End the turn, whoever looks whether it does.
+    Return = 1 << 8,
 }
 
 #[allow(dead_code)]
@@ -82,7 +84,9 @@ impl Ask {
     pub(crate) const STANDING_STILL: u64 = Self::Shootdown as u64 | Self::Urgent as u64;
     /// Served by the outermost loop alone, between polls.
     pub(crate) const AT_SAFE_POINTS: u64 =
-        Self::Stop as u64 | Self::Deferred as u64 | Self::Update as u64 | Self::Slice as u64;
+        Self::Stop as u64 | Self::Deferred as u64 | Self::Update as u64 | Self::Slice as u64 | Self::Return as u64;
+    /// What long-running code should give way for.
+    pub(crate) const TO_YIELD_FOR: u64 = !(Self::Return as u64);
 }
 
 /// One target's doorbell.

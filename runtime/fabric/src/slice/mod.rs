@@ -32,6 +32,17 @@ impl Fabric {
         }
     }
 
+    /// Asks `core` to come back to its loop after the poll that it is in, without telling that poll: one that is in the same [turn](Progress::Turn) long after has not
+    /// ended its poll, or its message. From any thread; wakes nobody.
+    ///
+    /// # Panics
+    ///
+    /// If the fabric has no such core.
+    pub fn ask_back(&self, core: CoreId) {
+        // [slice W3]
+        self.shared().core(core).doorbell.ask_awake(Ask::Return);
+    }
+
     /// Asks `core` to end its turn: [`Core::should_yield`] says yes until it has. From any thread; wakes nobody.
     ///
     /// # Panics
@@ -50,6 +61,6 @@ impl Core {
     #[inline(always)]
     pub fn should_yield(&self) -> bool {
         // [slice C1]
-        self.own().doorbell.is_asked(u64::MAX)
+        self.own().doorbell.is_asked(Ask::TO_YIELD_FOR)
     }
 }

@@ -59,6 +59,11 @@ impl<F> InterruptSafe<F> {
     pub(crate) fn into_inner(self) -> F {
         self.0
     }
+
+    /// The function: for one that calls it, and makes the same promise.
+    pub const fn get(&self) -> &F {
+        &self.0
+    }
 }
 
 impl<F> fmt::Debug for InterruptSafe<F> {

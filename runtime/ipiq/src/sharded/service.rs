@@ -6,7 +6,6 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ipiq_executor::Remote;
 use ipiq_fabric::{CoreId, assert_core};
 
 use super::call::On;
@@ -37,13 +36,13 @@ impl<T> Clone for Sharded<T> {
 
 impl<T> fmt::Debug for Sharded<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sharded").field("shards", &self.service.remote.cores()).finish_non_exhaustive()
+        f.debug_struct("Sharded").field("shards", &self.service.handle.remote().cores()).finish_non_exhaustive()
     }
 }
 
 /// What the cores share of a service.
 pub(super) struct Service {
-    pub(super) remote: Remote,
+    pub(super) handle: Handle,
     pub(super) number: Arc<Number>,
     /// Nobody will know of it: no seat is put any more.
     pub(super) given_up: AtomicBool,
@@ -68,22 +67,22 @@ impl Service {
 
 impl<T> Sharded<T> {
     /// A service without shards.
-    pub(super) fn reserve(remote: Remote) -> Self {
+    pub(super) fn reserve(handle: Handle) -> Self {
         let number = Arc::new(Number::draw());
-        let service = Service { remote, number, given_up: AtomicBool::new(false), stopping: Mutex::default() };
+        let service = Service { handle, number, given_up: AtomicBool::new(false), stopping: Mutex::default() };
         Self { service: Arc::new(service), value: PhantomData }
     }
 
     #[track_caller]
     pub(super) fn assert_here(&self, what: &str) {
-        let same = on_core(what, |executor| executor.remote().fabric().is_same(self.service.remote.fabric()));
+        let same = on_core(what, |executor| executor.remote().fabric().is_same(self.service.handle.remote().fabric()));
         assert!(same, "a sharded service is used on the cores of its own runtime");
     }
 
     /// The runtime whose cores have the shards.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.service.remote.clone())
+        self.service.handle.clone()
     }
 
     /// The calling core's shard.
@@ -116,7 +115,7 @@ impl<T> Sharded<T> {
     /// If there is no core `core`.
     #[track_caller]
     pub fn on(&self, core: CoreId) -> On<'_, T> {
-        assert_core(core, self.service.remote.cores());
+        assert_core(core, self.service.handle.remote().cores());
         On { sharded: self, core }
     }
 

@@ -8,7 +8,7 @@ use ipiq_fabric::CoreId;
 use super::error::{StartCause, StartError};
 use super::seat;
 use super::service::Sharded;
-use crate::current::on_core;
+use crate::current::here;
 use crate::xcall;
 
 impl<T> Sharded<T> {
@@ -77,7 +77,7 @@ impl<T> Sharded<T> {
         Fut: Future<Output = Result<T, E>> + 'static,
         E: Send + 'static,
     {
-        let sharded = Self::reserve(on_core("Sharded::start", |executor| executor.remote().clone()));
+        let sharded = Self::reserve(here("Sharded::start"));
         let half_way = HalfWay { sharded: Some(sharded.clone()) };
         let peers = sharded.clone();
         let made = xcall::low::broadcast(move || async move {
@@ -130,9 +130,9 @@ impl<T> Drop for HalfWay<T> {
         if let Some(Sharded { service, .. }) = self.sharded.take() {
             // [sharded S4]
             service.give_up();
-            for core in (0..service.remote.cores()).map(CoreId::new) {
+            for core in (0..service.handle.remote().cores()).map(CoreId::new) {
                 let number = service.number.clone();
-                drop(service.remote.spawn_on(core, move || async move { seat::take(&number) }));
+                drop(service.handle.remote().spawn_on(core, move || async move { seat::take(&number) }));
             }
         }
     }

@@ -13,6 +13,7 @@ use ipiq_fabric::CoreId;
 use super::stack::AlternateStack;
 use super::{InterruptError, Interrupts, action};
 use crate::port::LinuxPort;
+use crate::stack::Limits;
 
 /// A sender, in the upper half of a target's word.
 const SENDER: u64 = 1 << 32;
@@ -84,6 +85,8 @@ impl CoreThread {
         let stack = AlternateStack::ensure().map_err(|error| InterruptError::refused(signal, error))?;
         // [interrupt C1]
         let _ = super::gate();
+        // [stack L1]
+        Limits::remember();
         let word = &port.target(core).word;
         // SAFETY: 1. a question without pointers.
         let id = unsafe { libc::gettid() };

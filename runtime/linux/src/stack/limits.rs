@@ -1,7 +1,13 @@
 //! Where the calling thread's stack lies.
 
+use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
+
+thread_local! {
+    /// No destructor and no lazy initialisation: handlers read it.
+    static REMEMBERED: Cell<Limits> = const { Cell::new(Limits::NONE) };
+}
 
 /// From where to where a thread's stack may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +17,19 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Of a stack that may not be read at all.
+    const NONE: Self = Self { low: 0, high: 0 };
+
+    /// Finds out the calling thread's, for handlers that run on it later. Where that fails they read no stack.
+    pub(crate) fn remember() {
+        REMEMBERED.set(Self::current().unwrap_or(Self::NONE));
+    }
+
+    /// What the calling thread remembers of its own; async-signal-safe.
+    pub(super) fn remembered() -> Self {
+        REMEMBERED.get()
+    }
+
     /// The calling thread's. Asks the C library, which may allocate and, on the main thread, read a file: not for handlers.
     ///
     /// # Errors

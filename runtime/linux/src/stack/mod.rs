@@ -5,6 +5,7 @@
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), path = "arch/other.rs")]
 mod arch;
 mod capture;
+mod captures;
 mod cell;
 mod limits;
 #[cfg(feature = "symbols")]
@@ -14,6 +15,7 @@ mod tests;
 
 use std::fmt;
 
+pub use captures::Captures;
 pub use cell::TraceCell;
 pub use limits::Limits;
 #[cfg(feature = "symbols")]
