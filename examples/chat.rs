@@ -272,7 +272,7 @@ async fn send(stream: WriteHalf, mut waiting: mpsc::Receiver<Line>) -> io::Resul
 
 async fn run(bind: String) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let route = JumpHash::new(ipiq::core_count());
-    let made = Sharded::try_start(move |peers| async move { Ok::<_, Infallible>(Chat::new(peers, route)) });
+    let made = Sharded::start(move |peers| async move { Chat::new(peers, route) });
     let chat = made.await.expect("making a shard does not fail");
     let service = chat.clone();
     let servers = TcpListener::bind_each_core(bind.as_str(), move |listener| accept(service.clone(), listener))

@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -126,8 +125,8 @@ struct Outcome {
 
 async fn run(files: Vec<PathBuf>, most: usize, progress: bool) -> Result<Outcome, ShardError> {
     let route = JumpHash::new(ipiq::core_count());
-    let made = Sharded::try_start(move |peers| async move {
-        Ok::<_, Infallible>(Counter {
+    let made = Sharded::start(move |peers| async move {
+        Counter {
             peers,
             route,
             files: Cell::default(),
@@ -135,7 +134,7 @@ async fn run(files: Vec<PathBuf>, most: usize, progress: bool) -> Result<Outcome
             found: RefCell::default(),
             own: RefCell::default(),
             errors: RefCell::default(),
-        })
+        }
     });
     let counters = made.await.expect("making a counter does not fail");
     let shown = progress.then(|| ipiq::spawn_local(show_progress(counters.clone(), files.len())));

@@ -42,7 +42,7 @@ fn rounds<Fut: Future<Output = ()> + 'static>(
 
 async fn counters(census: &Census) -> Sharded<Homebound> {
     let census = census.clone();
-    Sharded::start(move || async move { Homebound::new(&census) }).await.expect("no core panics")
+    Sharded::start(move |_| async move { Homebound::new(&census) }).await.expect("no core panics")
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_start_that_fails_on_a_core_leaves_no_shard_and_tells_which() {
         assert_eq!(error.to_string(), "the shard of core 1 was not made: no room");
         assert_eq!((error.core(), error.into_inner()), (B, Some("no room")));
         let tokens = census.clone();
-        let panics = Sharded::start(move || async move {
+        let panics = Sharded::start(move |_| async move {
             assert_ne!(core_id(), B, "no room");
             Homebound::new(&tokens)
         });
@@ -107,13 +107,16 @@ fn a_start_that_fails_on_a_core_leaves_no_shard_and_tells_which() {
 #[test]
 fn a_start_that_is_dropped_half_way_leaves_no_shard() {
     rounds("sharded, dropped start", scaled(20, 200), |census| async move {
+        let made = Arc::new(AtomicUsize::new(0));
         for turns in 0..6 {
-            let tokens = census.clone();
-            let mut start = Box::pin(Sharded::start(move || async move {
+            let (tokens, count) = (census.clone(), made.clone());
+            let mut start = Box::pin(Sharded::start(move |_| async move {
                 for _ in 0..fastrand::usize(..6) {
                     yield_now().await;
                 }
-                Homebound::new(&tokens)
+                let value = Homebound::new(&tokens);
+                count.fetch_add(1, Ordering::AcqRel);
+                value
             }));
             for _ in 0..turns {
                 if let Poll::Ready(started) = start.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -125,7 +128,8 @@ fn a_start_that_is_dropped_half_way_leaves_no_shard() {
             }
             drop(start);
         }
-        while census.alive() > 0 {
+        // What was being made is made, on every core by every start that was polled; and then dropped.
+        while made.load(Ordering::Acquire) < 3 * 5 || census.alive() > 0 {
             yield_now().await;
         }
     });
@@ -219,7 +223,7 @@ fn panics_of_calls_and_of_the_stop_reach_their_callers_alone() {
     }
     rounds("sharded, panics", scaled(3, 20), |census| async move {
         let tokens = census.clone();
-        let started = Sharded::start(move || async move { Grumpy(Homebound::new(&tokens)) });
+        let started = Sharded::start(move |_| async move { Grumpy(Homebound::new(&tokens)) });
         let service = started.await.expect("no panic yet");
         let called = service.on(B).call(|_| panic!("called")).await;
         assert!(called.is_err_and(|error: ShardError| error.is_panic() && error.to_string().contains("called")));
@@ -248,8 +252,8 @@ fn a_shard_may_hold_its_service_and_tasks_may_hold_shards_when_the_runtime_ends(
                 let runtime = builder.clone().cores(2).build().expect("a runtime");
                 let tokens = census.clone();
                 let service = runtime.block_on(|| async move {
-                    let started = Sharded::try_start(move |peers| async move {
-                        Ok::<_, ()>(Peer { peers, cache: RefCell::default(), _bound: Homebound::new(&tokens) })
+                    let started = Sharded::start(move |peers| async move {
+                        Peer { peers, cache: RefCell::default(), _bound: Homebound::new(&tokens) }
                     });
                     let service = started.await.expect("no core fails");
                     drop(service.on(B).spawn(async |shard: Shard<Peer>| {
@@ -279,7 +283,7 @@ fn a_shard_may_hold_its_service_and_tasks_may_hold_shards_when_the_runtime_ends(
 fn a_service_is_not_used_on_another_runtime() {
     let one = Runtime::builder().cores(1).build().expect("a runtime");
     let other = Runtime::builder().cores(1).build().expect("a runtime");
-    let service = one.block_on(|| async { Sharded::start(|| async { 1 }).await.expect("no panic") });
+    let service = one.block_on(|| async { Sharded::start(|_| async { 1 }).await.expect("no panic") });
     other.block_on(move || async move { *service.local() });
 }
 
@@ -287,12 +291,12 @@ fn a_service_is_not_used_on_another_runtime() {
 fn services_of_two_types_and_a_number_used_again_are_told_apart() {
     let runtime = Runtime::builder().cores(2).build().expect("a runtime");
     runtime.block_on(|| async {
-        let numbers = Sharded::start(|| async { Cell::new(7u32) }).await.expect("no panic");
-        let texts = Sharded::start(|| async { RefCell::new(String::from("x")) }).await.expect("no panic");
+        let numbers = Sharded::start(|_| async { Cell::new(7u32) }).await.expect("no panic");
+        let texts = Sharded::start(|_| async { RefCell::new(String::from("x")) }).await.expect("no panic");
         assert_eq!((numbers.local().get(), texts.local().borrow().len()), (7, 1));
         numbers.stop().await.expect("no panic");
         drop(numbers);
-        let bytes = Sharded::start(|| async { 3u8 }).await.expect("no panic");
+        let bytes = Sharded::start(|_| async { 3u8 }).await.expect("no panic");
         assert_eq!((*bytes.local(), texts.local().borrow().len()), (3, 1));
         assert_eq!(call_on(B, move || *bytes.local()).await.expect("core 1 runs"), 3);
     });
@@ -333,7 +337,7 @@ fn who_awaits_a_stop_that_the_end_of_the_runtime_cuts_is_told() {
             let runtime = builder.cores(2).build().expect("a runtime");
             let (tell, told) = mpsc::channel();
             let service = runtime.block_on(|| async move {
-                let service = Sharded::start(|| async { 1 }).await.expect("no panic");
+                let service = Sharded::start(|_| async { 1 }).await.expect("no panic");
                 let stops = StopsLate(service.clone(), tell);
                 drop(spawn_local(async move {
                     let _stops = stops;

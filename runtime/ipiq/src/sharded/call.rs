@@ -62,7 +62,7 @@ impl<T> On<'_, T> {
     ///
     /// #[ipiq::main(cores = 2)]
     /// async fn main() -> Result<(), ShardError> {
-    ///     let hits = Sharded::start(|| async { Cell::new(0) }).await.unwrap();
+    ///     let hits = Sharded::start(|_| async { Cell::new(0) }).await.unwrap();
     ///     let task = hits.on(CoreId::new(1)).spawn(async |hits: Shard<Cell<u32>>| {
     ///         ipiq::yield_now().await;
     ///         hits.replace(7)

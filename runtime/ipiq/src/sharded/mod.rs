@@ -14,7 +14,7 @@
 //!
 //! #[ipiq::main(cores = 2)]
 //! async fn main() -> Result<(), ShardError> {
-//!     let counts = Sharded::start(|| async { Words::default() }).await.unwrap();
+//!     let counts = Sharded::start(|_| async { Words::default() }).await.unwrap();
 //!     let route = JumpHash::new(ipiq::core_count());
 //!     for word in ["so", "much", "so"] {
 //!         let word = word.to_owned();

@@ -14,27 +14,8 @@ use crate::xcall;
 impl<T> Sharded<T> {
     /// Makes a shard on every core: `init` travels there and makes the future, whose value is the shard; neither need be `Send`. Ready when all have theirs.
     ///
-    /// # Errors
-    ///
-    /// [`StartError`] if a core panicked, or was shutting down: no shard is left then.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped before it is ready, it leaves no shard: those that were made are dropped, on their cores. What is being made goes on, and is dropped when it is made.
-    ///
-    /// # Panics
-    ///
-    /// When polled on a thread that runs no core.
-    pub async fn start<Init, Fut>(init: Init) -> Result<Self, StartError<Infallible>>
-    where
-        Init: FnOnce() -> Fut + Clone + Send + 'static,
-        Fut: Future<Output = T> + 'static,
-    {
-        Self::try_start(move |_| async move { Ok(init().await) }).await
-    }
-
-    /// As [`start`](Self::start), for shards whose making may fail, or that hold the service, to reach their peers: the closure is given it. Peers can be called
-    /// when all are made; before, those that are not made answer as if the service had stopped.
+    /// `init` is given the service, for shards that reach their peers. Those can be called when all are made; before, those that are not made answer as if the
+    /// service had stopped.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -49,7 +30,7 @@ impl<T> Sharded<T> {
     ///
     /// #[ipiq::main(cores = 3)]
     /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    ///     let relay = Sharded::try_start(|peers| async { std::io::Result::Ok(Relay { peers, passed: Cell::new(0) }) }).await?;
+    ///     let relay = Sharded::start(|peers| async { Relay { peers, passed: Cell::new(0) } }).await?;
     ///     let first = relay.on(CoreId::new(1)).spawn(async |relay: Shard<Relay>| {
     ///         relay.passed.set(1);
     ///         relay.peers.on(CoreId::new(2)).call(|relay| relay.passed.set(2)).await
@@ -57,6 +38,38 @@ impl<T> Sharded<T> {
     ///     first.await??;
     ///     assert_eq!(relay.map(|relay| relay.passed.get()).await?, [0, 1, 2]);
     ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if a core panicked, or was shutting down: no shard is left then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, it leaves no shard: those that were made are dropped, on their cores. What is being made goes on, and is dropped when it is made.
+    ///
+    /// # Panics
+    ///
+    /// When polled on a thread that runs no core.
+    pub async fn start<Init, Fut>(init: Init) -> Result<Self, StartError<Infallible>>
+    where
+        Init: FnOnce(Self) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
+        Self::try_start(move |peers| async move { Ok(init(peers).await) }).await
+    }
+
+    /// As [`start`](Self::start), for shards whose making may fail.
+    ///
+    /// ```
+    /// use ipiq::sharded::Sharded;
+    ///
+    /// #[ipiq::main(cores = 2)]
+    /// async fn main() {
+    ///     let logs = Sharded::try_start(|_| async { std::fs::File::create(format!("/no/such/place/{}", ipiq::core_id())) });
+    ///     let error = logs.await.unwrap_err();
+    ///     assert_eq!(error.to_string(), "the shard of core 0 was not made: No such file or directory (os error 2)");
     /// }
     /// ```
     ///

@@ -59,7 +59,7 @@ impl<T> Sharded<T> {
     ///
     /// #[ipiq::main(cores = 2)]
     /// async fn main() {
-    ///     let hits = Sharded::start(|| async { Cell::new(0u32) }).await.unwrap();
+    ///     let hits = Sharded::start(|_| async { Cell::new(0u32) }).await.unwrap();
     ///     hits.invoke_on_all(async |hits: Shard<Cell<u32>>| hits.set(3)).await.unwrap();
     ///     hits.stop_with(async |hits: Shard<Cell<u32>>| println!("{}: {} hits", ipiq::core_id(), hits.get())).await.unwrap();
     ///     assert!(hits.try_local().is_none());
