@@ -16,6 +16,19 @@ pub(crate) fn install(driver: Driver) -> Installed {
     Installed(())
 }
 
+/// Until the guard is dropped the thread has no driver, as far as anybody on it can tell.
+pub(crate) fn hide() -> Hidden {
+    Hidden(DRIVER.take())
+}
+
+pub(crate) struct Hidden(Option<Driver>);
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        DRIVER.set(self.0.take());
+    }
+}
+
 pub(crate) struct Installed(());
 
 impl Drop for Installed {

@@ -1,15 +1,47 @@
 //! Long computations that do not hold up updates.
 
+use std::cell::Cell;
+
 use ipiq_executor::Preemptible;
 
-use crate::core_cache;
 use crate::current::on_core;
+use crate::{blocking, core_cache, driver, home};
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread, which runs a core, is in the middle of a section.
+pub(crate) fn is_inside() -> bool {
+    INSIDE.get()
+}
+
+/// Until it is dropped, what the thread's core has beside its executor cannot be reached either.
+struct Hidden {
+    _home: home::Hidden,
+    _driver: driver::Hidden,
+    _blocking: blocking::Hidden,
+}
+
+impl Hidden {
+    fn new() -> Self {
+        INSIDE.set(true);
+        Self { _home: home::hide(), _driver: driver::hide(), _blocking: blocking::hide() }
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        INSIDE.set(false);
+    }
+}
 
 /// Runs `f` on this core, between two of its polls, as code in whose middle the core can be reached: updates of [`Replicated`](crate::Replicated) values and invalidations of
 /// [`CoreCache`](crate::CoreCache)s are acknowledged at once on the core's behalf, by an interrupt, and carried out when `f` has ended, before anything else runs on the core.
 ///
 /// For long computations on a core. In a poll, or in a closure of [`call_on`](crate::call_on), one that takes 200 ms makes everyone who updates a value wait for as long; here it makes them wait
-/// for some microseconds. `f` is sent away from its task: it is `Send`, and within it the thread runs no core. So it cannot read a copy that has been promised to be gone; what a
+/// for some microseconds. `f` is sent away from its task: it is `Send`, and within it the thread runs no core. [`CoreLocal`](crate::CoreLocal)s and [`ForeignBox`](crate::ForeignBox)es of the core
+/// cannot be reached, and [`Runtime::wait`](crate::Runtime::wait) refuses to wait. So it cannot read a copy that has been promised to be gone; what a
 /// program keeps in thread-local variables of its own it must leave alone. Everything else on the core waits until `f` has ended, messages, stops and
 /// [`shootdown`](crate::shootdown())s included.
 ///
@@ -53,5 +85,9 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: 'static,
 {
+    let f = move || {
+        let _hidden = Hidden::new();
+        f()
+    };
     on_core("preemptible", |executor| executor.preemptible(f, core_cache::settle))
 }

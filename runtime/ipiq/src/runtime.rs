@@ -23,6 +23,7 @@ use crate::blocking::Pool;
 use crate::builder::{BuildError, Builder, Cause};
 use crate::idle::DriverKick;
 use crate::paused_clock::{PausedClock, PausedKick};
+use crate::preemptible;
 use crate::slices::{Bell, Slices};
 use crate::stalls::Inspect;
 use crate::thread::{self, Ready, Start};
@@ -239,7 +240,7 @@ impl Runtime {
     ///
     /// # Panics
     ///
-    /// If the calling thread runs a core.
+    /// If the calling thread runs a core, in the middle of a [`preemptible`](crate::preemptible()) section too.
     #[track_caller]
     pub fn wait<F: Future>(future: F) -> F::Output {
         assert_may_wait();
@@ -295,7 +296,7 @@ fn kicker(core: CoreId, notifier: Notifier, clock: Option<&Arc<PausedClock>>) ->
 #[track_caller]
 fn assert_may_wait() {
     assert!(
-        LinuxPort::thread().current().is_null(),
+        LinuxPort::thread().current().is_null() && !preemptible::is_inside(),
         "this thread runs a core: waiting here would stop everything on it; use `.await`"
     );
 }

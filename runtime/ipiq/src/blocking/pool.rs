@@ -213,6 +213,19 @@ impl Drop for Place {
 }
 
 /// While it lives, the pool is that of the calling thread's core.
+/// Until the guard is dropped the thread has no pool, as far as anybody on it can tell.
+pub(crate) fn hide() -> Hidden {
+    Hidden(CURRENT.take())
+}
+
+pub(crate) struct Hidden(Option<Arc<Pool>>);
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
+    }
+}
+
 pub(crate) struct Installed(());
 
 impl Installed {

@@ -15,7 +15,7 @@ use slab::Slab;
 pub(crate) use number::Number;
 
 thread_local! {
-    static TABLE: RefCell<Table> = const { RefCell::new(Table { numbered: Vec::new(), boxes: Slab::new(), kept: false, emptied: Vec::new() }) };
+    static TABLE: RefCell<Table> = const { RefCell::new(Table::new()) };
 }
 
 /// What the thread's core keeps.
@@ -160,7 +160,27 @@ impl Drop for Keeper {
     }
 }
 
+/// Until the guard is dropped the thread's core keeps nothing, as far as anybody on it can tell.
+pub(crate) fn hide() -> Hidden {
+    // [home T6]
+    Hidden(TABLE.replace(Table::new()))
+}
+
+/// A table that is put back.
+pub(crate) struct Hidden(Table);
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // [home T6] nothing was put meanwhile: that takes a core.
+        TABLE.with_borrow_mut(|table| std::mem::swap(table, &mut self.0));
+    }
+}
+
 impl Table {
+    const fn new() -> Self {
+        Self { numbered: Vec::new(), boxes: Slab::new(), kept: false, emptied: Vec::new() }
+    }
+
     fn pop(&mut self) -> Option<Rc<dyn Any>> {
         if let Some(place) = self.boxes.iter().next().map(|(place, _)| place) {
             return Some(self.boxes.remove(place).value);

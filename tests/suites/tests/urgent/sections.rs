@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
 
-use ipiq::{CoreCache, InterruptPolicy, Replicated};
+use ipiq::{CoreCache, CoreLocal, ForeignBox, InterruptPolicy, Replicated};
 use ipiq_suites::runtimes::each_kind;
 use ipiq_suites::scale::scaled;
 use ipiq_suites::watchdog::watch;
@@ -203,6 +203,65 @@ fn a_section_runs_on_no_core_and_wakes_tasks_of_its_own_all_the_same() {
         assert_eq!(refused.await.expect("caught"), [true, true]);
         assert_eq!(waiter.await.expect("no panic"), Ok(5));
         assert_eq!(ipiq::core_id(), A);
+    });
+}
+
+#[test]
+fn what_a_core_keeps_for_its_tasks_cannot_be_reached_in_a_section() {
+    let _watchdog = watch("what a core keeps");
+    two_cores(Runtime::builder()).block_on(|| async {
+        let (value, dropped) = (Replicated::new(1), Arc::new(AtomicBool::new(false)));
+        let kept = CoreLocal::new({
+            let value = value.clone();
+            move || value.local()
+        });
+        assert_eq!(kept.get().get(), 1);
+        let (boxed, gone) = (ForeignBox::new(value.local()), ForeignBox::new(Raised(dropped.clone())));
+        let seen = ipiq::preemptible({
+            let kept = kept.clone();
+            move || {
+                drop(gone);
+                let of_the_box = (boxed.is_home(), boxed.try_with(|local| local.get()));
+                let refused = |f: &dyn Fn()| catch_unwind(AssertUnwindSafe(f)).is_err();
+                let others = [
+                    refused(&|| _ = kept.get().get()),
+                    refused(&|| drop(ipiq::spawn_blocking(|| ()))),
+                    refused(&|| {
+                        drop(ipiq::net::TcpListener::bind("127.0.0.1:0"));
+                    }),
+                ];
+                (of_the_box, others, boxed)
+            }
+        });
+        let (of_the_box, others, boxed) = seen.await.expect("caught");
+        assert_eq!((of_the_box, others), ((false, None), [true; 3]));
+        assert_eq!((kept.get().get(), boxed.try_with(|local| local.get())), (1, Some(1)), "it is there again");
+        assert!(ipiq::spawn_blocking(|| true).await.expect("it runs"));
+        while !dropped.load(Ordering::Relaxed) {
+            ipiq::yield_now().await;
+        }
+        let panicked = ipiq::preemptible(|| panic!("in a section")).await;
+        assert!(panicked.is_err() && kept.get().get() == 1, "also after a panic");
+    });
+}
+
+/// Raises its flag when it is dropped; in a box it need not be `Send`.
+struct Raised(Arc<AtomicBool>);
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        assert_eq!(ipiq::core_id(), A, "a box's value is dropped on its core");
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_section_that_waits_for_its_own_core_is_told_so() {
+    let _watchdog = watch("a section that waits for its own core");
+    two_cores(Runtime::builder()).block_on(|| async {
+        let handle = ipiq::handle();
+        let error = ipiq::preemptible(move || Runtime::wait(handle.call_on(A, || ()))).await.expect_err("a panic");
+        assert!(error.to_string().contains("waiting here would stop everything on it"), "{error}");
     });
 }
 
