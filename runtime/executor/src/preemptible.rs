@@ -44,8 +44,8 @@ impl<R> Future for Preemptible<R> {
 }
 
 impl Executor {
-    /// Runs `f` between two polls of this core, in a [preemptible section](ipiq_fabric::preemptible), and then, before anything else runs here, `settle`, which forgets what
-    /// [notes](ipiq_fabric::preemptible::Notes) tell of. Sections of a core run one a turn.
+    /// Runs `f` between two polls of this core, in a [preemptible section](ipiq_fabric::preemptible), and then, before anything else runs here, `settle`, which marks as forgotten what
+    /// [notes](ipiq_fabric::preemptible::Notes) tell of, and runs nothing foreign. Sections of a core run one a turn.
     ///
     /// In `f` the thread runs no core, as far as anything there can tell: what belongs to the core cannot be reached.
     pub fn preemptible<F, R>(&self, f: F, settle: impl FnOnce(&Core) + 'static) -> Preemptible<R>
@@ -63,11 +63,9 @@ impl Executor {
             let _aside = self.step_aside();
             catch(f)
         };
+        // [preemptible P5] by `settle`.
         // SAFETY: 1. only the loop runs its own queue, outside of polls and drains; for the rest see `work`. 2. `f` is `Send` and borrows nothing, so it has none of it, and it
         // finds no executor on its thread.
-        let outcome = unsafe { self.core().preemptible(run) };
-        // [preemptible P5]
-        settle(self.core());
-        outcome
+        unsafe { self.core().preemptible(run, settle) }
     }
 }

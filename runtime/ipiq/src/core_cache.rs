@@ -74,14 +74,14 @@ thread_local! {
 
 /// A core's part of a cache of any type.
 trait Part: Any {
-    /// Forgets everything, if a note says so.
+    /// Forgets everything, if a note says so. Runs no foreign code.
     fn settle(&self, core: &Core);
 }
 
 impl<K: Ord + Clone + 'static, V: Clone + 'static> Part for Inner<K, V> {
     fn settle(&self, core: &Core) {
         if self.shared.notes.take(core.id()) {
-            self.note(Stale::All);
+            self.forget_at_next_look();
         }
     }
 }
@@ -274,7 +274,7 @@ impl<K: Ord + Clone, V: Clone> Inner<K, V> {
     fn note(&self, stale: Stale<K>) {
         let mut queue = self.queue.borrow_mut();
         let mut discarded = Vec::new();
-        if matches!(stale, Stale::All) || queue.len() == QUEUE {
+        if matches!(stale, Stale::All) || queue.len() >= QUEUE {
             discarded = std::mem::replace(&mut *queue, vec![Stale::All]);
         } else {
             queue.push(stale);
@@ -282,6 +282,16 @@ impl<K: Ord + Clone, V: Clone> Inner<K, V> {
         self.waits.set(true);
         drop(queue);
         drop(discarded);
+    }
+
+    /// As noting [`Stale::All`], but drops nothing.
+    fn forget_at_next_look(&self) {
+        let mut queue = self.queue.borrow_mut();
+        // So it grows by one entry at most beyond its bound.
+        if !matches!(queue.last(), Some(Stale::All)) {
+            queue.push(Stale::All);
+        }
+        self.waits.set(true);
     }
 
     /// Runs in a drain. Should cloning a key panic, this core forgets more than it was told to, not less.

@@ -28,7 +28,7 @@ fn reader(
             assert!(replica.read(|value| value.number.get()) >= done, "an old value after its update");
         };
         // SAFETY: 1. and 2. the model itself is the loop, and is not inside a read; what runs inside uses no endpoint.
-        unsafe { core.preemptible(|| inside(&machine, &told)) };
+        unsafe { core.preemptible(|| inside(&machine, &told), |_| ()) };
         serve(&machine.machine, &core, || {
             read();
             edge();

@@ -7,6 +7,7 @@ mod tests;
 use crate::fabric::Shared;
 use crate::shootdown::Lane;
 use crate::sync::{AtomicU32, Ordering, compiler_fence, edge, fence, mutant};
+use crate::unwind::contain;
 use crate::{Core, CoreId};
 
 pub use notes::Notes;
@@ -51,7 +52,7 @@ impl Section {
 
 impl Core {
     /// Runs `f` in a preemptible section: meanwhile interrupts acknowledge updates of replicas, and operations with [`Notes`], on this core's behalf. When it has ended, or
-    /// panicked, the core's replicas are brought up to date. Notes are the caller's to look at, before anything else runs here.
+    /// panicked, `forget` looks at the core's notes, and then the core's replicas are brought up to date. `forget` runs no foreign code: what was acknowledged is not carried out yet.
     ///
     /// # Panics
     ///
@@ -61,7 +62,7 @@ impl Core {
     ///
     /// 1. As [`safe_point`](Core::safe_point) 1. and 2.
     /// 2. `f` does not use this endpoint, nor what was made by it.
-    pub unsafe fn preemptible<R>(&self, f: impl FnOnce() -> R) -> R {
+    pub unsafe fn preemptible<R>(&self, f: impl FnOnce() -> R, forget: impl FnOnce(&Self)) -> R {
         let section = &self.own().doorbell.section;
         assert!(section.is(Place::Outside), "a preemptible section inside another");
         // [preemptible P1]
@@ -69,7 +70,7 @@ impl Core {
         if !mutant!("preemptible-no-fence") {
             fence(Ordering::SeqCst);
         }
-        let inside = Inside(self);
+        let inside = Inside { core: self, forget: Some(forget) };
         edge();
         if !mutant!("preemptible-no-look") {
             // [preemptible P2]
@@ -83,21 +84,29 @@ impl Core {
     }
 }
 
-/// [preemptible P4], also if the section unwinds.
-struct Inside<'a>(&'a Core);
+/// [preemptible P4] to [preemptible P6], also if the section unwinds.
+struct Inside<'a, F: FnOnce(&Core)> {
+    core: &'a Core,
+    forget: Option<F>,
+}
 
-impl Drop for Inside<'_> {
+impl<F: FnOnce(&Core)> Drop for Inside<'_, F> {
     fn drop(&mut self) {
-        let section = &self.0.own().doorbell.section;
+        let section = &self.core.own().doorbell.section;
         compiler_fence(Ordering::SeqCst);
         edge();
         // [preemptible P4] one instruction, or one that an interrupt makes start anew: a debt that is made in between would be lost. Relaxed: of one thread.
         let owes = section.0.swap(Place::Outside as u32, Ordering::Relaxed) == Place::Owing as u32;
         compiler_fence(Ordering::SeqCst);
         edge();
+        if let Some(forget) = self.forget.take() {
+            // [preemptible P5]
+            contain(|| forget(self.core));
+        }
         if owes && !mutant!("preemptible-no-settle") {
+            // [preemptible P6]
             // SAFETY: 1. as at the section's begin, and its function has ended.
-            unsafe { self.0.refresh_replicas() };
+            unsafe { self.core.refresh_replicas() };
         }
     }
 }

@@ -3,8 +3,8 @@
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::Cell;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::cell::{Cell, RefCell};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
@@ -60,7 +60,7 @@ impl Scene {
 
     fn section<R>(&self, f: impl FnOnce() -> R) -> R {
         // SAFETY: 1. and 2. the test itself is the loop, and is not inside a read.
-        unsafe { self.cores[1].preemptible(f) }
+        unsafe { self.cores[1].preemptible(f, |_| ()) }
     }
 }
 
@@ -161,4 +161,63 @@ fn an_operation_with_notes_is_acknowledged_by_a_note_and_one_without_waits() {
 fn sections_do_not_nest() {
     let scene = Scene::new();
     scene.section(|| scene.section(|| ()));
+}
+
+std::thread_local! {
+    static HELD: RefCell<Option<Replica<Leaving>>> = const { RefCell::new(None) };
+    static BREAKS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A value that lets go of its own replica when it is cloned, and breaks when it goes, if it `leaves`.
+struct Leaving {
+    version: u64,
+    leaves: bool,
+}
+
+impl Clone for Leaving {
+    fn clone(&self) -> Self {
+        if self.leaves {
+            drop(HELD.take());
+        }
+        Self { ..*self }
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        assert!(!(self.leaves && BREAKS.get()), "it breaks as it goes");
+    }
+}
+
+struct Shelf {
+    version: AtomicU64,
+    leaves: AtomicBool,
+}
+
+impl Source for Shelf {
+    type Value = Leaving;
+
+    fn current(&self) -> (u64, Arc<Leaving>) {
+        let (version, leaves) = (self.version.load(Ordering::Relaxed), self.leaves.load(Ordering::Relaxed));
+        (version, Arc::new(Leaving { version, leaves }))
+    }
+}
+
+#[test]
+fn a_replica_that_goes_in_the_middle_with_a_panic_keeps_no_other_from_being_refreshed() {
+    let scene = Scene::new();
+    let shelf = || Arc::new(Shelf { version: AtomicU64::new(0), leaves: AtomicBool::new(false) });
+    let mut shelves: Vec<_> = (0..4).map(|_| shelf()).collect();
+    // The one that is refreshed first.
+    shelves.sort_by_key(Arc::as_ptr);
+    shelves[0].leaves.store(true, Ordering::Relaxed);
+    let mut replicas: Vec<_> = shelves.iter().map(|shelf| scene.cores[1].replica(shelf)).collect();
+    HELD.set(Some(replicas.remove(0)));
+    shelves.iter().for_each(|shelf| shelf.version.store(1, Ordering::Relaxed));
+    // A round of any source owes them all.
+    scene.update();
+    scene.section(|| BREAKS.set(true));
+    BREAKS.set(false);
+    assert!(HELD.take().is_none());
+    assert!(replicas.iter().all(|replica| replica.read(|value| value.version) == 1));
 }

@@ -210,7 +210,7 @@ impl Core {
         self.start_round(key(source), round, Done::Call(Box::new(done)));
     }
 
-    /// [preemptible P4]: brings every replica of this core up to date.
+    /// [preemptible P6]: brings every replica of this core up to date.
     ///
     /// # Safety
     ///
@@ -222,6 +222,8 @@ impl Core {
         for replica in there {
             // SAFETY: 1. as required here; a core's replicas are on its thread.
             contain(|| unsafe { replica.refresh() });
+            // It may be the last: a value that panics as it goes does not keep the others from it.
+            contain(|| drop(replica));
         }
     }
 

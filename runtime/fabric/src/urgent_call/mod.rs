@@ -88,7 +88,7 @@ impl Core {
         for block in self.own().urgent_calls.answered.take() {
             // [urgent_call H4]
             // SAFETY: 1. it was taken, at home.
-            unsafe { come_home(block, |header| contain(|| header.waker.take().into_iter().for_each(Waker::wake))) };
+            unsafe { come_home(block, wake) };
         }
     }
 }
@@ -171,21 +171,29 @@ pub(crate) fn all_have_left(shared: &Shared) {
 ///
 /// # Safety
 ///
-/// 1. `block` was taken by the caller, who does not touch it afterwards. `tell` touches the waker at home only.
-unsafe fn come_home(block: NonNull<Header>, tell: impl FnOnce(&Header)) {
+/// 1. `block` was taken by the caller, who does not touch it afterwards. `tell` touches the waker at home only; elsewhere the block may be gone when it runs, hence no reference.
+unsafe fn come_home(block: NonNull<Header>, tell: impl FnOnce(NonNull<Header>)) {
     // SAFETY: 1. as required.
     let header = unsafe { block.as_ref() };
     // At home the future, which frees it otherwise, is on this thread: it cannot come in between. Elsewhere nothing is touched after this.
     match header.word.come_home() {
         // SAFETY: 1. it was dropped before, and its way ends here.
         Some(has_value) => unsafe { block::free_block(block, has_value) },
-        None => tell(header),
+        None => tell(block),
     }
+}
+
+/// Wakes who waits for `block`, which has come home, at home.
+fn wake(block: NonNull<Header>) {
+    // SAFETY: 1. its future, on this thread, cannot have freed it since it came home.
+    let waker = unsafe { block.as_ref() }.waker.take();
+    contain(|| waker.into_iter().for_each(Waker::wake));
 }
 
 /// An urgent call under way, made by [`Core::call_urgent`]. It stays on its home.
 ///
-/// It is sent whether it is polled or not. The value comes when its home drains.
+/// It is sent whether it is polled or not. The value comes when its home drains. One that outlives its home's endpoint is not woken any more; polled after every core has left, it
+/// says what became of it.
 ///
 /// ```compile_fail,E0277
 /// fn crosses<T: Send>() {}

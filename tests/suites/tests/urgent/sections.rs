@@ -1,12 +1,13 @@
 //! Long computations in whose middle updates are acknowledged.
 
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
 
-use ipiq::{CoreCache, CoreLocal, ForeignBox, InterruptPolicy, Replicated};
+use ipiq::{CoreCache, CoreLocal, ForeignBox, InterruptPolicy, LocalCache, Replicated};
 use ipiq_suites::runtimes::each_kind;
 use ipiq_suites::scale::scaled;
 use ipiq_suites::watchdog::watch;
@@ -262,6 +263,96 @@ fn a_section_that_waits_for_its_own_core_is_told_so() {
         let handle = ipiq::handle();
         let error = ipiq::preemptible(move || Runtime::wait(handle.call_on(A, || ()))).await.expect_err("a panic");
         assert!(error.to_string().contains("waiting here would stop everything on it"), "{error}");
+    });
+}
+
+#[derive(Default)]
+struct Looking(u64);
+
+thread_local! {
+    /// What [`Looking`] looks into when it is cloned.
+    static NAMES: RefCell<Option<LocalCache<u32, u64>>> = const { RefCell::new(None) };
+    static SEEN: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+impl Clone for Looking {
+    fn clone(&self) -> Self {
+        NAMES.with_borrow(|names| SEEN.set(names.as_ref().and_then(|names| names.get(&7))));
+        Self(self.0)
+    }
+}
+
+#[test]
+fn what_is_cloned_after_a_section_finds_nothing_stale_in_caches() {
+    let _watchdog = watch("a clone that looks into a cache");
+    two_cores(Runtime::builder()).block_on(|| async {
+        let (names, value) = (CoreCache::<u32, u64>::new(100), Replicated::new(Looking(0)));
+        let (begun, told) = (Flag::default(), Flag::default());
+        let task = ipiq::spawn_on(B, {
+            let (names, value, begun, told) = (names.clone(), value.clone(), begun.clone(), told.clone());
+            move || async move {
+                let (names, local) = (names.local(), value.local());
+                assert_eq!(names.get_or_fetch(7, || async { 70 }).await, 70);
+                NAMES.set(Some(names));
+                let section = ipiq::preemptible(move || {
+                    begun.raise();
+                    told.spin();
+                });
+                section.await.expect("no panic");
+                NAMES.take();
+                (local.read(|value| value.0), SEEN.get())
+            }
+        });
+        begun.wait().await;
+        names.invalidate(7).await.expect("no panic");
+        value.replace(Looking(1)).await.expect("no panic");
+        told.raise();
+        assert_eq!(task.await.expect("no panic"), (1, None));
+    });
+}
+
+/// A key that does not like to go.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Clinging(u32);
+
+static CLINGS: AtomicBool = AtomicBool::new(false);
+
+impl Drop for Clinging {
+    fn drop(&mut self) {
+        assert!(!CLINGS.load(Ordering::Relaxed), "a key clings");
+    }
+}
+
+#[test]
+fn the_end_of_a_section_drops_no_key() {
+    let _watchdog = watch("keys that cling");
+    two_cores(Runtime::builder()).block_on(|| async {
+        let cache = CoreCache::<Clinging, u32>::new(100);
+        let (begun, told) = (Flag::default(), Flag::default());
+        let (tell, until, cached) = (begun.clone(), told.clone(), cache.clone());
+        let (ready, go) = (Flag::default(), Flag::default());
+        let (is_ready, may_go) = (ready.clone(), go.clone());
+        let task = ipiq::spawn_on(B, move || async move {
+            let local = cached.local();
+            is_ready.raise();
+            may_go.wait().await;
+            // One invalidation waits already for a look.
+            let section = ipiq::preemptible(move || {
+                tell.raise();
+                until.spin();
+                CLINGS.store(true, Ordering::Relaxed);
+            });
+            let ended = section.await;
+            CLINGS.store(false, Ordering::Relaxed);
+            (ended.is_ok(), local.len())
+        });
+        ready.wait().await;
+        cache.invalidate(Clinging(7)).await.expect("no panic");
+        go.raise();
+        begun.wait().await;
+        cache.invalidate(Clinging(8)).await.expect("no panic");
+        told.raise();
+        assert_eq!(task.await.expect("no panic"), (true, 0));
     });
 }
 
