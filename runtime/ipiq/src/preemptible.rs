@@ -43,7 +43,7 @@ impl Drop for Hidden {
 /// for some microseconds. `f` is sent away from its task: it is `Send`, and within it the thread runs no core. [`CoreLocal`](crate::CoreLocal)s and [`ForeignBox`](crate::ForeignBox)es of the core
 /// cannot be reached, and [`Runtime::wait`](crate::Runtime::wait) refuses to wait. So it cannot read a copy that has been promised to be gone; what a
 /// program keeps in thread-local variables of its own it must leave alone. Everything else on the core waits until `f` has ended, messages, stops and
-/// [`shootdown`](crate::shootdown())s included.
+/// [`shootdown`](crate::shootdown())s included, and invalidations that were asked for after such a shootdown, on the core that began it.
 ///
 /// ```
 /// use ipiq::Replicated;
