@@ -138,8 +138,9 @@ impl Inspect {
                 (core, asked)
             })
             .collect();
-        // [stall B2]
-        while asked.iter_mut().any(|(core, outcome)| outcome.is_awaited(self, *core)) && Instant::now() < deadline {
+        // [stall B2] each of them, at each look.
+        let awaited = |(core, outcome): &mut (CoreId, Outcome)| usize::from(outcome.is_awaited(self, *core));
+        while asked.iter_mut().map(awaited).sum::<usize>() > 0 && Instant::now() < deadline {
             std::thread::sleep(PAUSE);
         }
         let now = Instant::now();
@@ -169,8 +170,13 @@ impl Outcome {
     /// Whether there is no answer yet.
     fn is_awaited(&mut self, inspect: &Inspect, core: CoreId) -> bool {
         let Self::Asked(turn, ask) = self else { return false };
-        let Some(answered) = ask.poll(inspect, core) else { return true };
-        *self = Self::Answered(*turn, answered);
+        *self = match (ask.poll(inspect, core), inspect.fabric().progress(core)) {
+            (Some(answered), _) => Self::Answered(*turn, answered),
+            // [stall B2] it sleeps or has left by now.
+            (None, Progress::Asleep) => Self::Still(CoreState::Asleep),
+            (None, Progress::Gone) => Self::Still(CoreState::Gone),
+            (None, _) => return true,
+        };
         false
     }
 }

@@ -46,6 +46,31 @@ fn sleeping_busy_and_silent_cores_are_told_apart_in_bounded_time() {
 }
 
 #[test]
+fn a_core_that_does_not_answer_keeps_the_answers_of_no_other() {
+    let _watchdog = watch("a silent core before a busy one");
+    let runtime = Runtime::builder().cores(2).build().expect("a runtime");
+    let handle = runtime.handle();
+    let told = Arc::new(AtomicBool::new(false));
+    let (silent, busy) = (told.clone(), told.clone());
+    let tasks = [
+        handle.spawn_on(A, move || async move { critical(|| _ = spin_here(|| silent.load(Ordering::Relaxed))) }),
+        handle.spawn_on(B, move || async move { spin_until(&busy) }),
+    ];
+    let begun = Instant::now();
+    loop {
+        let all = handle.backtrace_all_cores();
+        let [a, b] = &all.cores[..] else { unreachable!("two") };
+        let found = b.backtrace.as_ref().is_some_and(|found| found.as_ref().is_ok_and(|found| has(found, "spin_here")));
+        if found && a.backtrace == Some(Err(NoBacktrace::NoAnswer)) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{all}");
+    }
+    told.store(true, Ordering::Relaxed);
+    tasks.into_iter().for_each(|task| Runtime::wait(task).expect("no panic"));
+}
+
+#[test]
 fn several_may_ask_at_once_while_stalls_are_reported() {
     let _watchdog = watch("several ask");
     let scene = Scene::new(|builder| builder);
