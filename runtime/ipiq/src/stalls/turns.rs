@@ -73,7 +73,9 @@ impl Seen {
             return None;
         }
         self.found = true;
-        Some(std::mem::take(&mut rate.suppressed) - u64::from(self.suppressed))
+        // It may be taken back and admitted again, and then is none of those counted by then.
+        let itself = u64::from(std::mem::take(&mut self.suppressed));
+        Some(std::mem::take(&mut rate.suppressed) - itself)
     }
 }
 
@@ -145,5 +147,21 @@ mod tests {
         assert_eq!((long.admit(&mut rate, at(begin, 500)), long.admit(&mut rate, at(begin, 999))), (None, None));
         assert_eq!(long.admit(&mut rate, at(begin, 1000)), Some(6), "it is none of them itself");
         assert_eq!(stall().admit(&mut rate, at(begin, 1001)), Some(0));
+    }
+
+    #[test]
+    fn a_stall_that_was_suppressed_then_admitted_and_taken_back_is_admitted_again() {
+        let begin = Instant::now();
+        let mut rate = Rate::default();
+        let mut stall = Seen::next(None, Progress::Turn(7), begin).expect("it is awake");
+        (0..MOST_PER_SECOND).for_each(|_| assert!(rate.admits(begin)));
+        assert_eq!(stall.admit(&mut rate, begin), None);
+        assert_eq!(stall.admit(&mut rate, at(begin, 1000)), Some(0));
+        stall.is_not_found();
+        assert_eq!(stall.admit(&mut rate, at(begin, 1001)), Some(0));
+        // Nor does the count of others before it depend on that.
+        stall.is_not_found();
+        rate.suppress(3);
+        assert_eq!(stall.admit(&mut rate, at(begin, 1002)), Some(3));
     }
 }
