@@ -18,20 +18,22 @@ impl Activity {
     /// Before a poll of a task of this kind.
     #[inline(always)]
     pub(crate) fn polls(&self, kind: &'static Kind) {
-        // [probe C1] relaxed: what it points to was there before the program began.
-        self.kind.store(ptr::from_ref(kind).cast_mut(), Ordering::Relaxed);
+        // [probe C1] release: who finds it finds the core's turn to be this one or a later one. What it points to was there before the program began, so relaxed
+        // would do for that.
+        self.kind.store(ptr::from_ref(kind).cast_mut(), Ordering::Release);
     }
 
     /// After the last poll of a turn.
     #[inline(always)]
     pub(crate) fn polls_nothing(&self) {
-        // [probe C1]
+        // [probe C1] relaxed: nothing is said of a turn.
         self.kind.store(ptr::null_mut(), Ordering::Relaxed);
     }
 
     /// The type of the future that is polled.
     pub(crate) fn kind(&self) -> Option<&'static Kind> {
-        let kind = self.kind.load(Ordering::Relaxed);
+        // Acquire: pairs with C1's release.
+        let kind = self.kind.load(Ordering::Acquire);
         // SAFETY: 1. it is null or the address of what `polls` was given, which is `'static`.
         unsafe { kind.as_ref() }
     }
