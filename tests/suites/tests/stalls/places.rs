@@ -145,7 +145,8 @@ fn in_a_critical_section_it_is_told_of_in_time_without_a_backtrace() {
     let _watchdog = watch("a critical section");
     let scene = Scene::new(|builder| builder);
     let task = |report: &StallReport| report.task.as_ref().is_some_and(|task| task.future.contains("holds_off"));
-    for _ in 0..3 {
+    let mut rounds = 0;
+    while rounds < 3 {
         let told = Arc::new(AtomicBool::new(false));
         let tell = told.clone();
         async fn holds_off(told: Arc<AtomicBool>) {
@@ -153,9 +154,14 @@ fn in_a_critical_section_it_is_told_of_in_time_without_a_backtrace() {
         }
         let stuck = scene.runtime.handle().spawn_on(B, move || holds_off(told));
         let report = scene.report(task);
-        assert_eq!(report.backtrace, Err(NoBacktrace::NoAnswer), "{report}");
         tell.store(true, Ordering::Relaxed);
         Runtime::wait(stuck).expect("no panic");
+        // A machine that is busy may keep the core from beginning the section in time.
+        if report.backtrace.is_ok() && !names(&report, "spin_here") {
+            continue;
+        }
+        assert_eq!(report.backtrace, Err(NoBacktrace::NoAnswer), "{report}");
+        rounds += 1;
     }
     // What was let go disturbs nobody.
     scene.until_told(spin_until, |report| names(report, "spin_here"));

@@ -18,17 +18,21 @@ fn a_stall_of_four_limits_names_its_task_its_function_and_how_long() {
     let mut longest = Duration::ZERO;
     // A machine that is busy may not let the watcher run in time.
     let (report, line) = loop {
+        // The turn may begin long before its poll, if the core loses its CPU there.
+        let spawned = Instant::now();
         let task = scene.runtime.handle().spawn_on(B, || {
             let line = line!() + 1;
             let task = ipiq::named("four limits", async {
                 let begun = Instant::now();
                 black_box(spin_here(|| begun.elapsed() >= STALL));
-                begun.elapsed()
             });
-            async move { (task.await, line) }
+            async move {
+                task.await;
+                line
+            }
         });
-        let (took, line) = Runtime::wait(task).expect("no panic");
-        longest = longest.max(took);
+        let line = Runtime::wait(task).expect("no panic");
+        longest = longest.max(spawned.elapsed());
         if let Some(report) = scene.reports.try_iter().find(|report| names(report, "spin_here")) {
             break (report, line);
         }
@@ -184,26 +188,30 @@ fn of_many_stalls_some_are_told_and_all_are_counted() {
     let (limit, stall) = (Duration::from_millis(4), Duration::from_millis(20));
     let scene = Scene::new(|builder| builder.cores(1).stall_limit(limit));
     let begun = Instant::now();
-    let task = scene.runtime.handle().spawn_on(A, move || async move {
-        for _ in 0..60 {
-            let begun = Instant::now();
-            ipiq::named("one of many", async { spin_here(|| begun.elapsed() >= stall) }).await;
-            ipiq::yield_now().await;
-        }
-    });
-    Runtime::wait(task).expect("no panic");
-    // A new second, so that the last ones are counted by somebody.
-    std::thread::sleep(Duration::from_secs(1));
-    let mut reports_read = scene.read_until_told_on(A);
-    let seconds = begun.elapsed().as_secs() + 2;
+    let (mut reports_read, mut suppressed, mut stalls) = (Vec::new(), 0, 0);
+    // A machine that is busy may not let the watcher run in time for most of them.
+    while suppressed < 2 || reports_read.len() as u64 + suppressed < 30 {
+        assert!(begun.elapsed() < PATIENCE, "{} told, {suppressed} not, of {stalls}", reports_read.len());
+        stalls += 60;
+        let task = scene.runtime.handle().spawn_on(A, move || async move {
+            for _ in 0..60 {
+                let begun = Instant::now();
+                ipiq::named("one of many", async { spin_here(|| begun.elapsed() >= stall) }).await;
+                ipiq::yield_now().await;
+            }
+        });
+        Runtime::wait(task).expect("no panic");
+        // A new second, so that the last ones are counted by somebody.
+        std::thread::sleep(Duration::from_secs(1));
+        reports_read.extend(scene.read_until_told_on(A));
+        suppressed = reports_read.iter().map(|report| report.suppressed).sum();
+    }
     let Scene { runtime, reports } = scene;
     drop(runtime);
     reports_read.extend(reports.iter());
     let reports = reports_read;
-    let suppressed: u64 = reports.iter().map(|report| report.suppressed).sum();
-    let told = reports.len() as u64;
+    let (told, seconds) = (reports.len() as u64, begun.elapsed().as_secs() + 2);
     assert!(told <= 4 * seconds, "{told} in {seconds} s");
-    assert!(suppressed > 0 && told + suppressed >= 30, "{told} told, {suppressed} not");
     let with = reports.iter().find(|report| report.suppressed > 1).expect("some were");
     assert!(with.to_string().contains("stalls of this core before were not reported"), "{with}");
 }
