@@ -75,7 +75,7 @@ fn a_warning_has_what_is_known_as_fields_and_the_report_as_its_text() {
     };
     assert_eq!(field("core"), "1");
     assert_eq!(field("lasted_ms"), report.lasted.as_millis().to_string());
-    assert_eq!(field("suppressed"), "0");
+    assert_eq!(field("suppressed"), report.suppressed.to_string());
     let task = report.task.as_ref().expect("it has one");
     assert_eq!(field("future"), format!("{:?}", task.future));
     let name = task.name.as_ref().expect("the core has answered");
