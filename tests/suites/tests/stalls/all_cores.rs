@@ -1,5 +1,7 @@
 //! What all cores are in the middle of.
 
+use std::sync::OnceLock;
+
 use ipiq::urgent::critical;
 use ipiq::{CoreState, IdlePolicy, InterruptPolicy, NoBacktrace};
 use ipiq_suites::watchdog::watch;
@@ -111,4 +113,30 @@ fn a_core_that_asks_is_told_so_and_one_that_cannot_be_interrupted_too() {
                 || other.backtrace == Some(Err(NoBacktrace::Off))
         );
     }
+}
+
+#[test]
+fn a_callback_and_two_cores_may_ask_at_once() {
+    let _watchdog = watch("a callback and cores ask");
+    let told = Arc::new(AtomicBool::new(false));
+    let (tell, kept) = (told.clone(), Arc::new(OnceLock::<ipiq::Handle>::new()));
+    let handle = kept.clone();
+    let scene = Scene::new(|builder| {
+        builder.on_stall(move |_| {
+            let all = handle.get().map(ipiq::Handle::backtrace_all_cores);
+            tell.store(all.is_some_and(|all| all.cores.len() == 2), Ordering::Relaxed);
+        })
+    });
+    assert!(kept.set(scene.runtime.handle()).is_ok(), "the first one");
+    // They are stuck for having asked so often.
+    let tasks = [A, B].map(|core| {
+        let told = told.clone();
+        scene.runtime.handle().spawn_on(core, move || async move {
+            while !told.load(Ordering::Relaxed) {
+                assert_eq!(ipiq::handle().backtrace_all_cores().cores.len(), 2);
+            }
+        })
+    });
+    tasks.into_iter().for_each(|task| Runtime::wait(task).expect("no panic"));
+    assert!(told.load(Ordering::Relaxed));
 }

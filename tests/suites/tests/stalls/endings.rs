@@ -95,3 +95,44 @@ fn a_core_may_drop_its_runtime_in_the_middle_of_a_stall() {
         while reports.recv().is_ok() {}
     }
 }
+
+#[test]
+fn a_thread_for_blocking_closures_may_drop_the_runtime_in_the_middle_of_a_stall() {
+    let _watchdog = watch("dropped by a blocking closure");
+    for _ in 0..scaled(5, 50) {
+        let Scene { runtime, reports } = Scene::new(|builder| builder);
+        let handle = runtime.handle();
+        let dropping = handle.spawn_on(A, move || async move {
+            drop(ipiq::spawn_blocking(move || drop(runtime)));
+        });
+        drop(dropping);
+        drop(handle.spawn_on(B, || async {
+            let begun = Instant::now();
+            spin_here(|| begun.elapsed() >= LIMIT * 4);
+        }));
+        // It ends when the watcher and the teller have.
+        while reports.recv().is_ok() {}
+    }
+}
+
+#[test]
+fn a_runtime_that_ends_leaves_the_reports_of_another_alone() {
+    let _watchdog = watch("two runtimes");
+    for _ in 0..scaled(5, 50) {
+        let (ending, staying) = (Scene::new(|builder| builder), Scene::new(|builder| builder));
+        let told = Arc::new(AtomicBool::new(false));
+        let stuck = |scene: &Scene| {
+            let told = told.clone();
+            scene.runtime.handle().spawn_on(B, move || ipiq::named("stuck", async move { spin_until(&told) }))
+        };
+        let task = stuck(&staying);
+        drop(ending.runtime.handle().spawn_on(B, || async {
+            let begun = Instant::now();
+            spin_here(|| begun.elapsed() >= LIMIT * 2);
+        }));
+        drop(ending);
+        staying.report(|report| is_of(report, "stuck") && names(report, "spin_here"));
+        told.store(true, Ordering::Relaxed);
+        Runtime::wait(task).expect("no panic");
+    }
+}
