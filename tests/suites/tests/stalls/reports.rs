@@ -102,13 +102,17 @@ fn of_cores_that_stand_still_only_the_one_that_keeps_them_is_told_of() {
     let scene = Scene::new(|builder| builder);
     let told = Arc::new(AtomicBool::new(false));
     let tell = told.clone();
-    let pausing = scene.runtime.handle().pause(A, Pause::all(), move |_| spin_until(&told));
+    let pausing = scene.runtime.handle().pause(A, Pause::all(), move |_| {
+        spin_until(&told);
+        // Long enough for the other one to be told of, too.
+        let begun = Instant::now();
+        spin_here(|| begun.elapsed() >= 5 * LIMIT);
+    });
     let stands_still = |report: &StallReport| report.core == B && names(report, "obey");
     scene.report(|report| {
         assert!(!stands_still(report), "{report}");
         report.core == A && names(report, "spin_here")
     });
-    std::thread::sleep(5 * LIMIT);
     tell.store(true, Ordering::Relaxed);
     Runtime::wait(pausing).expect("it is carried out");
     let Scene { runtime, reports } = scene;
@@ -201,8 +205,7 @@ fn of_many_stalls_some_are_told_and_all_are_counted() {
             }
         });
         Runtime::wait(task).expect("no panic");
-        // A new second, so that the last ones are counted by somebody.
-        std::thread::sleep(Duration::from_secs(1));
+        // One that lasts until there may be a report again, so that the last ones are counted by somebody.
         reports_read.extend(scene.read_until_told_on(A));
         suppressed = reports_read.iter().map(|report| report.suppressed).sum();
     }
