@@ -4,6 +4,8 @@
 //! alone knows who is in the room, and passes each line on to the cores of its members in one call per core. So no state is shared, and everybody in a room sees its lines in the
 //! same order.
 
+mod cli;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -333,16 +335,9 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = match Flags::parse() {
-        Ok(Some(flags)) => flags,
-        Ok(None) => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("error: {error}\n\n{HELP}");
-            return ExitCode::from(2);
-        }
+    let flags = match cli::flags(Flags::parse(), HELP) {
+        Ok(flags) => flags,
+        Err(end) => return end,
     };
     let builder = Runtime::builder();
     let builder = match flags.cores {

@@ -4,6 +4,8 @@
 //! by its hash; every core sends each other one the counts of the words that are that one's. *Reduce*: every core sorts its own words, and core 0 merges the firsts of all.
 //! Meanwhile a task asks every core how far it is.
 
+mod cli;
+
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -208,16 +210,9 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = match Flags::parse() {
-        Ok(Some(flags)) => flags,
-        Ok(None) => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("error: {error}\n\n{HELP}");
-            return ExitCode::from(2);
-        }
+    let flags = match cli::flags(Flags::parse(), HELP) {
+        Ok(flags) => flags,
+        Err(end) => return end,
     };
     match count(flags) {
         Ok(outcome) => {
