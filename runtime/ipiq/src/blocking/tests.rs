@@ -52,7 +52,8 @@ fn a_full_queue_gives_jobs_back_and_wakes_who_waits_when_half_of_it_is_free() {
     assert_eq!(counts.0.load(Ordering::Acquire), 0);
     drop(go);
     wait(|| counts.0.load(Ordering::Acquire) == 1);
-    assert!(ran.load(Ordering::Acquire) >= QUEUE / 2 - 1, "half of them have run");
+    // Half of them have left the queue: the one that kept it full among them, maybe, and one that has just been taken.
+    assert!(ran.load(Ordering::Acquire) >= QUEUE / 2 - 2, "half of them have run");
     assert!(pool.push(refused).is_ok());
     wait(|| ran.load(Ordering::Acquire) == queued + 1);
     assert_eq!(pool.workers(), 1);
