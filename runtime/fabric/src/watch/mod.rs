@@ -345,10 +345,12 @@ impl Core {
     #[cold]
     fn stalled(&self, wait: Wait, reports: u32) {
         let shared = self.shared();
+        // Before the kick: it is told why the wait lasts, not what the repair has made of it.
+        let target = shared.target_state(wait.target);
         // Whatever the doorbell says: the kick that it was promised may be lost, or owed by a thread that has no CPU.
         self.kick_again(wait.target);
         let Some(report) = &shared.watch.report else { return };
-        let stall = Stall { wait, target: shared.target_state(wait.target), reports };
+        let stall = Stall { wait, target, reports };
         contain(|| report(&stall));
     }
 }
