@@ -93,7 +93,7 @@ impl<T> CoreLocal<T> {
     #[track_caller]
     pub fn get(&self) -> CoreRef<T> {
         let variable = &*self.variable;
-        if let Some(value) = home::get(&variable.number) {
+        if let Some(value) = home::get(variable.number.key()) {
             return CoreRef { value };
         }
         let here = on_core("CoreLocal::get", |executor| {
@@ -102,12 +102,12 @@ impl<T> CoreLocal<T> {
         let here = here.expect("a core-local is used on the cores of its own runtime");
         // [home T3]
         assert!(
-            !home::is_over(&variable.number),
+            !home::is_over(variable.number.key()),
             "a core-local was asked for again and again while its core dropped its values"
         );
         let value = Rc::new((variable.make)());
         // Making it may have asked for it.
-        if let Some(value) = home::get(&variable.number) {
+        if let Some(value) = home::get(variable.number.key()) {
             return CoreRef { value };
         }
         home::put(&variable.number, value.clone());
@@ -120,9 +120,9 @@ impl<T> Drop for Variable<T> {
     fn drop(&mut self) {
         let made = *self.made.get_mut().unwrap_or_else(PoisonError::into_inner);
         for core in made {
-            let number = self.number.clone();
+            let key = self.number.key();
             // [home T5] a core that has left has dropped it.
-            drop(self.remote.call_on(core, move || drop(home::take(&number))));
+            drop(self.remote.call_on(core, move || drop(home::take(key))));
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ipiq_fabric::contain;
 use slab::Slab;
 
-pub(crate) use number::Number;
+pub(crate) use number::{Key, Number};
 
 thread_local! {
     static TABLE: RefCell<Table> = const { RefCell::new(Table::new()) };
@@ -49,7 +49,7 @@ struct Boxed {
 /// If there is one, and on a thread that runs no core.
 pub(crate) fn put<V: 'static>(number: &Arc<Number>, value: Rc<V>) {
     keep();
-    let index = number.index();
+    let index = number.key().index();
     let before = TABLE.with_borrow_mut(|table| {
         if table.numbered.len() <= index {
             table.numbered.resize_with(index + 1, || None);
@@ -59,24 +59,23 @@ pub(crate) fn put<V: 'static>(number: &Arc<Number>, value: Rc<V>) {
     assert!(before.is_none(), "a core has one value per number");
 }
 
-/// The calling core's value of `number`.
-pub(crate) fn get<V: 'static>(number: &Number) -> Option<Rc<V>> {
+/// The calling core's value of the number that has `key`.
+pub(crate) fn get<V: 'static>(key: Key) -> Option<Rc<V>> {
     // [home T4]
-    let value = look(|table| Some(table.numbered.get(number.index())?.as_ref()?.value.clone()))?;
+    let value = look(|table| Some(table.numbered(key)?.as_ref()?.value.clone()))?;
     value.downcast().ok()
 }
 
-/// Whether values of `number` were put again and again while the keeper dropped them: no more may be.
-pub(crate) fn is_over(number: &Number) -> bool {
-    let rounds = |table: &mut Table| {
-        Some(table.emptied.iter().filter(|emptied| emptied.index() == number.index()).count() >= ROUNDS)
-    };
+/// Whether values of the number that has `key` were put again and again while the keeper dropped them: no more may be.
+pub(crate) fn is_over(key: Key) -> bool {
+    let rounds =
+        |table: &mut Table| Some(table.emptied.iter().filter(|emptied| emptied.key() == key).count() >= ROUNDS);
     look(rounds).unwrap_or(true)
 }
 
-/// Takes the calling core's value of `number` out of its table.
-pub(crate) fn take(number: &Number) -> Option<Rc<dyn Any>> {
-    Some(look(|table| table.numbered.get_mut(number.index())?.take())?.value)
+/// Takes the calling core's value of the number that has `key` out of its table.
+pub(crate) fn take(key: Key) -> Option<Rc<dyn Any>> {
+    Some(look(|table| table.numbered(key)?.take())?.value)
 }
 
 /// A name of a boxed value on its core.
@@ -179,6 +178,13 @@ impl Drop for Hidden {
 impl Table {
     const fn new() -> Self {
         Self { numbered: Vec::new(), boxes: Slab::new(), kept: false, emptied: Vec::new() }
+    }
+
+    /// The place of the number that has `key`, with its value.
+    fn numbered(&mut self, key: Key) -> Option<&mut Option<Numbered>> {
+        // [home T7]
+        let is_its = |place: &&mut Option<Numbered>| place.as_ref().is_some_and(|here| here.number.key() == key);
+        self.numbered.get_mut(key.index()).filter(is_its)
     }
 
     fn pop(&mut self) -> Option<Rc<dyn Any>> {

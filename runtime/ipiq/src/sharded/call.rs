@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use ipiq_executor::JoinHandle;
+use ipiq_executor::{Call, JoinHandle};
 use ipiq_fabric::CoreId;
 
 use super::error::{ShardError, Stopped, flatten};
@@ -39,15 +39,14 @@ impl<T> On<'_, T> {
     /// When called on a thread that runs no core of the service's runtime.
     #[doc(alias = "submit_to")]
     #[track_caller]
-    pub fn call<F, R>(self, f: F) -> impl Future<Output = Result<R, ShardError>> + use<T, F, R>
+    pub fn call<F, R>(self, f: F) -> ShardCall<impl FnOnce() -> Result<R, Stopped> + Send + use<T, F, R>, R>
     where
         F: FnOnce(&T) -> R + Send + 'static,
         R: Send + 'static,
     {
         self.sharded.assert_here("On::call");
-        let number = self.sharded.service.number.clone();
-        let call = crate::call_on(self.core, move || seat::with(&number, f));
-        async move { flatten(call.await) }
+        let key = self.sharded.service.number.key();
+        ShardCall { call: crate::call_on(self.core, move || seat::with(key, f)) }
     }
 
     /// Runs the async closure `f` with the shard, as a task of its core, and brings the value back: [`spawn_on`](crate::spawn_on) with a shard.
@@ -86,13 +85,49 @@ impl<T> On<'_, T> {
         R: Send + 'static,
     {
         self.sharded.assert_here("On::spawn");
-        let number = self.sharded.service.number.clone();
+        let key = self.sharded.service.number.key();
         let task = crate::spawn_on(self.core, move || async move {
             // [sharded U1]
-            let shard = seat::find_open(&number).map(Shard::new).ok_or(Stopped)?;
+            let shard = seat::find_open(key).map(Shard::new).ok_or(Stopped)?;
             Ok(f(shard).await)
         });
         ShardTask { task }
+    }
+}
+
+/// A call to a shard, from [`On::call`]: awaits its value.
+///
+/// # Cancel safety
+///
+/// Dropping it does not stop the closure, once it is sent; its value is dropped.
+#[must_use = "a call that is not awaited may never be sent"]
+pub struct ShardCall<F, R> {
+    call: Call<F, Result<R, Stopped>>,
+}
+
+impl<F, R> fmt::Debug for ShardCall<F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.call.fmt(f)
+    }
+}
+
+impl<F, R> ShardCall<F, R> {
+    /// Whether the closure is sent. One that found no space is sent by a poll.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.call.is_sent()
+    }
+}
+
+impl<F, R> Future for ShardCall<F, R>
+where
+    F: FnOnce() -> Result<R, Stopped> + Send + 'static,
+    R: Send + 'static,
+{
+    type Output = Result<R, ShardError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.call).poll(cx).map(flatten)
     }
 }
 

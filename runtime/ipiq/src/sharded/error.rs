@@ -8,7 +8,7 @@ use ipiq_fabric::{CoreId, PanicPayload};
 
 /// The answer of a core whose seat is closed or not there.
 #[derive(Debug)]
-pub(super) struct Stopped;
+pub struct Stopped;
 
 /// Why a call to a shard has no value.
 #[derive(Debug)]

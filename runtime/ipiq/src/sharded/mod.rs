@@ -39,7 +39,7 @@ mod service;
 mod start;
 mod stop;
 
-pub use call::{On, ShardTask};
+pub use call::{On, ShardCall, ShardTask};
 pub use error::{ShardError, StartError, StopError};
 pub use route::{JumpHash, Ranges, Route};
 pub use seat::Shard;

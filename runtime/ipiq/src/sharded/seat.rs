@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::error::Stopped;
-use crate::home::{self, Number};
+use crate::home::{self, Key, Number};
 
 /// A shard, and who uses it.
 pub(super) struct Seat<T> {
@@ -49,23 +49,23 @@ pub(super) fn put<T: 'static>(service: &Arc<Number>, value: T) {
 }
 
 /// The calling core's seat of a service, open or not.
-pub(super) fn find<T: 'static>(service: &Number) -> Option<Rc<Seat<T>>> {
+pub(super) fn find<T: 'static>(service: Key) -> Option<Rc<Seat<T>>> {
     // [sharded U1]
     home::get(service)
 }
 
 /// The calling core's seat of a service, while it is open.
-pub(super) fn find_open<T: 'static>(service: &Number) -> Option<Rc<Seat<T>>> {
+pub(super) fn find_open<T: 'static>(service: Key) -> Option<Rc<Seat<T>>> {
     find(service).filter(|seat| seat.open.get())
 }
 
 /// Runs `f` with the calling core's shard.
-pub(super) fn with<T: 'static, R>(service: &Number, f: impl FnOnce(&T) -> R) -> Result<R, Stopped> {
+pub(super) fn with<T: 'static, R>(service: Key, f: impl FnOnce(&T) -> R) -> Result<R, Stopped> {
     find_open::<T>(service).map(|seat| f(&seat.value)).ok_or(Stopped)
 }
 
 /// Takes a seat out of the table, and drops the value unless it is used.
-pub(super) fn take(service: &Number) {
+pub(super) fn take(service: Key) {
     // [sharded E4]
     drop(home::take(service));
 }

@@ -105,7 +105,7 @@ impl<T> Sharded<T> {
     #[track_caller]
     pub fn try_local(&self) -> Option<Shard<T>> {
         self.assert_here("Sharded::local");
-        seat::find_open(&self.service.number).map(Shard::new)
+        seat::find_open(self.service.number.key()).map(Shard::new)
     }
 
     /// The shard of `core`, to be called.
@@ -141,8 +141,8 @@ impl<T> Sharded<T> {
         R: Send + 'static,
     {
         self.assert_here("Sharded::map");
-        let number = self.service.number.clone();
-        let answers = xcall::high::broadcast(move || seat::with(&number, f));
+        let key = self.service.number.key();
+        let answers = xcall::high::broadcast(move || seat::with(key, f));
         async move { answers.await.into_iter().map(|(_, answer)| flatten(answer)).collect() }
     }
 
@@ -175,11 +175,50 @@ impl<T> Sharded<T> {
         async move { Ok(values.await?.into_iter().fold(init, reduce)) }
     }
 
-    /// Runs the async closure `f` with every shard, each as a task of its core, and waits for all.
+    /// Runs the async closure `f` with every shard, each as a task of its core, and brings the values back, in ascending order of cores: [`map`](Self::map) for what awaits.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// use ipiq::sharded::{Shard, ShardError, Sharded};
+    ///
+    /// #[ipiq::main(cores = 2)]
+    /// async fn main() -> Result<(), ShardError> {
+    ///     let hits = Sharded::start(|_| async { Cell::new(ipiq::core_id().index()) }).await.unwrap();
+    ///     let doubled = hits.map_async(async |hits: Shard<Cell<usize>>| {
+    ///         ipiq::yield_now().await;
+    ///         2 * hits.get()
+    ///     });
+    ///     assert_eq!(doubled.await?, [0, 2]);
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
     /// The first core's, in ascending order, when all have ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops no task; values are dropped.
+    ///
+    /// # Panics
+    ///
+    /// As [`map`](Self::map).
+    #[track_caller]
+    pub fn map_async<F, R>(&self, f: F) -> impl Future<Output = Result<Vec<R>, ShardError>> + use<T, F, R>
+    where
+        F: AsyncFnOnce(Shard<T>) -> R + Clone + Send + 'static,
+        R: Send + 'static,
+    {
+        self.spawn_on_each("Sharded::map_async", self.handle().cores(), f)
+    }
+
+    /// Runs the async closure `f` with every shard, each as a task of its core, and waits for all.
+    ///
+    /// # Errors
+    ///
+    /// As [`map_async`](Self::map_async).
     ///
     /// # Cancel safety
     ///
@@ -193,14 +232,15 @@ impl<T> Sharded<T> {
     where
         F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
     {
-        self.invoke_on("Sharded::invoke_on_all", self.handle().cores(), f)
+        let tasks = self.spawn_on_each("Sharded::invoke_on_all", self.handle().cores(), f);
+        async move { tasks.await.map(drop) }
     }
 
     /// As [`invoke_on_all`](Self::invoke_on_all), without the calling core.
     ///
     /// # Errors
     ///
-    /// As [`invoke_on_all`](Self::invoke_on_all).
+    /// As [`map_async`](Self::map_async).
     ///
     /// # Cancel safety
     ///
@@ -214,24 +254,37 @@ impl<T> Sharded<T> {
     where
         F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
     {
-        let here = on_core("Sharded::invoke_on_others", |executor| executor.core().id());
-        self.invoke_on("Sharded::invoke_on_others", self.handle().cores().filter(move |core| *core != here), f)
+        const WHAT: &str = "Sharded::invoke_on_others";
+        let here = on_core(WHAT, |executor| executor.core().id());
+        let tasks = self.spawn_on_each(WHAT, self.handle().cores().filter(move |core| *core != here), f);
+        async move { tasks.await.map(drop) }
     }
 
     #[track_caller]
-    fn invoke_on<F, I>(&self, what: &str, cores: I, f: F) -> impl Future<Output = Result<(), ShardError>> + use<T, F, I>
+    fn spawn_on_each<F, I, R>(
+        &self,
+        what: &str,
+        cores: I,
+        f: F,
+    ) -> impl Future<Output = Result<Vec<R>, ShardError>> + use<T, F, I, R>
     where
         I: Iterator<Item = CoreId>,
-        F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
+        F: AsyncFnOnce(Shard<T>) -> R + Clone + Send + 'static,
+        R: Send + 'static,
     {
         self.assert_here(what);
         let tasks: Vec<_> = cores.map(|core| self.on(core).spawn(f.clone())).collect();
         async move {
-            let mut outcome = Ok(());
+            let mut values = Ok(Vec::with_capacity(tasks.len()));
             for task in tasks {
-                outcome = outcome.and(task.await);
+                // All are waited for, and the first error stays.
+                let value = task.await;
+                values = values.and_then(|mut values: Vec<R>| {
+                    values.push(value?);
+                    Ok(values)
+                });
             }
-            outcome
+            values
         }
     }
 }

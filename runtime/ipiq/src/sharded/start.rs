@@ -113,8 +113,8 @@ impl<T> Sharded<T> {
 
     /// Takes every seat.
     fn vacate(&self) -> impl Future<Output = Vec<(CoreId, Result<(), ipiq_executor::JoinError>)>> + use<T> {
-        let number = self.service.number.clone();
-        xcall::low::broadcast(move || async move { seat::take(&number) })
+        let key = self.service.number.key();
+        xcall::low::broadcast(move || async move { seat::take(key) })
     }
 }
 
@@ -144,8 +144,8 @@ impl<T> Drop for HalfWay<T> {
             // [sharded S4]
             service.give_up();
             for core in (0..service.handle.remote().cores()).map(CoreId::new) {
-                let number = service.number.clone();
-                drop(service.handle.remote().spawn_on(core, move || async move { seat::take(&number) }));
+                let key = service.number.key();
+                drop(service.handle.remote().spawn_on(core, move || async move { seat::take(key) }));
             }
         }
     }

@@ -125,10 +125,10 @@ impl<T> Sharded<T> {
     where
         F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
     {
-        let [closing, closed, over] = [(); 3].map(|()| self.service.number.clone());
+        let key = self.service.number.key();
         // [sharded E2]
         xcall::low::broadcast(move || async move {
-            if let Some(seat) = seat::find::<T>(&closing) {
+            if let Some(seat) = seat::find::<T>(key) {
                 seat.close();
                 seat.unused().await;
             }
@@ -137,7 +137,7 @@ impl<T> Sharded<T> {
         // [sharded E3] cloning the closure may panic: E4 all the same.
         let last = catch(|| {
             xcall::low::broadcast(move || async move {
-                if let Some(seat) = seat::find(&closed) {
+                if let Some(seat) = seat::find(key) {
                     last(Shard::new(seat)).await;
                 }
             })
@@ -148,10 +148,10 @@ impl<T> Sharded<T> {
         };
         // [sharded E4] what the closure has passed its use on to ends first.
         let dropped = xcall::low::broadcast(move || async move {
-            if let Some(seat) = seat::find::<T>(&over) {
+            if let Some(seat) = seat::find::<T>(key) {
                 seat.unused().await;
             }
-            seat::take(&over);
+            seat::take(key);
         });
         let dropped = first_panic(dropped.await);
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(dropped)
