@@ -7,9 +7,12 @@
 
 mod autosave;
 mod command;
+mod connection;
+mod errand;
 mod flags;
 mod glob;
 mod info;
+mod keyspace;
 mod pubsub;
 mod reply;
 mod resp;
@@ -83,7 +86,6 @@ fn run(flags: Flags) -> Result<(), String> {
     let path = flags.settings.snapshot_path();
     let handle = runtime.handle();
     let post = Arc::new(Post::new(flags.cores));
-    let doorbell = server::deliver_when_triggered(&handle, &post).map_err(|error| error.to_string())?;
     let context = Context {
         router: Router::new(flags.cores),
         post,
@@ -94,9 +96,9 @@ fn run(flags: Flags) -> Result<(), String> {
             ..Facts::new(address, flags.cores, driver_name(info.driver), fence_name(info.fence))
         },
     };
-    let server = Server::new(context, doorbell);
-    signals::end_on_signal(handle, Arc::clone(&server)).map_err(|error| error.to_string())?;
     let outcome = runtime.block_on(move || async move {
+        let server = Server::new(context).await?;
+        signals::end_on_signal(handle, Arc::clone(&server)).map_err(|error| error.to_string())?;
         let loaded = server.start().await?;
         drop(claim);
         print(&format!("{banner}snapshot: {}, {} keys loaded\n{limits}", path.display(), loaded.keys));

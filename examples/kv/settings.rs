@@ -1,12 +1,11 @@
 //! What CONFIG GET tells, CONFIG SET changes, and the command line sets first.
 
-use std::cell::{Cell, OnceCell};
 use std::fmt::Display;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use ipiq::{Handle, Local, Replicated};
+use ipiq::{CoreLocal, Handle, Local, Replicated};
 
 use crate::pubsub::OutputLimit;
 use crate::resp::MAX_BULK_BYTES;
@@ -47,32 +46,37 @@ impl Default for Settings {
 }
 
 /// The settings of now: each core has its own copy, and changes them on all before CONFIG SET is answered.
+#[derive(Clone)]
 pub(crate) enum Live {
-    Replicated(Replicated<Settings>),
+    Replicated {
+        settings: Replicated<Settings>,
+        copies: CoreLocal<Local<Settings>>,
+    },
     #[cfg(test)]
     Fixed(Settings),
-}
-
-thread_local! {
-    /// This core's copy; a thread that runs a core does so for one server.
-    static LOCAL: OnceCell<Local<Settings>> = const { OnceCell::new() };
 }
 
 impl Live {
     /// Settings for all cores of a runtime.
     pub(crate) fn new(settings: Settings, runtime: &Handle) -> Self {
-        Self::Replicated(runtime.replicated(settings))
+        let settings = runtime.replicated(settings);
+        let source = settings.clone();
+        Self::Replicated { settings, copies: runtime.core_local(move || source.local()) }
     }
 
-    /// Makes this core's copy, which [`follow`] needs.
-    pub(crate) fn make_local(&self) {
-        self.read(|_| ());
+    /// This core's copy.
+    pub(crate) fn local(&self) -> Local<Settings> {
+        match self {
+            Self::Replicated { copies, .. } => Local::clone(&copies.get()),
+            #[cfg(test)]
+            Self::Fixed(_) => unreachable!("a core has a copy of what is replicated"),
+        }
     }
 
     /// Reads this core's copy.
     pub(crate) fn read<R>(&self, f: impl FnOnce(&Settings) -> R) -> R {
         match self {
-            Self::Replicated(replicated) => LOCAL.with(|local| local.get_or_init(|| replicated.local()).read(f)),
+            Self::Replicated { copies, .. } => copies.get().read(f),
             #[cfg(test)]
             Self::Fixed(settings) => f(settings),
         }
@@ -87,10 +91,10 @@ impl Live {
         // What is refused here goes to no core.
         apply(&mut self.read(Settings::clone), changes, protected)?;
         match self {
-            Self::Replicated(replicated) => {
+            Self::Replicated { settings, .. } => {
                 // Applied to the settings of now: another core may have changed others meanwhile. A directory may have gone since.
                 let mut outcome = Ok(());
-                let update = replicated.modify(|settings| outcome = apply(settings, changes, protected));
+                let update = settings.modify(|settings| outcome = apply(settings, changes, protected));
                 update.await.map_err(|error| format!("ERR CONFIG SET did not reach every core: {error}"))?;
                 outcome
             }
@@ -98,18 +102,6 @@ impl Live {
             Self::Fixed(_) => Ok(()),
         }
     }
-}
-
-/// Has `follow` take over this core's settings where they have changed since it last did, `seen` being their version then.
-pub(crate) fn follow(seen: &Cell<Option<u64>>, follow: impl FnOnce(&Settings)) {
-    LOCAL.with(|local| {
-        let Some(local) = local.get() else { return };
-        let version = Some(local.version());
-        if seen.get() != version {
-            seen.set(version);
-            local.read(follow);
-        }
-    });
 }
 
 /// The names and values of a CONFIG SET.

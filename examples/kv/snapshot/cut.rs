@@ -1,16 +1,13 @@
 //! The one moment of a snapshot, on all shards.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use futures::future::join_all;
-use ipiq::{CoreId, Pause, Paused};
+use ipiq::{Pause, Paused};
 
-use crate::server::{Server, now_ms, with_shard};
+use crate::keyspace::{Keys, now_ms};
+use crate::server::Server;
 
 /// How long the cores may take to stand still before the snapshot is given up.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -28,12 +25,6 @@ struct Divisions(AtomicUsize);
 /// A batch of which a part is sent.
 pub(crate) struct Divided<'a>(&'a AtomicUsize);
 
-thread_local! {
-    /// How many want the batches of this core to wait before they run.
-    static HOLDS: Cell<u32> = const { Cell::new(0) };
-    static WAITING: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
-}
-
 impl Outgoing {
     pub(crate) fn new(cores: usize) -> Self {
         Self { divided: (0..cores).map(|_| Divisions::default()).collect() }
@@ -45,20 +36,6 @@ impl Outgoing {
         let count = &self.divided[ipiq::core_id().index()].0;
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         Divided(count)
-    }
-
-    /// Waits, before a batch runs, while batches are held.
-    pub(crate) async fn pass(&self) {
-        if HOLDS.get() > 0 {
-            poll_fn(|cx| {
-                if HOLDS.get() == 0 {
-                    return Poll::Ready(());
-                }
-                WAITING.with_borrow_mut(|waiting| waiting.push(cx.waker().clone()));
-                Poll::Pending
-            })
-            .await;
-        }
     }
 
     fn any(&self) -> bool {
@@ -90,7 +67,7 @@ pub(super) async fn take(server: &Arc<Server>) -> Result<Taken, String> {
         return Ok(taken);
     }
     // Batches are divided: let those end, and none begin.
-    hold_batches(true).await?;
+    hold_batches(&server.keys, true).await?;
     let outcome = loop {
         while server.outgoing.any() {
             ipiq::yield_now().await;
@@ -101,7 +78,7 @@ pub(super) async fn take(server: &Arc<Server>) -> Result<Taken, String> {
             Err(text) => break Err(text),
         }
     };
-    hold_batches(false).await?;
+    hold_batches(&server.keys, false).await?;
     outcome
 }
 
@@ -110,22 +87,11 @@ pub(super) async fn take(server: &Arc<Server>) -> Result<Taken, String> {
 /// # Errors
 ///
 /// Says that a core is gone.
-pub(crate) async fn hold_batches(hold: bool) -> Result<(), String> {
-    let calls: Vec<_> = (0..ipiq::core_count())
-        .map(|core| {
-            ipiq::call_on(CoreId::new(core), move || {
-                let holds = HOLDS.get();
-                HOLDS.set(if hold { holds + 1 } else { holds - 1 });
-                if HOLDS.get() == 0 {
-                    WAITING.take().into_iter().for_each(Waker::wake);
-                }
-            })
-        })
-        .collect();
-    for done in join_all(calls).await {
-        done.map_err(|error| format!("a core is gone: {error}"))?;
-    }
-    Ok(())
+pub(crate) async fn hold_batches(keys: &Keys, hold: bool) -> Result<(), String> {
+    keys.map(move |keyspace| keyspace.batches.hold(hold))
+        .await
+        .map(drop)
+        .map_err(|error| format!("a core is gone: {error}"))
 }
 
 /// Stops all cores and cuts their shards; none where a batch was divided.
@@ -145,7 +111,8 @@ fn cut_shards(server: &Server, paused: &Paused<'_>) -> Result<Option<Taken>, Str
     let taken_ms = now_ms();
     let refused = AtomicBool::new(paused.cores().len() < server.context.facts.cores);
     let cut = paused.on_each(|| {
-        if !with_shard(|shard| shard.begin_snapshot(taken_ms)) {
+        let keyspace = server.keys.try_local();
+        if !keyspace.is_some_and(|keyspace| keyspace.with(|shard| shard.begin_snapshot(taken_ms))) {
             refused.store(true, Ordering::Relaxed);
         }
     });

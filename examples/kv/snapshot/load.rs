@@ -15,8 +15,8 @@ use ipiq::CoreId;
 use super::format::{Damage, Reader};
 use super::status::Loaded;
 use super::writer::remove_leftovers;
+use crate::keyspace::{Keys, Keyspace, Seat};
 use crate::route::Router;
-use crate::server::with_shard;
 use crate::store::{Deadline, Entry, KeyHash};
 
 /// How many bytes of entries travel to a shard at a time, and how many such portions wait there.
@@ -28,7 +28,7 @@ const WAITING_PORTIONS: usize = 2;
 /// # Errors
 ///
 /// Says what is wrong with the file. Some of it may have been loaded by then, so the server must not start.
-pub(crate) async fn load(path: PathBuf, router: Router, now_ms: i64) -> Result<Loaded, String> {
+pub(crate) async fn load(keys: &Keys, path: PathBuf, router: Router, now_ms: i64) -> Result<Loaded, String> {
     let named = |text: String| format!("cannot load {}: {text}", path.display());
     remove_leftovers(&path);
     let file = match File::open(&path) {
@@ -43,10 +43,9 @@ pub(crate) async fn load(path: PathBuf, router: Router, now_ms: i64) -> Result<L
         let _ = done.send(read(file, &router, now_ms, senders));
     });
     reading.map_err(|error| named(error.to_string()))?;
-    let filling = shards
-        .into_iter()
-        .enumerate()
-        .map(|(core, portions)| ipiq::spawn_on(CoreId::new(core), move || fill(portions)));
+    let filling = shards.into_iter().enumerate().map(|(core, portions)| {
+        keys.on(CoreId::new(core)).spawn(async move |keyspace: Seat| fill(&keyspace, portions).await)
+    });
     for filled in join_all(filling).await {
         filled.map_err(|error| format!("a core failed while loading: {error}"))?;
     }
@@ -58,9 +57,9 @@ pub(crate) async fn load(path: PathBuf, router: Router, now_ms: i64) -> Result<L
 }
 
 /// Takes what is routed to this core's shard.
-async fn fill(mut portions: mpsc::Receiver<Portion>) {
+async fn fill(keyspace: &Keyspace, mut portions: mpsc::Receiver<Portion>) {
     while let Some(portion) = portions.next().await {
-        with_shard(|shard| portion.for_each(|hash, entry| shard.load(hash, entry)));
+        keyspace.with(|shard| portion.for_each(|hash, entry| shard.load(hash, entry)));
         // The next portion may wait already, and others must run too.
         ipiq::yield_now().await;
     }

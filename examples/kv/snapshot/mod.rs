@@ -10,9 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::channel::mpsc;
-use futures::future::join_all;
 use futures::sink::SinkExt;
-use ipiq::CoreId;
 
 pub(crate) use cut::{Outgoing, hold_batches};
 pub(crate) use format::Block;
@@ -20,7 +18,8 @@ pub(crate) use load::load;
 pub(crate) use status::{Age, Loaded, Running, Status};
 pub(crate) use writer::wait_for_writers;
 
-use crate::server::{Server, with_shard};
+use crate::keyspace::{Keys, Keyspace, Seat};
+use crate::server::Server;
 use crate::store::CutProgress;
 use cut::Taken;
 use format::Header;
@@ -32,6 +31,7 @@ const IN_PROGRESS: &str = "ERR Background save already in progress";
 
 /// A snapshot whose moment has been taken and whose file is being written.
 struct Begun {
+    keys: Keys,
     writer: Writer,
     changes: u64,
 }
@@ -49,11 +49,11 @@ async fn begin(server: &Arc<Server>, path: PathBuf) -> Result<Begun, String> {
             let header = Header { shards: ipiq::core_count() as u32, taken_ms };
             // A writer that has failed by now says so at the end.
             let _ = writer.pieces.send(Piece::Header(header)).await;
-            Ok(Begun { writer, changes })
+            Ok(Begun { keys: server.keys.clone(), writer, changes })
         }
         Err(text) => {
             // Shards that were cut before the failure go on as if nothing had been asked.
-            read_all(None).await?;
+            read_all(&server.keys, None).await?;
             Err(text)
         }
     }
@@ -67,7 +67,7 @@ impl Begun {
     /// Says why it could not be written; the file of before is then untouched.
     async fn finish(self) -> Result<Saved, String> {
         let Writer { pieces, outcome } = self.writer;
-        let kept_bytes = read_all(Some(pieces)).await?;
+        let kept_bytes = read_all(&self.keys, Some(pieces)).await?;
         let outcome = outcome.await.unwrap_or_else(|_| Err(writer::ended()));
         let written = outcome.map_err(|error| format!("cannot write the snapshot: {error}"))?;
         Ok(Saved { bytes: written.bytes, kept_bytes, changes: self.changes })
@@ -75,26 +75,17 @@ impl Begun {
 }
 
 /// Reads the cut of every shard on its core, into `pieces` or into nothing; answers the bytes kept for it meanwhile.
-async fn read_all(pieces: Option<mpsc::Sender<Piece>>) -> Result<u64, String> {
-    let reading: Vec<_> = (0..ipiq::core_count())
-        .map(|core| {
-            let pieces = pieces.clone();
-            ipiq::spawn_on(CoreId::new(core), move || read_shard(core, pieces))
-        })
-        .collect();
-    drop(pieces);
-    let mut kept_bytes = 0;
-    for read in join_all(reading).await {
-        kept_bytes += read.map_err(|error| format!("a core failed while it was read: {error}"))?;
-    }
-    Ok(kept_bytes)
+async fn read_all(keys: &Keys, pieces: Option<mpsc::Sender<Piece>>) -> Result<u64, String> {
+    let read = keys.map_async(async move |keyspace: Seat| read_shard(&keyspace, pieces).await).await;
+    let kept_bytes = read.map_err(|error| format!("a core failed while it was read: {error}"))?;
+    Ok(kept_bytes.iter().sum())
 }
 
 /// Reads this core's shard. A writer that has failed takes no more, but the rest is read all the same: until then every
 /// change costs memory.
-async fn read_shard(shard: usize, mut pieces: Option<mpsc::Sender<Piece>>) -> u64 {
+async fn read_shard(keyspace: &Keyspace, mut pieces: Option<mpsc::Sender<Piece>>) -> u64 {
     loop {
-        let (block, progress) = with_shard(|shard| shard.read_snapshot());
+        let (block, progress) = keyspace.with(|shard| shard.read_snapshot());
         if let Some(open) = pieces.as_mut().filter(|_| !block.is_empty())
             && open.send(Piece::Block(block)).await.is_err()
         {
@@ -103,7 +94,7 @@ async fn read_shard(shard: usize, mut pieces: Option<mpsc::Sender<Piece>>) -> u6
         if let CutProgress::Done { kept_bytes } = progress {
             if let Some(mut open) = pieces {
                 // A writer that has failed says so itself.
-                let _ = open.send(Piece::End { shard }).await;
+                let _ = open.send(Piece::End { shard: ipiq::core_id().index() }).await;
             }
             return kept_bytes;
         }
