@@ -31,8 +31,8 @@ fn hello_greets_from_every_core() {
 }
 
 #[test]
-fn word_count_counts_what_a_simple_loop_counts() {
-    let _watch = watch("word_count");
+fn map_reduce_counts_what_a_simple_loop_counts() {
+    let _watch = watch("map_reduce");
     let scratch = Scratch::new();
     let mut rng = Rng::with_seed(7);
     let mut expected: HashMap<String, u64> = HashMap::new();
@@ -57,24 +57,24 @@ fn word_count_counts_what_a_simple_loop_counts() {
     lines.push(format!("{:>9} different words", expected.len()));
     let directory = scratch.path().to_str().expect("text");
     for cores in ["1", "2", "5"] {
-        let output = example("word_count", &["--top", "20", "--cores", cores, directory]);
+        let output = example("map_reduce", &["--top", "20", "--cores", cores, directory]);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(text(&output.stdout).lines().collect::<Vec<_>>(), lines, "{cores} cores");
     }
 }
 
 #[test]
-fn word_count_says_what_it_cannot_read_and_counts_the_rest() {
-    let _watch = watch("word_count, errors");
+fn map_reduce_says_what_it_cannot_read_and_counts_the_rest() {
+    let _watch = watch("map_reduce, errors");
     let scratch = Scratch::new();
     let (there, missing) = (scratch.path().join("there"), scratch.path().join("missing"));
     fs::write(&there, "once").expect("space");
     let paths = [&missing, &there].map(|path| path.to_str().expect("text"));
-    let output = example("word_count", &["--cores", "2", paths[0], paths[1]]);
+    let output = example("map_reduce", &["--cores", "2", paths[0], paths[1]]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stdout), "        1 once\n        1 different words\n");
     assert!(text(&output.stderr).contains(&format!("error: {}: No such file", paths[0])), "{output:?}");
-    let output = example("word_count", &[]);
+    let output = example("map_reduce", &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("which files?") && text(&output.stderr).contains("Usage:"), "{output:?}");
 }

@@ -23,9 +23,9 @@ use ipiq::{Runtime, time};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-word_count: the most frequent words of files
+map_reduce: the most frequent words of files
 
-Usage: word_count [OPTIONS] PATH...     files, or directories with all that is below them
+Usage: map_reduce [OPTIONS] PATH...     files, or directories with all that is below them
 
   --top N       how many words to print (default 10)
   --cores N     cores that count (default: the CPUs of this process)
