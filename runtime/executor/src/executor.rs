@@ -11,7 +11,7 @@ use async_task::Runnable;
 use ipiq_fabric::Core;
 use ipiq_fabric::port::{Clock, Port};
 
-use crate::core_loop::{Lifecycle, Spin, SpinPolicy};
+use crate::core_loop::{Departure, Lifecycle, Spin, SpinPolicy};
 use crate::prefetch::prefetch;
 use crate::probe::Activity;
 use crate::remote::Remote;
@@ -37,6 +37,8 @@ pub struct Executor {
     pub(crate) spin: Spin,
     polls: Cell<u64>,
     activity: Arc<Activity>,
+    /// Behind the endpoint, which is dropped first.
+    departure: RefCell<Option<Departure>>,
 }
 
 impl fmt::Debug for Executor {
@@ -71,6 +73,7 @@ impl Executor {
             spin: Spin::new(spin),
             polls: Cell::new(0),
             activity,
+            departure: RefCell::default(),
         }
     }
 
@@ -167,6 +170,11 @@ impl Executor {
             task.cancel();
             self.wake(task);
         });
+    }
+
+    /// [loop D4], once the endpoint has been dropped.
+    pub(crate) fn departs(&self) {
+        *self.departure.borrow_mut() = Some(Departure::new(self.lifecycle.clone(), self.core.id()));
     }
 
     pub(crate) fn has_runnable(&self) -> bool {

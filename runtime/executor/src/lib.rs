@@ -38,7 +38,7 @@ mod yield_now;
 mod models;
 
 pub use call::Call;
-pub use core_loop::{Lifecycle, SpinPolicy};
+pub use core_loop::{LeaveError, Lifecycle, SpinPolicy};
 pub use executor::{Executor, with_current};
 pub use ipiq_fabric::call::CallError;
 pub use ipiq_fabric::shootdown::{PendingShootdown, ShootdownError};

@@ -143,6 +143,12 @@ impl Remote {
         RemoteCall { receiver }
     }
 
+    /// Whether the cores have been told to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.lifecycle.is_stopping()
+    }
+
     /// Tells every core to end. Each cancels its tasks and leaves.
     pub fn stop(&self) {
         self.lifecycle.stop();

@@ -10,6 +10,7 @@ use ipiq_fabric::{CoreCounters, CoreId, PairCounters, assert_core};
 
 use crate::Cores;
 use crate::stalls::Inspect;
+use crate::threads::Threads;
 
 /// The way into a runtime from any thread, also one that runs no core. Clones are cheap; it does not keep the runtime
 /// alive, though one file descriptor of each core.
@@ -34,11 +35,16 @@ use crate::stalls::Inspect;
 pub struct Handle {
     remote: Remote,
     inspect: Arc<Inspect>,
+    threads: Arc<Threads>,
 }
 
 impl Handle {
-    pub(crate) fn new(remote: Remote, inspect: Arc<Inspect>) -> Self {
-        Self { remote, inspect }
+    pub(crate) fn new(remote: Remote, inspect: Arc<Inspect>, threads: Arc<Threads>) -> Self {
+        Self { remote, inspect, threads }
+    }
+
+    pub(crate) fn threads(&self) -> &Threads {
+        &self.threads
     }
 
     pub(crate) fn inspect(&self) -> &Inspect {
@@ -165,7 +171,7 @@ impl Handle {
         self.remote.wait_ticket(ticket)
     }
 
-    /// How many cores the runtime has.
+    /// How many cores the runtime has, those that have [left](Self::leave) too.
     #[must_use]
     pub fn core_count(&self) -> usize {
         self.remote.cores()

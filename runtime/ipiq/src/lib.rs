@@ -127,6 +127,7 @@ mod shootdown;
 mod slices;
 mod stalls;
 mod thread;
+mod threads;
 pub mod time;
 pub mod urgent;
 pub mod xcall;
@@ -144,8 +145,9 @@ pub use foreign_box::ForeignBox;
 pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
 pub use ipiq_executor::{
-    Call, CallError, JoinError, JoinHandle, Named, Pause, PauseError, PauseTimes, Paused, Pausing, PendingShootdown,
-    Preemptible, RemoteCall, RemotePausing, Shootdown, ShootdownError, Synchronize, TaskName, YieldNow, yield_now,
+    Call, CallError, JoinError, JoinHandle, LeaveError, Named, Pause, PauseError, PauseTimes, Paused, Pausing,
+    PendingShootdown, Preemptible, RemoteCall, RemotePausing, Shootdown, ShootdownError, Synchronize, TaskName,
+    YieldNow, yield_now,
 };
 pub use ipiq_fabric::port::FenceKind;
 pub use ipiq_fabric::watch::{Stall, TargetState, Wait, WaitKind};
@@ -162,6 +164,7 @@ pub use runtime::{Runtime, RuntimeInfo};
 pub use scope::{Scope, ScopedHandle, scope};
 pub use shootdown::shootdown;
 pub use stalls::{Backtrace, CoreBacktrace, CoreBacktraces, CoreState, NoBacktrace, PolledTask, StallReport};
+pub use threads::{Leaving, leave};
 
 /// The example of the project's README, compiled.
 #[cfg(doctest)]

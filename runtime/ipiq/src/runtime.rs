@@ -27,6 +27,7 @@ use crate::preemptible;
 use crate::slices::{Bell, Slices};
 use crate::stalls::Inspect;
 use crate::thread::{self, Ready, Start};
+use crate::threads::Threads;
 use crate::{Handle, IdlePolicy, InterruptPolicy, Placement};
 
 /// What a runtime was given.
@@ -58,7 +59,7 @@ pub struct RuntimeInfo {
 /// handles resolve to "cancelled". A runtime dropped on the thread of one of its own cores is told to stop and not waited for.
 pub struct Runtime {
     remote: Remote,
-    threads: Vec<ThreadHandle<()>>,
+    threads: Arc<Threads>,
     blocking: Arc<Pool>,
     slices: Option<Slices>,
     inspect: Arc<Inspect>,
@@ -114,6 +115,7 @@ impl Runtime {
         let inspect = Arc::new(Inspect::new(remote.clone(), interrupts.is_some()));
         let bell = Arc::new(Bell::default());
         let blocking = blocking_pool(builder.blocking_threads, allowed.cpus.clone(), interrupts.clone());
+        let threads = Threads::new(remote.clone(), blocking.clone());
         let mut starting = Starting::default();
         let (report, reports) = mpsc::channel();
         for seat in seats {
@@ -131,6 +133,7 @@ impl Runtime {
                 blocking: blocking.clone(),
                 bell: bell.clone(),
                 inspect: inspect.clone(),
+                threads: threads.clone(),
                 interrupts: interrupts.clone().map(|interrupts| (linux.clone(), interrupts)),
                 interrupt_or_fail: builder.interrupts != InterruptPolicy::Auto,
                 report,
@@ -171,7 +174,8 @@ impl Runtime {
         }
         let slices = Slices::start(inspect.clone(), builder.time_slice, builder.stalls.clone(), bell, interrupts);
         let slices = slices.map_err(|error| BuildError::new(Cause::Slices(error)))?;
-        Ok(Self { remote, threads: starting.go(), blocking, slices, inspect, info })
+        threads.started(starting.go());
+        Ok(Self { remote, threads, blocking, slices, inspect, info })
     }
 
     /// What the runtime was given.
@@ -183,7 +187,7 @@ impl Runtime {
     /// The way into the runtime from other threads.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.remote.clone(), self.inspect.clone())
+        Handle::new(self.remote.clone(), self.inspect.clone(), self.threads.clone())
     }
 
     /// Runs the future that `init` makes as a task on core 0, and waits for its value on the calling thread.
@@ -335,9 +339,10 @@ impl Drop for Runtime {
         self.remote.stop();
         // By its id, not by what it runs: a core's thread may drop the runtime when its loop is over.
         let this = std::thread::current().id();
-        if self.threads.iter().all(|thread| thread.thread().id() != this) {
+        let threads = self.threads.take();
+        if threads.iter().all(|thread| thread.thread().id() != this) {
             // A core's panic aborts the process; there is no error to report.
-            self.threads.drain(..).for_each(|thread| drop(thread.join()));
+            threads.into_iter().for_each(|thread| drop(thread.join()));
             self.slices.take().into_iter().for_each(Slices::join);
             // After the cores, whose tasks may wait for what is queued.
             self.blocking.end();

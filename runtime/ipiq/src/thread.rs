@@ -21,6 +21,7 @@ use crate::idle::DriverIdle;
 use crate::paused_clock::{PausedClock, PausedIdle};
 use crate::slices::Bell;
 use crate::stalls::{self, Inspect};
+use crate::threads::{self, AtEnd, Threads};
 
 /// What a core's thread is given.
 pub(crate) struct Start {
@@ -38,6 +39,7 @@ pub(crate) struct Start {
     /// Of the thread that watches over time slices.
     pub(crate) bell: Arc<Bell>,
     pub(crate) inspect: Arc<Inspect>,
+    pub(crate) threads: Arc<Threads>,
     pub(crate) interrupts: Option<(Arc<LinuxPort>, Arc<Interrupts>)>,
     /// Whether not to start where the thread cannot be interrupted.
     pub(crate) interrupt_or_fail: bool,
@@ -69,13 +71,14 @@ struct Prepared {
 /// A core's thread.
 pub(crate) fn main(start: Start) {
     let id = start.seat.id();
+    let _at_end = AtEnd { threads: start.threads.clone(), core: id };
     let prepared = catch(|| prepare(&start)).unwrap_or_else(|payload| {
         let panic = Panic::new(payload);
         let text = format!("it panicked while it started: {panic}");
         contain(|| drop(panic));
         Err(Cause::Thread(id, io::Error::other(text)))
     });
-    let Start { seat, remote, spin, clock, blocking, bell, inspect, report, go, .. } = start;
+    let Start { seat, remote, spin, clock, blocking, bell, inspect, threads, report, go, .. } = start;
     let Prepared { cpu, driver, interrupted, interrupt_fallback } = match prepared {
         Ok(prepared) => prepared,
         Err(cause) => {
@@ -97,11 +100,11 @@ pub(crate) fn main(start: Start) {
     if go.recv().is_err() {
         return;
     }
-    let (blocking, inspected) = (Installed::new(blocking), stalls::install(inspect));
+    let installed = (Installed::new(blocking), stalls::install(inspect), threads::install(threads));
     if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin, clock)) {
         die(id, payload);
     }
-    drop((inspected, blocking));
+    drop(installed);
     drop(interrupted);
 }
 

@@ -166,3 +166,21 @@ fn the_clock_of_the_machine_is_not_set_on() {
     let runtime = Runtime::builder().cores(1).build().expect("a runtime of one core");
     runtime.block_on(|| async { advance(HOUR) });
 }
+
+#[test]
+fn time_goes_on_without_a_core_that_has_left() {
+    each_runtime(|runtime| {
+        let handle = runtime.handle();
+        let theirs = handle.spawn_on(B, || sleep(HOUR));
+        runtime.block_on(move || async move {
+            let leaving = handle.leave(B).expect("it may");
+            // Nothing else ends this sleep: the other core is out, or on its way.
+            sleep(2 * HOUR).await;
+            leaving.await;
+            let before_ns = now_ns();
+            sleep(HOUR).await;
+            assert_eq!(u128::from(now_ns() - before_ns), HOUR.as_nanos());
+            assert!(theirs.await.expect_err("cut").is_cancelled());
+        });
+    });
+}

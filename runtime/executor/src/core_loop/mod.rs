@@ -1,14 +1,15 @@
 #![doc = include_str!("README.md")]
 
+mod lifecycle;
 mod spin;
-
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ipiq_fabric::Served;
 use ipiq_fabric::port::Idle;
 
 use crate::Executor;
 use crate::time::Look;
+pub(crate) use lifecycle::Departure;
+pub use lifecycle::{LeaveError, Lifecycle};
 pub(crate) use spin::Spin;
 pub use spin::SpinPolicy;
 
@@ -22,40 +23,6 @@ const TASK_BUDGET: u32 = 32;
 const CREDIT: u32 = 64;
 /// Such looks between two at what other cores have not run yet.
 const WATCH_LOOKS: u32 = 1024;
-
-/// When a set of cores ends, together.
-#[derive(Debug)]
-pub struct Lifecycle {
-    stop: AtomicBool,
-    arrived: [AtomicU32; 2],
-    cores: u32,
-}
-
-impl Lifecycle {
-    pub(crate) fn new(cores: usize) -> Self {
-        Self { stop: AtomicBool::new(false), arrived: [AtomicU32::new(0), AtomicU32::new(0)], cores: cores as u32 }
-    }
-
-    pub(crate) fn stop(&self) {
-        // The nudge that follows has a full fence.
-        self.stop.store(true, Ordering::Release);
-    }
-
-    /// Whether the cores have been told to end.
-    #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
-    }
-
-    fn arrive(&self, barrier: usize) {
-        // Release and acquire: who sees the count sees what the others sent before they arrived.
-        self.arrived[barrier].fetch_add(1, Ordering::AcqRel);
-    }
-
-    fn all_arrived(&self, barrier: usize) -> bool {
-        self.arrived[barrier].load(Ordering::Acquire) >= self.cores
-    }
-}
 
 /// What the loop remembers between ticks.
 struct Turn {
@@ -72,8 +39,8 @@ struct Turn {
     timers_due: bool,
     /// What is to be done now is what timers woke in a gap.
     by_timers: bool,
-    /// The last look at `stop` found it set.
-    stopping: bool,
+    /// The last look found that the core is to end.
+    ending: bool,
 }
 
 impl Turn {
@@ -86,7 +53,7 @@ impl Turn {
             io_active: false,
             timers_due: false,
             by_timers: false,
-            stopping: false,
+            ending: false,
         }
     }
 
@@ -100,7 +67,8 @@ impl Turn {
 }
 
 impl Executor {
-    /// Runs the core until its [`Remote`](crate::Remote) is told to stop, then shuts it down (E1 to E4).
+    /// Runs the core until its [`Remote`](crate::Remote) is told to stop, then shuts it down (E1 to E4); or until the core is asked to
+    /// [leave](crate::Remote::leave): then it ends its tasks (D1 to D3), and leaves when this is dropped.
     ///
     /// # Panics
     ///
@@ -111,7 +79,7 @@ impl Executor {
         let _entered = self.enter();
         let _accepting = self.core().accept_interrupts();
         let mut turn = Turn::new();
-        while !turn.stopping {
+        while !turn.ending {
             if turn.credit <= 0 {
                 // [loop L4]
                 turn.credit = i64::from(CREDIT);
@@ -127,7 +95,11 @@ impl Executor {
                 self.idle_tick(idle, &mut turn);
             }
         }
-        self.shut_down();
+        if self.lifecycle.is_stopping() {
+            self.shut_down();
+        } else {
+            self.leave();
+        }
     }
 
     /// [loop L1] to [loop L3]. Returns how much was done. Called by the loop alone: nothing else is on the stack.
@@ -153,12 +125,12 @@ impl Executor {
         (own + messages).div_ceil(4) + stopped + polls + moved
     }
 
-    /// [loop L4]: timers, I/O and `stop`. Returns whether a timer fired, or more are due.
+    /// [loop L4]: timers, I/O and the end. Returns whether a timer fired, or more are due.
     fn look_outside(&self, idle: &mut dyn Idle, turn: &mut Turn) -> bool {
         let timers = if self.timers().is_empty() { Look::default() } else { self.timers().look(self.now_ns()) };
         turn.timers_due = timers.more;
         turn.io_active = idle.poll() > 0;
-        turn.stopping = self.lifecycle.is_stopping();
+        turn.ending = self.lifecycle.is_ending(self.core().id());
         turn.looks = turn.looks.wrapping_add(1);
         if turn.looks.is_multiple_of(WATCH_LOOKS) {
             // [loop L7]
@@ -225,7 +197,7 @@ impl Executor {
         let watch = self.core().watch();
         let timeout = timer.into_iter().chain(watch).min();
         // [loop L6]
-        let armed = self.core().arm(|| !self.has_runnable() && !self.lifecycle.is_stopping());
+        let armed = self.core().arm(|| !self.has_runnable() && !self.lifecycle.is_ending(self.core().id()));
         if let Some(armed) = armed {
             idle.park(&armed, timeout);
         }
@@ -265,6 +237,13 @@ impl Executor {
         // [loop E4]
         self.core().drain_all(u32::MAX);
         while self.core().drain_foreign(u32::MAX) > 0 || self.has_runnable() {
+            self.run_what_is_here();
+        }
+    }
+
+    /// Everything in the core's own queues, what that adds included.
+    fn run_what_is_here(&self) {
+        while self.has_runnable() {
             self.run_own_calls();
             self.run_tasks(u32::MAX);
         }

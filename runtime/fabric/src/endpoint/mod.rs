@@ -215,4 +215,11 @@ impl Core {
     pub fn is_closing(&self) -> bool {
         self.closing.get()
     }
+
+    /// Whether calls of this core are under way, to whomever, dropped ones included: their answers come here, and find nobody if it leaves before.
+    #[must_use]
+    pub fn awaits_answers(&self) -> bool {
+        // [call H6]
+        Rc::strong_count(&self.blocks) > 1
+    }
 }

@@ -17,10 +17,10 @@ pub(super) const QUEUE: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// It catches its closure's panic itself.
-pub(super) type Job = Box<dyn FnOnce() + Send>;
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// Why a job was not queued; here it is again, to be dropped outside the lock.
-pub(super) enum Refused {
+pub(crate) enum Refused {
     Full(Job),
     Ended(Job),
     /// Nobody would run it.
@@ -71,7 +71,7 @@ impl Pool {
     }
 
     /// Queues a job, and sees to it that it is taken.
-    pub(super) fn push(self: &Arc<Self>, job: Job) -> Result<(), Refused> {
+    pub(crate) fn push(self: &Arc<Self>, job: Job) -> Result<(), Refused> {
         self.push_into(&mut self.lock(), job)
     }
 

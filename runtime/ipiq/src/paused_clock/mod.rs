@@ -47,6 +47,8 @@ struct Sleeper {
     asleep: bool,
     roused: bool,
     timer_ns: Option<u64>,
+    /// It sleeps no more, and nobody waits for that.
+    out: bool,
 }
 
 impl Clock for PausedClock {
@@ -99,7 +101,7 @@ impl PausedClock {
             if sleeper.roused {
                 return false;
             }
-            if state.asleep + 1 == state.cores.len() {
+            if state.asleep + 1 == state.present() {
                 self.all_are_asleep(state);
             }
             let sleeper = &mut state.cores[core.index()];
@@ -127,6 +129,18 @@ impl PausedClock {
         }
     }
 
+    /// [paused P6]
+    fn leave(&self, core: CoreId) {
+        self.with_state(|state| {
+            // [paused P6]
+            state.cores[core.index()] = Sleeper { out: true, ..Sleeper::default() };
+            state.quiet = false;
+            if state.asleep > 0 && state.asleep == state.present() {
+                self.all_are_asleep(state);
+            }
+        });
+    }
+
     fn something_happened(&self) {
         // [paused P4]
         self.with_state(|state| state.quiet = false);
@@ -146,6 +160,11 @@ impl PausedClock {
 }
 
 impl State {
+    /// How many cores have not left.
+    fn present(&self) -> usize {
+        self.cores.iter().filter(|core| !core.out).count()
+    }
+
     fn rouse_all(&mut self) {
         (0..self.cores.len()).for_each(|core| self.rouse(core));
     }
@@ -218,6 +237,7 @@ impl PausedIdle {
 
 impl Drop for PausedIdle {
     fn drop(&mut self) {
+        self.clock.leave(self.core);
         CLOCK.set(None);
     }
 }

@@ -30,7 +30,7 @@ impl ShardError {
         matches!(self.cause, Cause::Stopped)
     }
 
-    /// Whether the core had left, or was shutting down: a closure did not run, a task did not end. Also of a task that was [aborted](super::ShardTask::abort).
+    /// Whether the core had [left](crate::Handle::leave), or was shutting down: a closure did not run, a task did not end. Also of a task that was [aborted](super::ShardTask::abort).
     #[must_use]
     pub fn is_gone(&self) -> bool {
         match &self.cause {

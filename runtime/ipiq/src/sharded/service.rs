@@ -119,7 +119,8 @@ impl<T> Sharded<T> {
         On { sharded: self, core }
     }
 
-    /// Runs `f` with every shard, on its core between two polls, and brings the values back, in ascending order of cores.
+    /// Runs `f` with every shard, on its core between two polls, and brings the values back, in ascending order of cores. One that has
+    /// [left](crate::Handle::leave) has none, and is passed over.
     ///
     /// `f` should be short, and is sent at once; on this core, too, it runs when the caller has given way: [`xcall::high::broadcast`] says more.
     ///
@@ -143,7 +144,15 @@ impl<T> Sharded<T> {
         self.assert_here("Sharded::map");
         let key = self.service.number.key();
         let answers = xcall::high::broadcast(move || seat::with(key, f));
-        async move { answers.await.into_iter().map(|(_, answer)| flatten(answer)).collect() }
+        let handle = self.handle();
+        async move {
+            answers
+                .await
+                .into_iter()
+                .map(|(_, answer)| flatten(answer))
+                .filter(|had| is_of_here(had, &handle))
+                .collect()
+        }
     }
 
     /// Runs `map` with every shard, as [`map`](Self::map) does, and folds the values into `init`, on the calling core in ascending order of cores.
@@ -175,7 +184,8 @@ impl<T> Sharded<T> {
         async move { Ok(values.await?.into_iter().fold(init, reduce)) }
     }
 
-    /// Runs the async closure `f` with every shard, each as a task of its core, and brings the values back, in ascending order of cores: [`map`](Self::map) for what awaits.
+    /// Runs the async closure `f` with every shard, each as a task of its core, and brings the values back, in ascending order of cores: [`map`](Self::map) for what awaits. Cores that
+    /// have [left](crate::Handle::leave) are passed over.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -274,17 +284,24 @@ impl<T> Sharded<T> {
     {
         self.assert_here(what);
         let tasks: Vec<_> = cores.map(|core| self.on(core).spawn(f.clone())).collect();
+        let handle = self.handle();
         async move {
             let mut values = Ok(Vec::with_capacity(tasks.len()));
             for task in tasks {
                 // All are waited for, and the first error stays.
-                let value = task.await;
+                let value = Some(task.await).filter(|had| is_of_here(had, &handle));
                 values = values.and_then(|mut values: Vec<R>| {
-                    values.push(value?);
+                    values.extend(value.transpose()?);
                     Ok(values)
                 });
             }
             values
         }
     }
+}
+
+/// Whether it is the outcome of a core that is there: one that has left alone has no shard.
+fn is_of_here<R>(outcome: &Result<R, ShardError>, handle: &Handle) -> bool {
+    // [sharded L1]
+    !outcome.as_ref().is_err_and(ShardError::is_gone) || handle.remote().is_stopping()
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 
+use ipiq_executor::JoinError;
 use ipiq_fabric::CoreId;
 
 use super::error::{StartCause, StartError};
@@ -12,7 +13,7 @@ use crate::current::here;
 use crate::xcall;
 
 impl<T> Sharded<T> {
-    /// Makes a shard on every core: `init` travels there and makes the future, whose value is the shard; neither need be `Send`. Ready when all have theirs.
+    /// Makes a shard on every core that has not [left](crate::Handle::leave): `init` travels there and makes the future, whose value is the shard; neither need be `Send`. Ready when all have theirs.
     ///
     /// `init` is given the service, for shards that reach their peers. Those can be called when all are made; before, those that are not made answer as if the
     /// service had stopped.
@@ -102,7 +103,11 @@ impl<T> Sharded<T> {
             }
             Ok(())
         });
-        let failed = made.await.into_iter().find_map(|(core, made)| failure(core, made));
+        let made = made.await;
+        let stopping = sharded.service.handle.remote().is_stopping();
+        // [sharded L1]
+        let here = |made: &Result<_, JoinError>| stopping || !made.as_ref().is_err_and(JoinError::is_cancelled);
+        let failed = made.into_iter().filter(|(_, made)| here(made)).find_map(|(core, made)| failure(core, made));
         half_way.arrive();
         let Some(error) = failed else { return Ok(sharded) };
         // [sharded S3]
@@ -112,13 +117,13 @@ impl<T> Sharded<T> {
     }
 
     /// Takes every seat.
-    fn vacate(&self) -> impl Future<Output = Vec<(CoreId, Result<(), ipiq_executor::JoinError>)>> + use<T> {
+    fn vacate(&self) -> impl Future<Output = Vec<(CoreId, Result<(), JoinError>)>> + use<T> {
         let key = self.service.number.key();
         xcall::low::broadcast(move || async move { seat::take(key) })
     }
 }
 
-fn failure<E>(core: CoreId, made: Result<Result<(), E>, ipiq_executor::JoinError>) -> Option<StartError<E>> {
+fn failure<E>(core: CoreId, made: Result<Result<(), E>, JoinError>) -> Option<StartError<E>> {
     let cause = match made {
         Ok(Ok(())) => return None,
         Ok(Err(error)) => StartCause::Refused(error),
