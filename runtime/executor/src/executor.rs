@@ -12,6 +12,7 @@ use ipiq_fabric::Core;
 use ipiq_fabric::port::{Clock, Port};
 
 use crate::core_loop::{Departure, Lifecycle, Spin, SpinPolicy};
+use crate::cuts::Recorder;
 use crate::prefetch::prefetch;
 use crate::probe::Activity;
 use crate::remote::Remote;
@@ -39,6 +40,7 @@ pub struct Executor {
     activity: Arc<Activity>,
     /// Behind the endpoint, which is dropped first.
     departure: RefCell<Option<Departure>>,
+    cuts: Recorder,
 }
 
 impl fmt::Debug for Executor {
@@ -74,6 +76,7 @@ impl Executor {
             polls: Cell::new(0),
             activity,
             departure: RefCell::default(),
+            cuts: Recorder::default(),
         }
     }
 
@@ -114,6 +117,10 @@ impl Executor {
     #[inline(always)]
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
+    }
+
+    pub(crate) fn cuts(&self) -> &Recorder {
+        &self.cuts
     }
 
     pub(crate) fn own_calls(&self) -> &OwnQueue {

@@ -64,6 +64,12 @@ impl<F> Named<F> {
     }
 }
 
+impl<F> Drop for Named<F> {
+    fn drop(&mut self) {
+        with_current(self.port, |executor| executor.drops_named(&self.name));
+    }
+}
+
 impl<F: Future> Future for Named<F> {
     type Output = F::Output;
 

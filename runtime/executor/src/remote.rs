@@ -13,7 +13,7 @@ use ipiq_fabric::{CoreId, Fabric, Message, assert_core, catch, contain};
 use crate::core_loop::Lifecycle;
 use crate::executor::with_current;
 use crate::probe::Activity;
-use crate::task::{Home, JoinHandle, refuse, spawn_there};
+use crate::task::{Home, JoinHandle, Kind, refuse, spawn_there};
 
 /// The way to a set of cores from any thread. Clones are cheap and refer to the same cores.
 #[derive(Clone)]
@@ -147,6 +147,16 @@ impl Remote {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.lifecycle.is_stopping()
+    }
+
+    /// The type of the future that `core` polls just now, or has polled last in its turn.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such core.
+    #[must_use]
+    pub fn polled_on(&self, core: CoreId) -> Option<&'static str> {
+        self.activity(core).kind().map(Kind::name)
     }
 
     /// Tells every core to end. Each cancels its tasks and leaves.

@@ -1,5 +1,6 @@
 //! How a runtime is set up.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use ipiq_linux::interrupt::InterruptError;
 use ipiq_linux::port::FenceChoice;
 
 use crate::placement::PlacementError;
+use crate::shutdown::Plan;
 use crate::stalls::Stalls;
 use crate::{Placement, Runtime, StallReport};
 
@@ -61,6 +63,7 @@ pub struct Builder {
     pub(crate) interrupts: InterruptPolicy,
     pub(crate) paused_clock: bool,
     pub(crate) blocking_threads: usize,
+    pub(crate) phases: Plan,
 }
 
 impl fmt::Debug for Builder {
@@ -99,6 +102,7 @@ impl Builder {
             interrupts: InterruptPolicy::default(),
             paused_clock: false,
             blocking_threads: 256,
+            phases: Plan::default(),
         }
     }
 
@@ -275,6 +279,28 @@ impl Builder {
     /// without work.
     pub fn blocking_threads(mut self, most: usize) -> Self {
         self.blocking_threads = most.max(1);
+        self
+    }
+
+    /// Sets how long a [phase of the end](crate::shutdown) may take: one of those that there are, or a new one, which comes after all of them but `cancel` and `join`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ipiq::{Runtime, shutdown};
+    ///
+    /// let runtime = Runtime::builder()
+    ///     .cores(1)
+    ///     .phase(shutdown::DRAIN, Duration::from_secs(5))
+    ///     .phase("flush", Duration::from_secs(10))
+    ///     .build()?;
+    /// let report = Runtime::wait(runtime.handle().shutdown());
+    /// let names: Vec<_> = report.phases.iter().map(|phase| &*phase.name).collect();
+    /// assert_eq!(names, ["stop accepting", "drain", "flush", "cancel", "join"]);
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
+    pub fn phase(mut self, name: impl Into<Cow<'static, str>>, limit: Duration) -> Self {
+        self.phases.set(name.into(), limit);
         self
     }
 

@@ -7,7 +7,7 @@ use ipiq_executor::{Call, Executor, JoinHandle, Named, Synchronize, TaskName, wi
 use ipiq_fabric::{CoreId, assert_core};
 use ipiq_linux::port::LinuxPort;
 
-use crate::{Cores, Handle, stalls, threads};
+use crate::{Cores, Handle, shutdown, stalls, threads};
 
 /// Runs `f` with the calling thread's executor.
 ///
@@ -49,7 +49,7 @@ pub(crate) fn outside(what: &str) -> ! {
 #[track_caller]
 pub(crate) fn here(what: &str) -> Handle {
     let remote = on_core(what, |executor| executor.remote().clone());
-    Handle::new(remote, stalls::current(what), threads::current(what))
+    Handle::new(remote, stalls::current(what), shutdown::current(what), threads::current(what))
 }
 
 /// At the line of the caller, which a closure's caller is not.

@@ -9,6 +9,7 @@ use ipiq_fabric::watch::Wait;
 use ipiq_fabric::{CoreCounters, CoreId, PairCounters, assert_core};
 
 use crate::Cores;
+use crate::shutdown::Board;
 use crate::stalls::Inspect;
 use crate::threads::Threads;
 
@@ -35,12 +36,13 @@ use crate::threads::Threads;
 pub struct Handle {
     remote: Remote,
     inspect: Arc<Inspect>,
+    board: Arc<Board>,
     threads: Arc<Threads>,
 }
 
 impl Handle {
-    pub(crate) fn new(remote: Remote, inspect: Arc<Inspect>, threads: Arc<Threads>) -> Self {
-        Self { remote, inspect, threads }
+    pub(crate) fn new(remote: Remote, inspect: Arc<Inspect>, board: Arc<Board>, threads: Arc<Threads>) -> Self {
+        Self { remote, inspect, board, threads }
     }
 
     pub(crate) fn threads(&self) -> &Threads {
@@ -49,6 +51,10 @@ impl Handle {
 
     pub(crate) fn inspect(&self) -> &Inspect {
         &self.inspect
+    }
+
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     pub(crate) fn remote(&self) -> &Remote {
@@ -225,8 +231,10 @@ impl Handle {
     }
 
     /// Asks the runtime to stop: every core cancels its tasks and ends. Returns at once; dropping the
-    /// [`Runtime`](crate::Runtime) waits for it.
+    /// [`Runtime`](crate::Runtime) waits for it. [`shutdown`](Self::shutdown) is the end in phases, which this cuts short.
     pub fn stop(&self) {
         self.remote.stop();
+        // [shutdown B3]
+        self.board.ring();
     }
 }

@@ -86,11 +86,11 @@
 //!   the core, need not be `Send`.
 //! - A poll or a called closure that takes long, or blocks, holds up its whole core. [`yield_now`] lets the others run, [`yield_if_needed`]
 //!   does when it is time to; work that blocks belongs into [`spawn_blocking`], and so do files and the lookup of names: [`net`] is TCP, [`time`] is
-//!   timers. What waits for signals belongs on a thread of your own, which gets in through a [`Handle`].
+//!   timers. [`signal`] awaits signals.
 //! - Channels, `select!` and the like of `futures` and `tokio::sync` work; what needs tokio's own runtime (`tokio::net`,
 //!   `tokio::time`, `tokio::spawn`) does not.
 //! - A panic ends its task or call and is returned as an error, [`JoinError`] or [`CallError`]; the core goes on.
-//! - Awaiting the handles of your tasks is the graceful end; [`net`] shows a server's. Dropping the [`Runtime`], which the end of `#[ipiq::main]` does too, drops
+//! - [`shutdown`] is the graceful end, in phases; [`net`] shows a server's. Dropping the [`Runtime`], which the end of `#[ipiq::main]` does too, drops
 //!   what still runs.
 //!
 //! # Features
@@ -108,6 +108,7 @@ mod core_local;
 mod cores;
 mod current;
 mod driver;
+mod env;
 mod foreign_box;
 mod handle;
 mod home;
@@ -124,6 +125,8 @@ mod runtime;
 mod scope;
 pub mod sharded;
 mod shootdown;
+pub mod shutdown;
+pub mod signal;
 mod slices;
 mod stalls;
 mod thread;
@@ -141,6 +144,7 @@ pub use current::{
     call_on, core_count, core_id, cores, handle, named, should_yield, spawn_local, spawn_on, synchronize, task_name,
     yield_if_needed,
 };
+pub use env::EnvError;
 pub use foreign_box::ForeignBox;
 pub use handle::Handle;
 pub use ipiq_driver::DriverKind;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle as ThreadHandle, Thread};
+use std::time::Instant;
 
 use ipiq_driver::{DriverKind, Notifier};
 use ipiq_executor::{Remote, SpinPolicy};
@@ -24,6 +25,7 @@ use crate::builder::{BuildError, Builder, Cause};
 use crate::idle::DriverKick;
 use crate::paused_clock::{PausedClock, PausedKick};
 use crate::preemptible;
+use crate::shutdown::Board;
 use crate::slices::{Bell, Slices};
 use crate::stalls::Inspect;
 use crate::thread::{self, Ready, Start};
@@ -63,6 +65,7 @@ pub struct Runtime {
     blocking: Arc<Pool>,
     slices: Option<Slices>,
     inspect: Arc<Inspect>,
+    board: Arc<Board>,
     info: RuntimeInfo,
 }
 
@@ -116,6 +119,8 @@ impl Runtime {
         let bell = Arc::new(Bell::default());
         let blocking = blocking_pool(builder.blocking_threads, allowed.cpus.clone(), interrupts.clone());
         let threads = Threads::new(remote.clone(), blocking.clone());
+        let board = Board::new(remote.clone(), blocking.clone(), builder.phases.clone(), builder.paused_clock);
+        let board = Arc::new(board);
         let mut starting = Starting::default();
         let (report, reports) = mpsc::channel();
         for seat in seats {
@@ -134,6 +139,7 @@ impl Runtime {
                 bell: bell.clone(),
                 inspect: inspect.clone(),
                 threads: threads.clone(),
+                board: board.clone(),
                 interrupts: interrupts.clone().map(|interrupts| (linux.clone(), interrupts)),
                 interrupt_or_fail: builder.interrupts != InterruptPolicy::Auto,
                 report,
@@ -175,7 +181,7 @@ impl Runtime {
         let slices = Slices::start(inspect.clone(), builder.time_slice, builder.stalls.clone(), bell, interrupts);
         let slices = slices.map_err(|error| BuildError::new(Cause::Slices(error)))?;
         threads.started(starting.go());
-        Ok(Self { remote, threads, blocking, slices, inspect, info })
+        Ok(Self { remote, threads, blocking, slices, inspect, board, info })
     }
 
     /// What the runtime was given.
@@ -187,7 +193,7 @@ impl Runtime {
     /// The way into the runtime from other threads.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.remote.clone(), self.inspect.clone(), self.threads.clone())
+        Handle::new(self.remote.clone(), self.inspect.clone(), self.board.clone(), self.threads.clone())
     }
 
     /// Runs the future that `init` makes as a task on core 0, and waits for its value on the calling thread.
@@ -248,7 +254,7 @@ impl Runtime {
     #[track_caller]
     pub fn wait<F: Future>(future: F) -> F::Output {
         assert_may_wait();
-        let sleeper = Arc::new(Sleeper { thread: std::thread::current(), woken: AtomicBool::new(false) });
+        let sleeper = Arc::new(Sleeper::new(std::thread::current()));
         let waker = Waker::from(sleeper.clone());
         let mut cx = Context::from_waker(&waker);
         let mut future = pin!(future);
@@ -256,7 +262,7 @@ impl Runtime {
             if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
                 return value;
             }
-            sleeper.sleep();
+            sleeper.sleep_until(None);
         }
     }
 }
@@ -306,18 +312,30 @@ fn assert_may_wait() {
 }
 
 /// A thread in [`Runtime::wait`].
-struct Sleeper {
+pub(crate) struct Sleeper {
     thread: Thread,
     /// Beside the thread's own token: a poll that parks for something else, in a channel's `recv`, takes that one.
     woken: AtomicBool,
 }
 
 impl Sleeper {
-    /// Until it has been woken, since the last such sleep.
-    fn sleep(&self) {
+    pub(crate) fn new(thread: Thread) -> Self {
+        Self { thread, woken: AtomicBool::new(false) }
+    }
+
+    /// Until it has been woken, since the last such sleep, or the deadline has come.
+    pub(crate) fn sleep_until(&self, deadline: Option<Instant>) {
         // Acquire: the next poll sees what the wake-up is for.
         while !self.woken.swap(false, Ordering::Acquire) {
-            std::thread::park();
+            let Some(deadline) = deadline else {
+                std::thread::park();
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::park_timeout(left);
         }
     }
 }
@@ -337,6 +355,9 @@ impl Wake for Sleeper {
 impl Drop for Runtime {
     fn drop(&mut self) {
         self.remote.stop();
+        // [shutdown B8]
+        self.board.over();
+        self.board.ring();
         // By its id, not by what it runs: a core's thread may drop the runtime when its loop is over.
         let this = std::thread::current().id();
         let threads = self.threads.take();
@@ -347,6 +368,8 @@ impl Drop for Runtime {
             // After the cores, whose tasks may wait for what is queued.
             self.blocking.end();
             self.blocking.join();
+            // [shutdown B8]
+            self.board.join();
         } else {
             self.blocking.end();
         }

@@ -19,6 +19,7 @@ use crate::builder::{Cause, ThreadHook};
 use crate::driver;
 use crate::idle::DriverIdle;
 use crate::paused_clock::{PausedClock, PausedIdle};
+use crate::shutdown::{self, Board};
 use crate::slices::Bell;
 use crate::stalls::{self, Inspect};
 use crate::threads::{self, AtEnd, Threads};
@@ -39,6 +40,7 @@ pub(crate) struct Start {
     /// Of the thread that watches over time slices.
     pub(crate) bell: Arc<Bell>,
     pub(crate) inspect: Arc<Inspect>,
+    pub(crate) board: Arc<Board>,
     pub(crate) threads: Arc<Threads>,
     pub(crate) interrupts: Option<(Arc<LinuxPort>, Arc<Interrupts>)>,
     /// Whether not to start where the thread cannot be interrupted.
@@ -78,7 +80,7 @@ pub(crate) fn main(start: Start) {
         contain(|| drop(panic));
         Err(Cause::Thread(id, io::Error::other(text)))
     });
-    let Start { seat, remote, spin, clock, blocking, bell, inspect, threads, report, go, .. } = start;
+    let Start { seat, remote, spin, clock, blocking, bell, inspect, board, threads, report, go, .. } = start;
     let Prepared { cpu, driver, interrupted, interrupt_fallback } = match prepared {
         Ok(prepared) => prepared,
         Err(cause) => {
@@ -101,11 +103,14 @@ pub(crate) fn main(start: Start) {
         return;
     }
     let installed = (Installed::new(blocking), stalls::install(inspect), threads::install(threads));
-    if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin, clock)) {
+    let boarded = shutdown::install(board.clone());
+    if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin, clock, &board)) {
         die(id, payload);
     }
-    drop(installed);
+    drop((boarded, installed));
     drop(interrupted);
+    // [shutdown B7]
+    board.ended(id);
 }
 
 /// Tasks and message functions contain their panics: one that comes here is a defect of the runtime, and the other cores
@@ -154,6 +159,7 @@ fn run(
     bell: Arc<Bell>,
     spin: SpinPolicy,
     paused: Option<Arc<PausedClock>>,
+    board: &Arc<Board>,
 ) {
     let id = seat.id();
     let installed = driver::install(driver.clone());
@@ -163,6 +169,9 @@ fn run(
         None => (Arc::new(MonotonicClock), Box::new(idle)),
     };
     let executor = Executor::new(seat.enter(), remote, clock, spin);
+    // [shutdown B6]
+    let told = board.clone();
+    executor.when_emptied(move |cuts| told.emptied(id, cuts));
     // Before anything is dropped that the tasks may use.
     if let Err(payload) = catch(|| executor.run(&mut *idle)) {
         die(id, payload);

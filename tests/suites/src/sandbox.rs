@@ -48,8 +48,12 @@ pub fn refusing(test: &str, refusals: &[Refusal<'_>], scenario: impl FnOnce()) {
     assert!(output.status.success() && out.contains("1 passed"), "in the child: {}\n{out}\n{err}", output.status);
 }
 
-/// Threads that exist already stay free; those started from here on, and programs, do not.
-fn refuse(refusal: &Refusal<'_>) {
+/// Closes a sandbox around the calling thread, and whatever it starts from here on; threads that exist already stay free.
+///
+/// # Panics
+///
+/// If the kernel refuses the filter.
+pub fn refuse(refusal: &Refusal<'_>) {
     apply_filter(&filter(refusal)).expect("the kernel takes a filter");
 }
 

@@ -215,10 +215,12 @@ impl Executor {
 
     fn shut_down(&self) {
         let mut turn = 0;
+        self.cuts().start();
         self.cancel_all();
         while self.tasks().len() > 0 || self.has_runnable() {
             self.serve(&mut turn);
         }
+        self.cuts().tell();
         // [loop E2]
         self.lifecycle.arrive(0);
         while !self.lifecycle.all_arrived(0) {

@@ -74,8 +74,7 @@ where
         // SAFETY: 1. the future in it is pinned again, or dropped in place, not moved.
         let this = unsafe { self.get_unchecked_mut() };
         if meta.word.is_aborted() {
-            // [task T7]
-            this.finish(Err(JoinError::cancelled()));
+            this.cut(meta);
             return Poll::Ready(());
         }
         let Stage::Running(future) = &mut this.stage else { unreachable!("a task is polled while it runs") };
@@ -89,6 +88,15 @@ where
             Err(payload) => this.finish(Err(JoinError::panicked(payload))),
         }
         Poll::Ready(())
+    }
+
+    /// [task T7]: drops the future of a task that was aborted, at home, and tells of it where the core shuts down.
+    #[cold]
+    fn cut(&mut self, meta: &Meta) {
+        // [task T7]
+        with_executor(meta, |executor| executor.cuts().begin(core::any::type_name::<Fut>));
+        self.finish(Err(JoinError::cancelled()));
+        with_executor(meta, |executor| executor.cuts().end());
     }
 
     /// [task T8]: drops the future in place, then stores the outcome. The destructor's panic becomes the outcome, unless that is one already.
@@ -129,9 +137,14 @@ where
         let meta = self.meta();
         meta.phase.set(Phase::Running);
         if meta.word.is_aborted() {
-            // [task T7]
             // SAFETY: 1. what is there is dropped in place.
-            unsafe { self.get_unchecked_mut() }.finish(Err(JoinError::cancelled()));
+            let this = unsafe { self.get_unchecked_mut() };
+            // One that has not begun may be dropped elsewhere: [task T9].
+            if meta.started.get() {
+                this.cut(meta)
+            } else {
+                this.finish(Err(JoinError::cancelled()))
+            }
             return Poll::Ready(());
         }
         // SAFETY: 1. a stage that is unstarted has never been polled: what it holds may be moved.
@@ -154,8 +167,7 @@ where
         // [task T6]
         with_executor(meta, |executor| executor.tasks().insert(meta));
         if meta.word.wait() {
-            // [task T7]
-            this.finish(Err(JoinError::cancelled()));
+            this.cut(meta);
             return Poll::Ready(());
         }
         // So that `async-task` hands its runnable to `schedule` when this poll returns.

@@ -32,6 +32,8 @@ pub(crate) struct Pool {
     state: Mutex<State>,
     /// A job has come, or the end.
     come: Condvar,
+    /// The last worker has gone.
+    gone: Condvar,
     most: usize,
     patience: Duration,
     /// What a worker does first.
@@ -62,7 +64,14 @@ impl Pool {
         patience: Duration,
         on_start: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), come: Condvar::new(), most, patience, on_start: Box::new(on_start) })
+        Arc::new(Self {
+            state: Mutex::default(),
+            come: Condvar::new(),
+            gone: Condvar::new(),
+            most,
+            patience,
+            on_start: Box::new(on_start),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -149,6 +158,9 @@ impl Pool {
             state = again;
         }
         state.workers -= 1;
+        if state.workers == 0 {
+            self.gone.notify_all();
+        }
         None
     }
 
@@ -173,6 +185,18 @@ impl Pool {
             // They contain the panics of what they run.
             threads.into_iter().for_each(|thread| drop(thread.join()));
         }
+    }
+
+    /// Waits until a pool that has ended has no workers, for so long at most. Returns how many there are.
+    pub(crate) fn wait_for_end(&self, limit: Duration) -> usize {
+        let waited = self.gone.wait_timeout_while(self.lock(), limit, |state| state.workers > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.workers
+    }
+
+    /// How many workers run a job.
+    pub(crate) fn busy(&self) -> usize {
+        let state = self.lock();
+        state.workers - state.waiting
     }
 
     /// How many threads there are.

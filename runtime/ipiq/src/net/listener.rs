@@ -1,17 +1,25 @@
 //! Accepting TCP connections.
 
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::Location;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
 
 use ipiq_driver::{ListenOptions, Socket};
 
 use super::{Address, EachCore, TcpStream, each_core};
+use crate::shutdown::{self, ACCEPTING, Board, PhaseBegin};
 
 /// A TCP socket that accepts connections on the core that made it.
 #[derive(Debug)]
 pub struct TcpListener {
     socket: Socket,
+    stop: Stop,
 }
 
 /// How a [`TcpListener`] is bound.
@@ -95,7 +103,7 @@ impl TcpListener {
     #[track_caller]
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         let socket = crate::driver::current("TcpListener::from_std").attach(listener)?;
-        Ok(Self { socket })
+        Ok(Self { socket, stop: Stop::new("TcpListener::from_std") })
     }
 
     /// Waits for the next connection.
@@ -105,11 +113,23 @@ impl TcpListener {
     /// `ConnectionAborted` concerns one connection: go on. When file descriptors or memory ran out, the connection stays
     /// in the queue: wait a while before the next call, which would fail as well. The listener survives all of them.
     ///
+    /// From the beginning of the runtime's [end in phases](crate::shutdown) on, an error that [`is_shutdown`](super::is_shutdown) knows: drop the listener.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future loses no connection.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (socket, peer) = self.socket.accept().await?;
+        let (mut accept, mut stop) = (pin!(self.socket.accept()), pin!(self.stop.begin()));
+        let accepted = poll_fn(|cx| {
+            if self.stop.has_begun() {
+                return Poll::Ready(Err(stopped()));
+            }
+            match accept.as_mut().poll(cx) {
+                Poll::Pending => stop.as_mut().poll(cx).map(|_told| Err(stopped())),
+                accepted => accepted,
+            }
+        });
+        let (socket, peer) = accepted.await?;
         Ok((TcpStream::new(socket), peer))
     }
 
@@ -120,6 +140,49 @@ impl TcpListener {
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+}
+
+/// Whether an error of [`TcpListener::accept`] says that the runtime's [end in phases](crate::shutdown) has begun.
+#[must_use]
+pub fn is_shutdown(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Stopped>())
+}
+
+#[derive(Debug)]
+struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the runtime is shutting down and accepts no more connections: drop the listener")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+fn stopped() -> io::Error {
+    io::Error::other(Stopped)
+}
+
+/// When a listener stops to accept.
+#[derive(Debug)]
+struct Stop {
+    board: Arc<Board>,
+    bound_at: &'static Location<'static>,
+}
+
+impl Stop {
+    #[track_caller]
+    fn new(what: &str) -> Self {
+        Self { board: shutdown::current(what), bound_at: Location::caller() }
+    }
+
+    fn has_begun(&self) -> bool {
+        self.board.has_begun(ACCEPTING)
+    }
+
+    fn begin(&self) -> PhaseBegin {
+        PhaseBegin::new(self.board.clone(), ACCEPTING, "accept".into(), self.bound_at)
     }
 }
 
@@ -179,7 +242,7 @@ impl ListenerBuilder {
     #[track_caller]
     pub fn bind(self, address: impl Address) -> io::Result<TcpListener> {
         let socket = self.options.listen(&crate::driver::current("TcpListener::bind"), address.to_address()?)?;
-        Ok(TcpListener { socket })
+        Ok(TcpListener { socket, stop: Stop::new("TcpListener::bind") })
     }
 
     /// As [`TcpListener::bind_each_core`], with these options.

@@ -40,41 +40,22 @@
 //!
 //! # The end of a server
 //!
-//! [`EachCore::abort`] ends the accepting. Connections are tasks of your own: give each something to drop when it ends, wait until all of it is gone, or for
-//! as long as you like, and let the runtime end, which drops the others.
+//! The runtime's [end in phases](crate::shutdown) ends the accepting, then waits for connections that hold the phase `drain` open, for as long as its limit says, and drops the others.
 //!
 //! ```
 //! use std::io;
-//! use std::time::Duration;
 //!
-//! use futures::StreamExt;
-//! use futures::channel::mpsc;
-//! use ipiq::net::{BufResult, TcpListener, TcpStream};
-//! use ipiq::time;
+//! use ipiq::net::{BufResult, TcpListener, TcpStream, is_shutdown};
+//! use ipiq::{Runtime, shutdown};
 //!
-//! #[ipiq::main(cores = 2)]
-//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     // Nobody sends: it ends when the last sender is dropped.
-//!     let (open, mut all_ended) = mpsc::channel::<()>(0);
-//!     let servers = TcpListener::bind_each_core("127.0.0.1:0", move |listener| accept(listener, open.clone()))?;
-//!     let client = TcpStream::connect(servers.local_addr()).await?;
-//!
-//!     // When a command comes, or a thread that waits for a signal tells so by a channel:
-//!     servers.abort();
-//!     for acceptor in servers.into_handles() {
-//!         assert!(acceptor.await.is_err_and(|error| error.is_cancelled()));
-//!     }
-//!     drop(client);
-//!     if time::timeout(Duration::from_secs(10), all_ended.next()).await.is_err() {
-//!         eprintln!("some connections are cut");
-//!     }
-//!     Ok(())
-//! }
-//!
-//! async fn accept(listener: TcpListener, open: mpsc::Sender<()>) -> io::Result<()> {
+//! async fn accept(listener: TcpListener) -> io::Result<()> {
 //!     loop {
-//!         let (stream, _peer) = listener.accept().await?;
-//!         let open = open.clone();
+//!         let stream = match listener.accept().await {
+//!             Ok((stream, _peer)) => stream,
+//!             Err(error) if is_shutdown(&error) => return Ok(()),
+//!             Err(error) => return Err(error),
+//!         };
+//!         let open = shutdown::guard_named(shutdown::DRAIN, "connection");
 //!         drop(ipiq::spawn_local(async move {
 //!             let _open = open; // Until this task ends.
 //!             serve(stream).await
@@ -86,6 +67,17 @@
 //!     let BufResult(received, _bytes) = stream.recv(Vec::with_capacity(100)).await;
 //!     received.map(drop)
 //! }
+//!
+//! let runtime = Runtime::builder().cores(2).build()?;
+//! runtime.handle().shutdown_on_signals()?; // Or when a command comes:
+//! let client = runtime.block_on(|| async {
+//!     let servers = TcpListener::bind_each_core("127.0.0.1:0", accept)?;
+//!     std::net::TcpStream::connect(servers.local_addr())
+//! })?;
+//! let ending = runtime.handle().shutdown();
+//! drop(client);
+//! println!("{}", Runtime::wait(ending));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod address;
@@ -103,6 +95,6 @@ mod write_methods;
 pub use address::Address;
 pub use each_core::EachCore;
 pub use ipiq_driver::buf::{self, BufResult};
-pub use listener::{ListenerBuilder, TcpListener};
+pub use listener::{ListenerBuilder, TcpListener, is_shutdown};
 pub use split::{ReadHalf, WriteHalf};
 pub use stream::TcpStream;

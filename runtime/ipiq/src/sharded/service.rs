@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ipiq_fabric::{CoreId, assert_core};
 
@@ -47,6 +47,8 @@ pub(super) struct Service {
     /// Nobody will know of it: no seat is put any more.
     pub(super) given_up: AtomicBool,
     pub(super) stopping: Mutex<Stopping>,
+    /// Under which the runtime's end knows it.
+    pub(super) known_as: OnceLock<u64>,
 }
 
 impl Service {
@@ -69,7 +71,13 @@ impl<T> Sharded<T> {
     /// A service without shards.
     pub(super) fn reserve(handle: Handle) -> Self {
         let number = Arc::new(Number::draw());
-        let service = Service { handle, number, given_up: AtomicBool::new(false), stopping: Mutex::default() };
+        let service = Service {
+            handle,
+            number,
+            given_up: AtomicBool::new(false),
+            stopping: Mutex::default(),
+            known_as: OnceLock::new(),
+        };
         Self { service: Arc::new(service), value: PhantomData }
     }
 

@@ -1,7 +1,11 @@
 //! How a service starts.
 
+use std::any::type_name;
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use ipiq_executor::JoinError;
 use ipiq_fabric::CoreId;
@@ -53,12 +57,15 @@ impl<T> Sharded<T> {
     /// # Panics
     ///
     /// When polled on a thread that runs no core.
-    pub async fn start<Init, Fut>(init: Init) -> Result<Self, StartError<Infallible>>
+    #[track_caller]
+    pub fn start<Init, Fut>(
+        init: Init,
+    ) -> impl Future<Output = Result<Self, StartError<Infallible>>> + use<T, Init, Fut>
     where
         Init: FnOnce(Self) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = T> + 'static,
     {
-        Self::try_start(move |peers| async move { Ok(init(peers).await) }).await
+        Self::try_start(move |peers| async move { Ok(init(peers).await) })
     }
 
     /// As [`start`](Self::start), for shards whose making may fail.
@@ -85,7 +92,19 @@ impl<T> Sharded<T> {
     /// # Panics
     ///
     /// As [`start`](Self::start).
-    pub async fn try_start<Init, Fut, E>(init: Init) -> Result<Self, StartError<E>>
+    #[track_caller]
+    pub fn try_start<Init, Fut, E>(
+        init: Init,
+    ) -> impl Future<Output = Result<Self, StartError<E>>> + use<T, Init, Fut, E>
+    where
+        Init: FnOnce(Self) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + 'static,
+        E: Send + 'static,
+    {
+        Self::start_at(init, Location::caller())
+    }
+
+    async fn start_at<Init, Fut, E>(init: Init, started_at: &'static Location<'static>) -> Result<Self, StartError<E>>
     where
         Init: FnOnce(Self) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Result<T, E>> + 'static,
@@ -109,11 +128,23 @@ impl<T> Sharded<T> {
         let here = |made: &Result<_, JoinError>| stopping || !made.as_ref().is_err_and(JoinError::is_cancelled);
         let failed = made.into_iter().filter(|(_, made)| here(made)).find_map(|(core, made)| failure(core, made));
         half_way.arrive();
-        let Some(error) = failed else { return Ok(sharded) };
+        let Some(error) = failed else {
+            sharded.stop_with_the_runtime(started_at);
+            return Ok(sharded);
+        };
         // [sharded S3]
         sharded.service.give_up();
         sharded.vacate().await;
         Err(error)
+    }
+
+    /// Has the runtime's phases stop it.
+    fn stop_with_the_runtime(&self, started_at: &'static Location<'static>) {
+        let sharded = self.clone();
+        let stop = Arc::new(move || Box::pin(sharded.stop()) as Pin<Box<dyn Future<Output = _>>>);
+        let number = self.service.handle.board().add_service(type_name::<T>(), started_at, stop);
+        // It is started once.
+        let _ = self.service.known_as.set(number);
     }
 
     /// Takes every seat.

@@ -29,6 +29,8 @@ impl<T> Sharded<T> {
     /// A call that comes too late is answered with an [error that says so](super::ShardError::is_stopped). Who wants requests that are half-way to go through to the end stops what
     /// brings requests first.
     ///
+    /// The [end of the runtime](crate::shutdown) in phases does it too, at the end of `drain`, for services that have not stopped by themselves, in reverse order of their starts.
+    ///
     /// The stop begins at once. If there was one already the future waits for its end. Who holds a [`Shard`] and awaits the stop waits for itself: in a task of a shard, such as one of
     /// [`On::spawn`](super::On::spawn), begin it and do not await it.
     ///
@@ -85,6 +87,9 @@ impl<T> Sharded<T> {
         self.assert_here("Sharded::stop");
         let here = on_core("Sharded::stop", |executor| executor.core().id());
         let (first, ended) = self.begin_stop();
+        if let Some(number) = self.service.known_as.get() {
+            self.service.handle.board().forget_service(*number);
+        }
         let stop = first.then(|| {
             // Not by the task itself: a core that shuts down never polls it.
             let over = Over { service: self.service.clone() };

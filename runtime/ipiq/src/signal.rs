@@ -1,0 +1,274 @@
+//! Signals of the system, such as the one of ctrl-c, as futures.
+//!
+//! In most programs [`Handle::shutdown_on_signals`] is all that is wanted:
+//!
+//! ```no_run
+//! # async fn serve() {}
+//! #[ipiq::main]
+//! async fn main() -> std::io::Result<()> {
+//!     ipiq::handle().shutdown_on_signals()?;
+//!     serve().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`ctrl_c`] and [`terminate`] await one signal, [`listen`] makes something that awaits any number of any:
+//!
+//! ```no_run
+//! # fn reload() {}
+//! # async fn f() -> std::io::Result<()> {
+//! let mut hang_ups = ipiq::signal::listen([ipiq::signal::SIGHUP])?;
+//! loop {
+//!     hang_ups.recv().await;
+//!     reload();
+//! }
+//! # }
+//! ```
+//!
+//! While somebody listens to a signal, it does nothing else; when nobody does, again what it does by default. What the process had set for it before is called, too. Signals of one number that
+//! come before they were received are one. The first to listen starts a thread, `ipiq-signals`, which stays as long as the process; the crate `signal-hook` does the work.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+
+use ipiq_fabric::contain;
+use signal_hook::consts::FORBIDDEN;
+pub use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::{Handle as HookHandle, Signals as Hook};
+use signal_hook::low_level::emulate_default_handler;
+use slab::Slab;
+
+use crate::Handle;
+use crate::shutdown::{self, Board};
+
+/// The last real-time signal of Linux.
+const MOST: i32 = 64;
+
+/// Awaits the signal of ctrl-c, `SIGINT`. It listens from the call on.
+///
+/// ```no_run
+/// #[ipiq::main]
+/// async fn main() -> std::io::Result<()> {
+///     println!("press ctrl-c");
+///     ipiq::signal::ctrl_c().await
+/// }
+/// ```
+///
+/// # Errors
+///
+/// The future resolves to what the system says if it has no handler or thread for it.
+///
+/// # Cancel safety
+///
+/// A signal that came before it was dropped is lost.
+pub fn ctrl_c() -> Once {
+    Once { signals: Some(listen([SIGINT])) }
+}
+
+/// As [`ctrl_c`], for `SIGTERM`, by which services are asked to end.
+///
+/// # Errors
+///
+/// As [`ctrl_c`].
+///
+/// # Cancel safety
+///
+/// As [`ctrl_c`].
+pub fn terminate() -> Once {
+    Once { signals: Some(listen([SIGTERM])) }
+}
+
+/// Listens to signals, by their numbers, until the value is dropped. May be called on any thread.
+///
+/// # Errors
+///
+/// `InvalidInput` for numbers that are no signals, or cannot be listened to: `SIGKILL`, `SIGSTOP`, and those of faults. What the system says if it has no handler or thread for it.
+pub fn listen(signals: impl IntoIterator<Item = i32>) -> io::Result<Signals> {
+    let signals: Vec<i32> = signals.into_iter().collect();
+    let key = hear(&signals, Listener::Future { came: Vec::new(), waker: None })?;
+    Ok(Signals { key })
+}
+
+/// What [`listen`] gives: signals as they come.
+#[derive(Debug)]
+#[must_use = "nobody listens when it is dropped"]
+pub struct Signals {
+    key: usize,
+}
+
+impl Signals {
+    /// The number of the next signal, in the order in which they came.
+    ///
+    /// # Cancel safety
+    ///
+    /// No signal is lost when it is dropped.
+    pub async fn recv(&mut self) -> i32 {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<i32> {
+        let new = cx.waker().clone();
+        let mut hub = hub();
+        let Some(Heard { listener: Listener::Future { came, waker }, .. }) = hub.listeners.get_mut(self.key) else {
+            unreachable!("it listens until it is dropped")
+        };
+        if !came.is_empty() {
+            return Poll::Ready(came.remove(0));
+        }
+        let before = waker.replace(new);
+        drop(hub);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        let heard = hub().listeners.try_remove(self.key);
+        drop(heard);
+    }
+}
+
+/// One signal: from [`ctrl_c`] or [`terminate`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Once {
+    signals: Option<io::Result<Signals>>,
+}
+
+impl Future for Once {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.signals.take().expect("a signal is not awaited after it has come") {
+            Err(error) => Poll::Ready(Err(error)),
+            Ok(mut signals) => {
+                if signals.poll_recv(cx).is_ready() {
+                    return Poll::Ready(Ok(()));
+                }
+                self.signals = Some(Ok(signals));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// Has `SIGINT`, the signal of ctrl-c, or `SIGTERM` begin the [end in phases](crate::shutdown), until the runtime has ended. A second one meanwhile ends the process at once, with the status that shells
+    /// give it: 128 and the signal's number.
+    ///
+    /// With several runtimes that ask for it the signal begins the end of all of them. [`Runtime::block_on`](crate::Runtime::block_on), and so `#[ipiq::main]`, panics if its task is cut in the phase
+    /// `cancel`: let it await [`shutdown::phase`](crate::shutdown::phase()), and return.
+    ///
+    /// # Errors
+    ///
+    /// What the system says if it has no handler or thread for it.
+    pub fn shutdown_on_signals(&self) -> io::Result<()> {
+        hear(&[SIGINT, SIGTERM], Listener::End { board: Arc::downgrade(self.board()), begun: false }).map(drop)
+    }
+}
+
+/// Who listens, process-wide.
+struct Hub {
+    listeners: Slab<Heard>,
+    hook: Option<HookHandle>,
+}
+
+struct Heard {
+    signals: Vec<i32>,
+    listener: Listener,
+}
+
+enum Listener {
+    Future { came: Vec<i32>, waker: Option<Waker> },
+    End { board: Weak<Board>, begun: bool },
+}
+
+/// What a signal asks for, outside the lock.
+enum Effect {
+    Wake(Waker),
+    Begin(Arc<Board>),
+    Exit,
+}
+
+fn hub() -> MutexGuard<'static, Hub> {
+    static HUB: Mutex<Hub> = Mutex::new(Hub { listeners: Slab::new(), hook: None });
+    // No code of a user's runs under it.
+    HUB.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hear(signals: &[i32], listener: Listener) -> io::Result<usize> {
+    if let Some(signal) = signals.iter().find(|signal| FORBIDDEN.contains(signal) || !(1..=MOST).contains(*signal)) {
+        let text = format!("signal {signal} cannot be listened to");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let mut hub = hub();
+    let hook = match &hub.hook {
+        Some(hook) => hook.clone(),
+        None => {
+            let mut hook = Hook::new([] as [i32; 0])?;
+            let handle = hook.handle();
+            thread::Builder::new().name("ipiq-signals".into()).spawn(move || hook.forever().for_each(came))?;
+            hub.hook.insert(handle).clone()
+        }
+    };
+    // It comes in from here on, and waits for the lock.
+    signals.iter().try_for_each(|signal| hook.add_signal(*signal))?;
+    Ok(hub.listeners.insert(Heard { signals: signals.to_vec(), listener }))
+}
+
+/// On the thread of the signals.
+fn came(signal: i32) {
+    let effects = hub().tell(signal);
+    if effects.is_empty() {
+        // What it does by default; where that cannot be done, nothing.
+        let _ = emulate_default_handler(signal);
+    }
+    for effect in effects {
+        match effect {
+            Effect::Wake(waker) => contain(|| waker.wake()),
+            Effect::Begin(board) => drop(shutdown::begin(&board)),
+            Effect::Exit => process::exit(128 + signal),
+        }
+    }
+}
+
+impl Hub {
+    /// Tells whoever listens to the signal. Nothing: nobody does.
+    fn tell(&mut self, signal: i32) -> Vec<Effect> {
+        self.listeners.retain(|_, heard| heard.listener.is_alive());
+        let concerned = self.listeners.iter_mut().filter(|(_, heard)| heard.signals.contains(&signal));
+        concerned.map(|(_, heard)| heard.listener.hear(signal)).collect()
+    }
+}
+
+impl Listener {
+    fn is_alive(&self) -> bool {
+        match self {
+            Self::Future { .. } => true,
+            Self::End { board, .. } => board.upgrade().is_some_and(|board| !board.has_ended()),
+        }
+    }
+
+    fn hear(&mut self, signal: i32) -> Effect {
+        match self {
+            Self::Future { came, waker } => {
+                if !came.contains(&signal) {
+                    came.push(signal);
+                }
+                Effect::Wake(waker.take().unwrap_or_else(|| Waker::noop().clone()))
+            }
+            Self::End { begun: true, .. } => Effect::Exit,
+            Self::End { board, begun } => {
+                *begun = true;
+                // It was alive just before.
+                board.upgrade().map_or_else(|| Effect::Wake(Waker::noop().clone()), Effect::Begin)
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Signals of the system, in processes of their own.
+
+use std::env;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use ipiq::signal::{self, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use ipiq::{Runtime, shutdown};
+use ipiq_suites::alone::alone;
+use ipiq_suites::watchdog::with_watchdog;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const CHILD: &str = "IPIQ_SIGNALLED";
+
+fn raise(signal: i32) {
+    // SAFETY: 1. no memory is passed.
+    assert_eq!(unsafe { libc::kill(std::process::id() as i32, signal) }, 0);
+}
+
+fn one_core() -> Runtime {
+    Runtime::builder().cores(1).build().expect("a runtime")
+}
+
+/// How a process ends that runs `scenario`, which is not expected to return.
+fn status_of(test: &str, scenario: impl FnOnce()) -> ExitStatus {
+    if env::var_os(CHILD).is_some() {
+        with_watchdog(test, LIMIT, scenario);
+        std::process::exit(0);
+    }
+    let this = env::current_exe().expect("a running program has a path");
+    Command::new(this).args([test, "--exact"]).env(CHILD, "1").output().expect("it starts again").status
+}
+
+#[test]
+fn a_signal_begins_the_phases() {
+    alone("a_signal_begins_the_phases", LIMIT, || {
+        for signal in [SIGINT, SIGTERM] {
+            let runtime = one_core();
+            runtime.handle().shutdown_on_signals().expect("a handler");
+            runtime.block_on(move || async move {
+                raise(signal);
+                drop(shutdown::phase(shutdown::DRAIN).await);
+            });
+            let report = Runtime::wait(runtime.handle().shutdown());
+            assert!(report.is_clean(), "{report}");
+        }
+    });
+}
+
+#[test]
+fn a_second_signal_ends_the_process_with_its_status() {
+    let status = status_of("a_second_signal_ends_the_process_with_its_status", || {
+        let runtime = one_core();
+        runtime.handle().shutdown_on_signals().expect("a handler");
+        let _open = runtime.handle().guard(shutdown::DRAIN);
+        raise(SIGINT);
+        drop(Runtime::wait(runtime.handle().phase(shutdown::DRAIN)));
+        raise(SIGTERM);
+        std::thread::park();
+    });
+    assert_eq!(status.code(), Some(128 + SIGTERM));
+}
+
+#[test]
+fn a_signal_that_nobody_listens_to_any_more_does_what_it_does_by_default() {
+    let test = "a_signal_that_nobody_listens_to_any_more_does_what_it_does_by_default";
+    let status = status_of(test, || {
+        let runtime = one_core();
+        runtime.handle().shutdown_on_signals().expect("a handler");
+        drop(runtime);
+        raise(SIGTERM);
+        loop {
+            std::thread::park();
+        }
+    });
+    assert_eq!(status.signal(), Some(SIGTERM));
+}
+
+#[test]
+fn signals_are_received_by_all_who_listen_and_none_is_lost_between_two() {
+    alone("signals_are_received_by_all_who_listen_and_none_is_lost_between_two", LIMIT, || {
+        let mut ours = signal::listen([SIGUSR1, SIGHUP]).expect("a handler");
+        let runtime = one_core();
+        runtime.block_on(|| async {
+            let once = signal::ctrl_c();
+            let mut theirs = signal::listen([SIGUSR1]).expect("a handler");
+            for _ in 0..20 {
+                raise(SIGUSR1);
+                assert_eq!(theirs.recv().await, SIGUSR1);
+            }
+            raise(SIGINT);
+            once.await.expect("a handler");
+        });
+        // Those that came meanwhile are one.
+        assert_eq!(Runtime::wait(ours.recv()), SIGUSR1);
+        raise(SIGHUP);
+        assert_eq!(Runtime::wait(ours.recv()), SIGHUP);
+    });
+}
+
+#[test]
+fn a_signal_that_cannot_be_listened_to_is_refused() {
+    for signal in [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, 4242, -1] {
+        assert!(signal::listen([signal]).is_err(), "{signal}");
+    }
+}
