@@ -63,38 +63,51 @@ impl Drop for Admission {
 async fn serve(server: &Arc<Server>, stream: TcpStream) -> io::Result<()> {
     // Without it only the latency suffers.
     let _ = stream.set_nodelay(true);
-    let context = &server.context;
-    let mut session = Session::new(ipiq::core_id().index(), context.facts.cores);
-    let keyspace = server.keys.local();
-    let outcome = answer(server, &keyspace, &mut session, &stream).await;
-    keyspace.with(|shard| session.batch.leave(context, shard));
+    let mut session = Session::new(ipiq::core_id().index(), server.context.facts.cores);
+    let outcome = serve_session(server, &mut session, &stream).await;
+    if let Some(keyspace) = server.keys.try_local() {
+        keyspace.with(|shard| session.batch.leave(&server.context, shard));
+    }
     outcome
 }
 
-async fn answer(server: &Arc<Server>, keyspace: &Seat, session: &mut Session, stream: &TcpStream) -> io::Result<()> {
-    let context = &server.context;
+async fn serve_session(server: &Arc<Server>, session: &mut Session, stream: &TcpStream) -> io::Result<()> {
     while receive(server, session, stream).await? {
-        loop {
-            keyspace.batches.pass().await;
-            let now_ms = now_ms();
-            let next = keyspace.with(|shard| session.run(context, shard, now_ms));
-            if session.batch.has_plan() {
-                run_remotely(server, session).await?;
-                session.batch.assemble();
-            }
-            send(server, session, stream).await?;
-            match next {
-                Next::Receive => break,
-                Next::Run => {}
-                Next::Close => return Ok(()),
-                Next::Errand(errand) => match errand::run(server, keyspace, errand).await {
-                    Some(reply) => stream.send_all(reply).await.0?,
-                    None => return Ok(()),
-                },
-            }
+        // A connection that waits for requests uses no keys, so that it does not hold up the end.
+        let Some(keyspace) = server.keys.try_local() else { break };
+        let Some(_running) = keyspace.batches.begin().await else { break };
+        if !answer(server, &keyspace, session, stream).await? {
+            break;
         }
     }
     Ok(())
+}
+
+/// Answers what one read brought; false where the connection ends after that.
+async fn answer(server: &Arc<Server>, keyspace: &Seat, session: &mut Session, stream: &TcpStream) -> io::Result<bool> {
+    let context = &server.context;
+    loop {
+        let now_ms = now_ms();
+        let next = keyspace.with(|shard| session.run(context, shard, now_ms));
+        if session.batch.has_plan() {
+            run_remotely(server, session).await?;
+            session.batch.assemble();
+        }
+        send(server, session, stream).await?;
+        match next {
+            Next::Receive => return Ok(true),
+            Next::Run => {}
+            Next::Close => return Ok(false),
+            Next::Errand(errand) => match errand::run(server, keyspace, errand).await {
+                Some(reply) => stream.send_all(reply).await.0?,
+                None => return Ok(false),
+            },
+        }
+        // What was held back meanwhile comes first.
+        if !keyspace.batches.pass().await {
+            return Ok(false);
+        }
+    }
 }
 
 /// Reads what is there; false at the end of the connection, or where it has been idle for too long.

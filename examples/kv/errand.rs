@@ -112,6 +112,7 @@ async fn backtrace_all_cores() -> Result<String, String> {
 async fn ask_everywhere(server: &Server, keyspace: &Seat, asked: Everywhere) -> Result<Stats, ShardError> {
     let writes = asked == Everywhere::Flush;
     if writes {
+        // Where the server ends it is as good before as after what is saved.
         keyspace.batches.pass().await;
     }
     // A snapshot holds all of it, or nothing.

@@ -84,35 +84,74 @@ async fn expire(keys: Keys) {
     }
 }
 
-/// Whether batches may begin on this core.
+/// The batches of this core's connections.
 #[derive(Default)]
 pub(crate) struct Batches {
-    /// How many want them to wait.
+    /// How many want those to wait that have not begun.
     holds: Cell<u32>,
+    /// Whether none begins any more.
+    closed: Cell<bool>,
+    running: Cell<usize>,
+    /// Who waits for any of these to change.
     waiting: RefCell<Vec<Waker>>,
 }
+
+/// A batch that has begun.
+pub(crate) struct Running<'a>(&'a Batches);
 
 impl Batches {
     /// One more, or one fewer, wants batches to wait.
     pub(crate) fn hold(&self, hold: bool) {
         let holds = self.holds.get();
         self.holds.set(if hold { holds + 1 } else { holds - 1 });
-        if self.holds.get() == 0 {
-            self.waiting.take().into_iter().for_each(Waker::wake);
-        }
+        self.wake();
     }
 
-    /// Waits, before a batch runs, while batches are held.
-    pub(crate) async fn pass(&self) {
+    /// Begins a batch, once nobody wants it to wait; none where no batch begins any more.
+    pub(crate) async fn begin(&self) -> Option<Running<'_>> {
+        if !self.pass().await {
+            return None;
+        }
+        self.running.set(self.running.get() + 1);
+        Some(Running(self))
+    }
+
+    /// Waits while batches are held; false where none begins any more.
+    pub(crate) async fn pass(&self) -> bool {
         if self.holds.get() > 0 {
-            poll_fn(|cx| {
-                if self.holds.get() == 0 {
-                    return Poll::Ready(());
-                }
-                self.waiting.borrow_mut().push(cx.waker().clone());
-                Poll::Pending
-            })
-            .await;
+            self.until(|| self.holds.get() == 0 || self.closed.get()).await;
+        }
+        !self.closed.get()
+    }
+
+    /// Lets no batch begin from now on, and waits for those that have begun.
+    pub(crate) async fn close(&self) {
+        self.closed.set(true);
+        self.wake();
+        self.until(|| self.running.get() == 0).await;
+    }
+
+    async fn until(&self, holds: impl Fn() -> bool) {
+        poll_fn(|cx| {
+            if holds() {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn wake(&self) {
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+        if self.0.closed.get() {
+            self.0.wake();
         }
     }
 }

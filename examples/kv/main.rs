@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipiq::shutdown::DRAIN;
 use ipiq::{DriverKind, FenceKind, Placement, Runtime, RuntimeInfo};
 use rustix::net::sockopt::set_socket_reuseport;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -43,6 +44,9 @@ use route::Router;
 use server::{Server, cannot_listen};
 use session::Context;
 use settings::{Live, Settings};
+
+/// How long requests that are under way may hold up the end.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let outcome = match Flags::from_env() {
@@ -76,6 +80,7 @@ fn run(flags: Flags) -> Result<(), String> {
         .placement(if flags.pin { Placement::Pinned } else { Placement::Auto })
         .driver(flags.driver)
         .ring_capacity(flags.ring_capacity)
+        .phase(DRAIN, DRAIN_LIMIT)
         .stall_limit(flags.stall_limit)
         .on_stall(|report| eprintln!("kv: {report}"))
         .build()
@@ -96,18 +101,20 @@ fn run(flags: Flags) -> Result<(), String> {
             ..Facts::new(address, flags.cores, driver_name(info.driver), fence_name(info.fence))
         },
     };
-    let outcome = runtime.block_on(move || async move {
+    let signals = signals::listen().map_err(|error| error.to_string())?;
+    let server = runtime.block_on(move || async move {
         let server = Server::new(context).await?;
-        signals::end_on_signal(handle, Arc::clone(&server)).map_err(|error| error.to_string())?;
         let loaded = server.start().await?;
         drop(claim);
         print(&format!("{banner}snapshot: {}, {} keys loaded\n{limits}", path.display(), loaded.keys));
-        server.stopped().await;
-        Ok(())
-    });
+        Ok::<_, String>(server)
+    })?;
+    let report = Runtime::wait(signals::wait_for_end(&handle, server, signals));
+    // Connections that wait for requests are cut; what else is, is worth a word.
+    report.phases.iter().filter(|phase| !phase.is_clean()).for_each(|phase| eprintln!("kv: {phase}"));
     drop(runtime);
     snapshot::wait_for_writers();
-    outcome
+    Ok(())
 }
 
 /// Takes the address, with its port made definite, from everybody but this process's listeners.

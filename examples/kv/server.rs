@@ -3,13 +3,13 @@
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::channel::oneshot;
 use ipiq::ipi::{Handler, TableFull};
-use ipiq::net::TcpListener;
+use ipiq::net::{self, TcpListener};
 use ipiq::sharded::Sharded;
+use ipiq::shutdown::{self, DRAIN, PhaseBegin};
 use ipiq::{CoreId, time};
 
 use crate::command::Shutdown;
@@ -33,8 +33,6 @@ pub(crate) struct Server {
     pub(crate) outgoing: Outgoing,
     /// Has a core look into its post.
     doorbell: Handler,
-    stop: Mutex<Option<oneshot::Sender<()>>>,
-    stopped: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl Server {
@@ -48,10 +46,8 @@ impl Server {
         let keys = Sharded::start(move |keys| async move { Keyspace::new(keys, &live, &ledger) });
         let keys = keys.await.map_err(|error| error.to_string())?;
         let doorbell = deliver_when_triggered(&keys, &context.post).map_err(|error| error.to_string())?;
-        let (stop, stopped) = oneshot::channel();
         let outgoing = Outgoing::new(context.facts.cores);
-        let (stop, stopped) = (Mutex::new(Some(stop)), Mutex::new(Some(stopped)));
-        Ok(Arc::new(Self { context, keys, outgoing, doorbell, stop, stopped }))
+        Ok(Arc::new(Self { context, keys, outgoing, doorbell }))
     }
 
     /// Loads the snapshot, and gives every core its listener; afterwards all of them serve. Answers what was loaded.
@@ -68,6 +64,7 @@ impl Server {
             keyspace.with(Shard::end_loading);
             let address = server.context.facts.address;
             let listener = listen(address).map_err(|error| cannot_listen(address, error))?;
+            drop(ipiq::spawn_local(drain(shutdown::phase(DRAIN), server.keys.clone())));
             drop(ipiq::spawn_local(accept_connections(server, listener)));
             Ok(())
         });
@@ -75,16 +72,6 @@ impl Server {
         listening.into_iter().collect::<Result<(), String>>()?;
         drop(ipiq::spawn_local(autosave::run(Arc::clone(self))));
         Ok(loaded)
-    }
-
-    /// Waits for the end, by SHUTDOWN or by a signal.
-    pub(crate) async fn stopped(&self) {
-        let stopped = self.stopped.lock();
-        let stopped = stopped.unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(stopped) = stopped {
-            // The sender lives as long as the server, so the only answer is that it was used.
-            let _ = stopped.await;
-        }
     }
 
     /// Ends the server, after a snapshot where one is asked for.
@@ -107,7 +94,7 @@ impl Server {
                 return outcome;
             }
         }
-        self.stop();
+        drop(ipiq::handle().shutdown());
         Ok(())
     }
 
@@ -127,14 +114,6 @@ impl Server {
     pub(crate) fn ring(&self, core: usize) {
         // A core that has left has no subscribers any more.
         let _ = self.doorbell.trigger(CoreId::new(core));
-    }
-
-    fn stop(&self) {
-        let stop = self.stop.lock();
-        if let Some(stop) = stop.unwrap_or_else(PoisonError::into_inner).take() {
-            // A server that has ended already needs no second word.
-            let _ = stop.send(());
-        }
     }
 }
 
@@ -157,7 +136,15 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::builder().reuse_port(true).bind(address)
 }
 
-/// Accepts this core's connections, for ever.
+/// Lets the batches that have begun come to their end when the server ends, and none begin.
+async fn drain(begin: PhaseBegin, keys: Keys) {
+    let _open = begin.await;
+    if let Some(keyspace) = keys.try_local() {
+        keyspace.batches.close().await;
+    }
+}
+
+/// Accepts this core's connections, until the server ends.
 async fn accept_connections(server: Arc<Server>, listener: TcpListener) {
     let mut pause = LEAST_PAUSE;
     loop {
@@ -166,6 +153,7 @@ async fn accept_connections(server: Arc<Server>, listener: TcpListener) {
                 pause = LEAST_PAUSE;
                 connection::admit(&server, stream);
             }
+            Err(error) if net::is_shutdown(&error) => return,
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 // The connections wait in the listener's queue until a descriptor is free.

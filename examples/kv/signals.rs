@@ -1,42 +1,53 @@
 //! What the system says to the process.
 
 use std::io;
+use std::pin::pin;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
+use futures::future::{Either, select};
+use ipiq::shutdown::{STOP_ACCEPTING, ShutdownReport};
+use ipiq::signal::{self, SIGINT, SIGTERM, Signals};
 use ipiq::{CoreId, Handle};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::SIGXFSZ;
 
 use crate::command::Shutdown;
 use crate::server::Server;
 
-/// Ends the server at SIGTERM and SIGINT as SHUTDOWN does; a second one meanwhile ends the process at once.
+/// Listens from now on to the signals that end the server.
 ///
 /// # Errors
 ///
-/// Says why no thread or handler can be set up.
-pub(crate) fn end_on_signal(handle: Handle, server: Arc<Server>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+/// Says why no handler can be set up.
+pub(crate) fn listen() -> io::Result<Signals> {
+    signal::listen([SIGINT, SIGTERM])
+}
+
+/// Waits for the end of the server, which a signal begins as SHUTDOWN does; a second one meanwhile ends the process at once.
+pub(crate) async fn wait_for_end(handle: &Handle, server: Arc<Server>, mut signals: Signals) -> ShutdownReport {
+    let mut ended = pin!(async {
+        drop(handle.phase(STOP_ACCEPTING).await);
+        handle.shutdown().await
+    });
     let ending = Arc::new(AtomicBool::new(false));
-    thread::Builder::new().name("kv-signals".to_owned()).spawn(move || {
-        for _ in &mut signals {
-            if ending.swap(true, Ordering::Relaxed) {
+    loop {
+        match select(ended.as_mut(), pin!(signals.recv())).await {
+            Either::Left((report, _)) => return report,
+            Either::Right(_) if ending.swap(true, Ordering::Relaxed) => {
                 eprintln!("kv: ended by a second signal");
                 process::exit(1);
             }
-            let (server, ending) = (Arc::clone(&server), Arc::clone(&ending));
-            drop(handle.spawn_on(CoreId::new(0), move || async move {
-                if let Err(text) = server.shut_down(Shutdown::default()).await {
-                    eprintln!("kv: goes on, since it cannot save ({text}); SHUTDOWN NOSAVE ends it");
-                    ending.store(false, Ordering::Relaxed);
-                }
-            }));
+            Either::Right(_) => {}
         }
-    })?;
-    Ok(())
+        let (server, ending) = (Arc::clone(&server), Arc::clone(&ending));
+        drop(handle.spawn_on(CoreId::new(0), move || async move {
+            if let Err(text) = server.shut_down(Shutdown::default()).await {
+                eprintln!("kv: goes on, since it cannot save ({text}); SHUTDOWN NOSAVE ends it");
+                ending.store(false, Ordering::Relaxed);
+            }
+        }));
+    }
 }
 
 /// Makes a write beyond the limit of file sizes an error instead of the end.
