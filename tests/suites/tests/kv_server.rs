@@ -269,6 +269,40 @@ fn an_operator_learns_what_every_core_is_doing() {
 }
 
 #[test]
+fn what_is_under_way_is_answered_before_the_end() {
+    for end in ["SIGTERM", "shutdown nosave"] {
+        let mut kv = Kv::start("--cores 2 --enable-debug-command");
+        let [mut busy, mut idle, mut subscriber, mut operator] = [(); 4].map(|()| kv.connect());
+        assert_eq!(idle.ask("set key value"), "+OK");
+        subscriber.ask("subscribe begun");
+        busy.send(b"publish begun now\r\ndebug sleep 1\r\nset key other\r\n").expect("sent");
+        subscriber.reply().expect("the batch has begun");
+        match end {
+            "SIGTERM" => kv.signal(libc::SIGTERM),
+            command => operator.send(format!("{command}\r\n").as_bytes()).expect("sent"),
+        }
+        // The command that runs is answered; those behind it are not run.
+        assert_eq!(String::from_utf8(busy.read_to_close()).expect("text"), ":1\r\n+OK\r\n", "{end}");
+        assert_eq!(idle.read_to_close(), b"", "{end}");
+        assert!(kv.wait().success(), "{end}");
+        assert!(!kv.has_reported(|line| line.starts_with("kv: ")), "{end}");
+    }
+}
+
+#[test]
+fn who_does_not_read_its_replies_holds_up_the_end_for_a_while_only() {
+    let mut kv = Kv::start("--cores 1");
+    let (mut deaf, mut client) = (kv.connect(), kv.connect());
+    assert_eq!(client.ask(&format!("set key {}", "v".repeat(1 << 20))), "+OK");
+    // More than sockets hold.
+    deaf.send("get key\r\n".repeat(64).as_bytes()).expect("sent");
+    assert_eq!(deaf.socket().peek(&mut [0]).expect("replies are on their way"), 1);
+    kv.signal(libc::SIGTERM);
+    kv.wait_for_error("kv: drain: cut after 5.");
+    assert!(kv.wait().success());
+}
+
+#[test]
 fn keys_over_a_large_shard_finds_all_and_gives_way_to_others() {
     const BATCHES: usize = 400;
     const KEYS: usize = 1000;
