@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::future::Future;
+use core::panic::Location;
 
 use async_task::Runnable;
 use ipiq_fabric::Core;
@@ -151,11 +152,21 @@ impl Executor {
 
     /// Spawns a future on this core; it need not be `Send`. While the core shuts down the task ends at once, cancelled.
     #[inline(always)]
+    #[track_caller]
     pub fn spawn<Fut>(&self, future: Fut) -> JoinHandle<Fut::Output>
     where
         Fut: Future + 'static,
     {
-        spawn_here(self, future)
+        self.spawn_at(Location::caller(), future)
+    }
+
+    /// As [`spawn`](Self::spawn), for a caller that knows better where the task is spawned.
+    #[inline(always)]
+    pub fn spawn_at<Fut>(&self, spawned_at: &'static Location<'static>, future: Fut) -> JoinHandle<Fut::Output>
+    where
+        Fut: Future + 'static,
+    {
+        spawn_here(self, spawned_at, future)
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 use core::future::Future;
+use core::panic::Location;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
@@ -13,7 +14,7 @@ use ipiq_fabric::{CoreId, Fabric, Message, assert_core, catch, contain};
 use crate::core_loop::Lifecycle;
 use crate::executor::with_current;
 use crate::probe::Activity;
-use crate::task::{Home, JoinHandle, Kind, refuse, spawn_there};
+use crate::task::{Home, JoinHandle, refuse, spawn_there};
 
 /// The way to a set of cores from any thread. Clones are cheap and refer to the same cores.
 #[derive(Clone)]
@@ -89,21 +90,48 @@ impl Remote {
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
-        if self.lifecycle.is_stopping() {
-            return self.spawn_while_stopping(core, init);
-        }
-        spawn_there(self.home(core), init)
+        self.spawn_on_at(Location::caller(), core, init)
     }
 
-    #[cold]
+    /// As [`spawn_on`](Self::spawn_on), for a caller that knows better where the task is spawned.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such core.
+    #[inline(always)]
     #[track_caller]
-    fn spawn_while_stopping<Init, Fut>(&self, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
+    pub fn spawn_on_at<Init, Fut>(
+        &self,
+        spawned_at: &'static Location<'static>,
+        core: CoreId,
+        init: Init,
+    ) -> JoinHandle<Fut::Output>
     where
         Init: FnOnce() -> Fut + Send + 'static,
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
-        if self.refuses_caller() { refuse(self.home(core), init) } else { spawn_there(self.home(core), init) }
+        if self.lifecycle.is_stopping() {
+            return self.spawn_while_stopping(spawned_at, core, init);
+        }
+        spawn_there(self.home(core), spawned_at, init)
+    }
+
+    #[cold]
+    #[track_caller]
+    fn spawn_while_stopping<Init, Fut>(
+        &self,
+        spawned_at: &'static Location<'static>,
+        core: CoreId,
+        init: Init,
+    ) -> JoinHandle<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        let home = self.home(core);
+        if self.refuses_caller() { refuse(home, spawned_at, init) } else { spawn_there(home, spawned_at, init) }
     }
 
     /// [loop E1]: the calling thread is none of the cores, and they have been told to end.
@@ -147,16 +175,6 @@ impl Remote {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.lifecycle.is_stopping()
-    }
-
-    /// The type of the future that `core` polls just now, or has polled last in its turn.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such core.
-    #[must_use]
-    pub fn polled_on(&self, core: CoreId) -> Option<&'static str> {
-        self.activity(core).kind().map(Kind::name)
     }
 
     /// Tells every core to end. Each cancels its tasks and leaves.

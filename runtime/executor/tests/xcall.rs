@@ -4,7 +4,7 @@ mod machine;
 
 use std::cell::Cell;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ fn a_core_that_has_left_is_reported_and_not_waited_for() {
         let high = on_core(|executor| executor.high_broadcast(|| 7)).await;
         let [(A, Ok(7)), (B, Err(gone))] = &high[..] else { panic!("{high:?}") };
         assert!(gone.is_gone());
-        let low = on_core(|executor| executor.low_broadcast(|| async { 8 })).await;
+        let low = on_core(|executor| executor.low_broadcast(Location::caller(), || async { 8 })).await;
         let [(A, Ok(8)), (B, Err(gone))] = &low[..] else { panic!("{low:?}") };
         assert!(gone.is_cancelled());
         assert!(on_core(|executor| executor.high_unicast(B, || ())).await.expect_err("nobody there").is_gone());

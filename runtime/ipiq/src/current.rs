@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::panic::Location;
 
 use ipiq_executor::{Call, Executor, JoinHandle, Named, Synchronize, TaskName, with_current};
 use ipiq_fabric::{CoreId, assert_core};
@@ -73,7 +74,8 @@ pub fn spawn_local<Fut>(future: Fut) -> JoinHandle<Fut::Output>
 where
     Fut: Future + 'static,
 {
-    on_core("spawn_local", |executor| executor.spawn(future))
+    let spawned_at = Location::caller();
+    on_core("spawn_local", |executor| executor.spawn_at(spawned_at, future))
 }
 
 /// Spawns a task on `core`: `init` travels there and makes the future, which need not be `Send` and never leaves.
@@ -92,9 +94,26 @@ where
     Fut: Future + 'static,
     Fut::Output: Send + 'static,
 {
+    spawn_on_at(Location::caller(), core, init)
+}
+
+/// [`spawn_on`], for a caller that knows better where the task is spawned.
+#[inline]
+#[track_caller]
+pub(crate) fn spawn_on_at<Init, Fut>(
+    spawned_at: &'static Location<'static>,
+    core: CoreId,
+    init: Init,
+) -> JoinHandle<Fut::Output>
+where
+    Init: FnOnce() -> Fut + Send + 'static,
+    Fut: Future + 'static,
+    Fut::Output: Send + 'static,
+{
     let spawned = on_core("spawn_on", |executor| {
         let remote = executor.remote();
-        if core.index() < remote.cores() { Ok(remote.spawn_on(core, init)) } else { Err(remote.cores()) }
+        let cores = remote.cores();
+        if core.index() < cores { Ok(remote.spawn_on_at(spawned_at, core, init)) } else { Err(cores) }
     });
     match spawned {
         Ok(task) => task,

@@ -136,6 +136,7 @@ impl Handle {
     /// # Cancel safety
     ///
     /// Dropping the future stops no task; values are dropped.
+    #[track_caller]
     pub fn broadcast_low<Init, Fut>(&self, init: Init) -> RemoteLowBroadcast<Fut::Output>
     where
         Init: FnOnce() -> Fut + Clone + Send + 'static,

@@ -3,12 +3,15 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::panic::Location;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use futures_util::stream::{FuturesUnordered, Stream};
+use ipiq_executor::with_current;
 use ipiq_fabric::{PanicPayload, catch, contain};
+use ipiq_linux::port::LinuxPort;
 
 type Child<'env> = Pin<Box<dyn Future<Output = ()> + 'env>>;
 
@@ -117,15 +120,17 @@ impl<'env> Scope<'env> {
     /// Runs `future` beside the scope's body. Dropping the handle detaches it: the scope waits for it all the same.
     ///
     /// On a scope that has ended it is dropped and never polled.
+    #[track_caller]
     pub fn spawn<F>(&self, future: F) -> ScopedHandle<'env, F::Output>
     where
         F: Future + 'env,
         F::Output: 'env,
     {
+        let spawned_at = Location::caller();
         let result = Rc::new(Outcome { value: Cell::new(None), waker: Cell::new(None) });
         let (told, shared) = (result.clone(), Rc::downgrade(&self.shared));
         let child = Box::pin(async move {
-            let outcome = caught(future).await;
+            let outcome = caught(future, spawned_at).await;
             if Rc::strong_count(&told) > 1 {
                 return told.tell(outcome);
             }
@@ -144,11 +149,11 @@ impl<'env> Scope<'env> {
 }
 
 /// The future's value, or what it, or its destructor, panicked with.
-async fn caught<F: Future>(future: F) -> Result<F::Output, PanicPayload> {
+async fn caught<F: Future>(future: F, spawned_at: &'static Location<'static>) -> Result<F::Output, PanicPayload> {
     let mut future = pin!(Some(future));
     let outcome = poll_fn(|cx| {
         let Some(running) = future.as_mut().as_pin_mut() else { return Poll::Pending };
-        match catch(|| running.poll(cx)) {
+        match catch(|| poll_part(running, cx, spawned_at)) {
             Ok(polled) => polled.map(Ok),
             Err(panic) => Poll::Ready(Err(panic)),
         }
@@ -165,6 +170,17 @@ async fn caught<F: Future>(future: F) -> Result<F::Output, PanicPayload> {
             Err(panic)
         }
     }
+}
+
+/// Whoever asks what the core does is told where it was spawned.
+fn poll_part<F: Future>(
+    mut future: Pin<&mut F>,
+    cx: &mut Context<'_>,
+    spawned_at: &'static Location<'static>,
+) -> Poll<F::Output> {
+    let part = || future.as_mut().poll(cx);
+    with_current(LinuxPort::thread(), |executor| executor.during_part(spawned_at, part))
+        .unwrap_or_else(|| future.as_mut().poll(cx))
 }
 
 /// What is spawned and was polled.

@@ -202,6 +202,7 @@ pub mod urgent {
 /// Calls whose function is a task.
 pub mod low {
     use std::future::Future;
+    use std::panic::Location;
 
     use ipiq_fabric::CoreId;
 
@@ -229,7 +230,21 @@ pub mod low {
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
-        on_core("xcall::low::broadcast", |executor| executor.low_broadcast(init))
+        broadcast_at(Location::caller(), init)
+    }
+
+    /// [`broadcast`], for a caller that knows better where the tasks are spawned.
+    #[track_caller]
+    pub(crate) fn broadcast_at<Init, Fut>(
+        spawned_at: &'static Location<'static>,
+        init: Init,
+    ) -> LowBroadcast<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Clone + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        on_core("xcall::low::broadcast", |executor| executor.low_broadcast(spawned_at, init))
     }
 
     /// Spawns a task on `core` and brings its value back, as [`spawn_on`](crate::spawn_on) does, with the means to draw a ticket.
@@ -253,7 +268,8 @@ pub mod low {
         Fut::Output: Send + 'static,
     {
         assert_cores("xcall::low::unicast", [core]);
-        on_core("xcall::low::unicast", |executor| executor.low_unicast(core, init))
+        let spawned_at = Location::caller();
+        on_core("xcall::low::unicast", |executor| executor.low_unicast(spawned_at, core, init))
     }
 }
 

@@ -14,7 +14,7 @@ use ipiq_fabric::urgent::{InterruptSafe, TableFull, UrgentId};
 use ipiq_fabric::{CoreId, Fabric};
 
 use crate::task::Kind;
-use crate::{Remote, TaskName};
+use crate::{Executor, Remote, TaskName};
 pub(crate) use activity::Activity;
 use cell::Cell;
 
@@ -23,7 +23,7 @@ const NAME_BYTES: usize = 64;
 
 /// What a core's handler writes down.
 struct Note {
-    kind: Option<&'static Kind>,
+    polled: Option<(&'static Kind, &'static Location<'static>)>,
     /// Where the name was given; none: there is none.
     named_at: Option<&'static Location<'static>>,
     name: [u8; NAME_BYTES],
@@ -33,12 +33,12 @@ struct Note {
 
 impl Note {
     fn new() -> Self {
-        Self { kind: None, named_at: None, name: [0; NAME_BYTES], name_bytes: 0, name_is_cut: false }
+        Self { polled: None, named_at: None, name: [0; NAME_BYTES], name_bytes: 0, name_is_cut: false }
     }
 
     /// H2. In an interrupt: it allocates nothing and does not panic.
     fn write(&mut self, activity: &Activity) {
-        self.kind = activity.kind();
+        self.polled = activity.polled();
         self.named_at = None;
         let Some(name) = activity.name() else { return };
         self.named_at = Some(name.location());
@@ -61,15 +61,30 @@ impl Note {
             };
             TaskName::new(Cow::Owned(text), location)
         });
-        Answer { future: self.kind.map(Kind::name), name }
+        Answer { polled: self.polled.map(Polled::new), name }
+    }
+}
+
+/// A task that a core polls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Polled {
+    /// The type of its future.
+    pub future: &'static str,
+    /// Where it was spawned.
+    pub spawned_at: &'static Location<'static>,
+}
+
+impl Polled {
+    fn new((kind, spawned_at): (&'static Kind, &'static Location<'static>)) -> Self {
+        Self { future: kind.name(), spawned_at }
     }
 }
 
 /// What a core has answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The type of the future that it polls; `None`: it polls no task.
-    pub future: Option<&'static str>,
+    /// The task that it polls.
+    pub polled: Option<Polled>,
     /// The innermost name that it polls under; a long one is cut.
     pub name: Option<TaskName>,
 }
@@ -96,6 +111,14 @@ impl Drop for Asking {
     fn drop(&mut self) {
         // An error: the cores have left, and took the handler with them.
         drop(self.fabric.unregister_urgent(self.id));
+    }
+}
+
+impl Executor {
+    /// Runs `f`, a part of the polled task that was spawned by itself, at `spawned_at`: whoever asks is told that place meanwhile.
+    #[inline]
+    pub fn during_part<R>(&self, spawned_at: &'static Location<'static>, f: impl FnOnce() -> R) -> R {
+        self.activity().during_part(spawned_at, f)
     }
 }
 
@@ -128,15 +151,16 @@ impl Remote {
         Ok(Probe { asking: Arc::new(Asking { cells, fabric: self.fabric().clone(), id }) })
     }
 
-    /// The type of the future that `core` polls, as far as one can see from here: it may be the one before.
+    /// The task that `core` polls, as far as one can see from here: it may be the one before, and while the core goes on to another one, the type of the one with the
+    /// place of the other.
     ///
     /// # Panics
     ///
     /// If there is no such core.
     #[must_use]
     #[track_caller]
-    pub fn polled_future(&self, core: CoreId) -> Option<&'static str> {
-        self.activity(core).kind().map(Kind::name)
+    pub fn polled_task(&self, core: CoreId) -> Option<Polled> {
+        self.activity(core).polled().map(Polled::new)
     }
 }
 

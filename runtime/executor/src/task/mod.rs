@@ -9,6 +9,7 @@ pub(crate) mod word;
 
 use core::cell::Cell;
 use core::future::Future;
+use core::panic::Location;
 use core::ptr::NonNull;
 use core::task::Poll;
 
@@ -18,7 +19,7 @@ use ipiq_fabric::{Core, CoreId, Fabric, Message, contain};
 
 use crate::Executor;
 use crate::executor::with_current;
-use future::TaskFuture;
+use future::{Held, TaskFuture};
 use word::{Abort, Word};
 
 pub use error::JoinError;
@@ -35,7 +36,9 @@ pub(crate) struct Home {
 /// Where a task's runnable is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// In a queue, or on its way to one, and has not been polled; its future may not have been made.
+    /// In a queue, or on its way to one; its future has not been made.
+    Unmade,
+    /// In a queue, or on its way to one, and has not been polled.
     Unpolled,
     /// In the home's queue.
     Queued,
@@ -45,8 +48,19 @@ enum Phase {
     Woken,
     /// In the metadata, until a wake-up.
     Resting,
+    /// As [`Running`](Self::Running), and the value is there.
+    Ended,
+    /// As [`Running`](Self::Running), and the error is there.
+    Failed,
     /// Used up, or about to be.
     Finished,
+}
+
+impl Phase {
+    #[inline(always)]
+    fn has_outcome(self) -> bool {
+        matches!(self, Self::Ended | Self::Failed)
+    }
 }
 
 /// A task's metadata; see the table of [fields](self#state-and-who-writes-it).
@@ -56,8 +70,6 @@ pub(crate) struct Meta {
     /// References counted at home.
     own: Cell<i16>,
     phase: Cell<Phase>,
-    /// Whether the future is `!Send` by now.
-    started: Cell<bool>,
     /// The place in the home's list.
     place: Cell<u32>,
     resting: Cell<Option<Runnable<Self>>>,
@@ -65,12 +77,13 @@ pub(crate) struct Meta {
     first: Cell<*const ()>,
     /// Until it has finished: its [`Kind`]. From then on: see [`Kept`](waker::Kept).
     second: Cell<*const ()>,
+    spawned_at: &'static Location<'static>,
 }
 
 /// What tasks of one type have in common.
 pub(crate) struct Kind {
     /// Polls a future that lies at the address: see [`poll_listed`](future::poll_listed).
-    poll: unsafe fn(NonNull<()>) -> Poll<()>,
+    poll: unsafe fn(NonNull<()>, &Meta) -> Poll<()>,
     /// The type of the future.
     name: fn() -> &'static str,
 }
@@ -151,7 +164,13 @@ impl Executor {
                 }
             }
             Phase::Running => task.phase.set(Phase::Woken),
-            Phase::Unpolled | Phase::Queued | Phase::Woken | Phase::Finished => {}
+            Phase::Unmade
+            | Phase::Unpolled
+            | Phase::Queued
+            | Phase::Woken
+            | Phase::Ended
+            | Phase::Failed
+            | Phase::Finished => {}
         }
     }
 
@@ -162,7 +181,7 @@ impl Executor {
         // SAFETY: 1. the runnable keeps its task.
         let task = unsafe { meta.as_ref() };
         // SAFETY: 1. its runnable is not used up.
-        self.activity().polls(unsafe { task.kind() });
+        self.activity().polls(unsafe { task.kind() }, task.spawned_at);
         if task.is_listed() {
             // [task T7]
             task.phase.set(Phase::Running);
@@ -223,7 +242,7 @@ impl Drop for Delivery {
 /// [task T9]: ends a task that cannot reach its home.
 pub(crate) fn finish_unpolled(runnable: Runnable<Meta>) {
     let meta = runnable.metadata();
-    if meta.started.get() {
+    if meta.phase.get() != Phase::Unmade {
         // A panic has torn its home's loop down. Its future may be dropped there only, so it is leaked.
         return core::mem::forget(runnable);
     }
@@ -264,7 +283,12 @@ fn address(home: &Arc<Home>) -> NonNull<Home> {
     NonNull::new(Arc::as_ptr(home).cast_mut()).expect("an `Arc` is not null")
 }
 
-fn build<Init, Fut>(home: &Arc<Home>, init: future::Stage<Init, Fut>) -> (Runnable<Meta>, JoinHandle<Fut::Output>)
+fn build<Init, Fut>(
+    home: &Arc<Home>,
+    spawned_at: &'static Location<'static>,
+    phase: Phase,
+    held: Held<Init, Fut>,
+) -> (Runnable<Meta>, JoinHandle<Fut::Output>)
 where
     Init: FnOnce() -> Fut,
     Fut: Future,
@@ -273,15 +297,15 @@ where
         home: Cell::new(address(home)),
         word: Word::new(),
         own: Cell::new(0),
-        phase: Cell::new(Phase::Unpolled),
-        started: Cell::new(false),
+        phase: Cell::new(phase),
         place: Cell::new(list::UNLISTED),
         resting: Cell::new(None),
         first: Cell::new(core::ptr::null()),
         second: Cell::new(core::ptr::from_ref::<Kind>(TaskFuture::<Init, Fut>::KIND).cast()),
+        spawned_at,
     };
     // [task T1]
-    let future = move |meta: &Meta| TaskFuture::new(meta, init);
+    let future = move |meta: &Meta| TaskFuture::new(meta, held);
     // SAFETY: 1. the future is not `Send`, but from its start on it is polled and dropped on its home thread (Proof); before,
     // it holds what the callers below require to be `Send` or never lets go from home. 2. callers require `'static`. 3. the
     // schedule function is a plain function.
@@ -289,39 +313,65 @@ where
     (runnable, JoinHandle { task: Some(task) })
 }
 
+/// As yet without a future.
+fn build_unmade<Init, Fut>(
+    home: &Arc<Home>,
+    spawned_at: &'static Location<'static>,
+    init: Init,
+) -> (Runnable<Meta>, JoinHandle<Fut::Output>)
+where
+    Init: FnOnce() -> Fut + Send + 'static,
+    Fut: Future + 'static,
+    Fut::Output: Send,
+{
+    build(home, spawned_at, Phase::Unmade, Held::init(init))
+}
+
 /// Spawns a future that is already at home.
 #[inline(always)]
-pub(crate) fn spawn_here<Fut>(executor: &Executor, future: Fut) -> JoinHandle<Fut::Output>
+pub(crate) fn spawn_here<Fut>(
+    executor: &Executor,
+    spawned_at: &'static Location<'static>,
+    future: Fut,
+) -> JoinHandle<Fut::Output>
 where
     Fut: Future + 'static,
 {
-    let (runnable, handle) = build::<fn() -> Fut, Fut>(executor.home(), future::Stage::Running(future));
-    runnable.metadata().started.set(true);
+    let (runnable, handle) =
+        build::<fn() -> Fut, Fut>(executor.home(), spawned_at, Phase::Unpolled, Held::future(future));
     executor.enqueue(runnable);
     handle
 }
 
 /// Spawns the future that `init` will make on `home`, from any thread.
 #[inline(always)]
-pub(crate) fn spawn_there<Init, Fut>(home: &Arc<Home>, init: Init) -> JoinHandle<Fut::Output>
+pub(crate) fn spawn_there<Init, Fut>(
+    home: &Arc<Home>,
+    spawned_at: &'static Location<'static>,
+    init: Init,
+) -> JoinHandle<Fut::Output>
 where
     Init: FnOnce() -> Fut + Send + 'static,
     Fut: Future + 'static,
     Fut::Output: Send,
 {
-    let (runnable, handle) = build(home, future::Stage::<Init, Fut>::Unstarted(init));
+    let (runnable, handle) = build_unmade(home, spawned_at, init);
     runnable.schedule();
     handle
 }
 
 /// [task T9]: a task that is cancelled without ever being sent to `home`.
-pub(crate) fn refuse<Init, Fut>(home: &Arc<Home>, init: Init) -> JoinHandle<Fut::Output>
+pub(crate) fn refuse<Init, Fut>(
+    home: &Arc<Home>,
+    spawned_at: &'static Location<'static>,
+    init: Init,
+) -> JoinHandle<Fut::Output>
 where
     Init: FnOnce() -> Fut + Send + 'static,
     Fut: Future + 'static,
     Fut::Output: Send,
 {
-    let (runnable, handle) = build(home, future::Stage::<Init, Fut>::Unstarted(init));
+    let (runnable, handle) = build_unmade(home, spawned_at, init);
     finish_unpolled(runnable);
     handle
 }

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::future::Future;
+use core::panic::Location;
 use core::pin::Pin;
 use core::sync::atomic::{Ordering, fence};
 use core::task::{Context, Poll};
@@ -49,7 +50,9 @@ impl Barrier {
                     // A core that has left gives the message back, which answers.
                     drop(remote.fabric().post(target, Message::foreign(move |_, _| drop(passing))));
                 }
-                Class::Low => drop(spawn_there(remote.home(target), move || async move { drop(passing) })),
+                Class::Low => {
+                    drop(spawn_there(remote.home(target), Location::caller(), move || async move { drop(passing) }))
+                }
             }
             answered
         }))

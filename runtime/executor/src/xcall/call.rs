@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::future::Future;
 use core::marker::PhantomData;
+use core::panic::Location;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
@@ -154,15 +155,17 @@ impl<U: Future + Unpin + 'static> XCall<U> {
     /// On a thread that runs no core of the runtime.
     #[track_caller]
     pub fn ticket(&mut self) -> Ticket {
+        let drawn_at = Location::caller();
         if let Some(ticket) = self.drawn() {
             return ticket;
         }
         let home = self.home.clone();
-        let drawn = with_current(&*home.port, |executor| executor.is_peer(&home).then(|| self.draw(executor)));
+        let drawn =
+            with_current(&*home.port, |executor| executor.is_peer(&home).then(|| self.draw(executor, drawn_at)));
         drawn.flatten().expect("a ticket is drawn in a task of the call's runtime: draw it there, and send it here")
     }
 
-    fn draw(&mut self, executor: &Executor) -> Ticket {
+    fn draw(&mut self, executor: &Executor, drawn_at: &'static Location<'static>) -> Ticket {
         let table = executor.xcalls().clone();
         // [xcall K1]
         let ticket = table.issue(self.class, executor.core().id());
@@ -173,7 +176,7 @@ impl<U: Future + Unpin + 'static> XCall<U> {
                 return ticket;
             }
         };
-        let task = executor.spawn(async move {
+        let task = executor.spawn_at(drawn_at, async move {
             let output = call.await;
             // [xcall K2]
             table.finish(ticket);
@@ -266,30 +269,39 @@ impl Executor {
         self.xcall(Class::High, self.core().call_urgent(target, f))
     }
 
-    /// Spawns on every core the future that a clone of `init` makes there; on this one too.
-    pub fn low_broadcast<Init, Fut>(&self, init: Init) -> LowBroadcast<Fut::Output>
+    /// Spawns on every core the future that a clone of `init` makes there; on this one too. Each task was spawned at `spawned_at`.
+    pub fn low_broadcast<Init, Fut>(
+        &self,
+        spawned_at: &'static Location<'static>,
+        init: Init,
+    ) -> LowBroadcast<Fut::Output>
     where
         Init: FnOnce() -> Fut + Clone + Send + 'static,
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
-        self.xcall(Class::Low, self.everywhere(|target| self.remote().spawn_on(target, init.clone())))
+        self.xcall(Class::Low, self.everywhere(|target| self.remote().spawn_on_at(spawned_at, target, init.clone())))
     }
 
-    /// Spawns on `target` the future that `init` makes there.
+    /// Spawns on `target` the future that `init` makes there. The task was spawned at `spawned_at`.
     ///
     /// # Panics
     ///
     /// If there is no core `target`.
     #[track_caller]
-    pub fn low_unicast<Init, Fut>(&self, target: CoreId, init: Init) -> LowUnicast<Fut::Output>
+    pub fn low_unicast<Init, Fut>(
+        &self,
+        spawned_at: &'static Location<'static>,
+        target: CoreId,
+        init: Init,
+    ) -> LowUnicast<Fut::Output>
     where
         Init: FnOnce() -> Fut + Send + 'static,
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
         self.xcalls().count_unicast();
-        self.xcall(Class::Low, self.remote().spawn_on(target, init))
+        self.xcall(Class::Low, self.remote().spawn_on_at(spawned_at, target, init))
     }
 }
 
@@ -305,12 +317,14 @@ impl Remote {
     }
 
     /// Spawns on every core the future that a clone of `init` makes there.
+    #[track_caller]
     pub fn low_broadcast<Init, Fut>(&self, init: Init) -> RemoteLowBroadcast<Fut::Output>
     where
         Init: FnOnce() -> Fut + Clone + Send + 'static,
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
-        Everywhere::new(self.cores(), 0, |target| self.spawn_on(target, init.clone()))
+        let spawned_at = Location::caller();
+        Everywhere::new(self.cores(), 0, |target| self.spawn_on_at(spawned_at, target, init.clone()))
     }
 }

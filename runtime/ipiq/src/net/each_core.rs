@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::Location;
 
 use ipiq_driver::ListenOptions;
 use ipiq_executor::JoinHandle;
 
 use super::{Address, TcpListener};
 use crate::Cores;
-use crate::current::on_core;
+use crate::current::{on_core, spawn_on_at};
 
 /// The tasks of [`TcpListener::bind_each_core`], one per core.
 ///
@@ -59,9 +60,10 @@ where
         address = socket.local_addr()?;
         sockets.push(socket);
     }
+    let spawned_at = Location::caller();
     let spawn = |(core, socket)| {
         let serve = serve.clone();
-        crate::spawn_on(core, move || async move { serve(TcpListener::from_std(socket)?).await })
+        spawn_on_at(spawned_at, core, move || async move { serve(TcpListener::from_std(socket)?).await })
     };
     Ok(EachCore { address, tasks: cores.zip(sockets).map(spawn).collect() })
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -11,6 +12,7 @@ use ipiq_fabric::CoreId;
 use super::error::{ShardError, Stopped, flatten};
 use super::seat::{self, Shard};
 use super::service::Sharded;
+use crate::current::spawn_on_at;
 
 /// One core's shard, from [`Sharded::on`].
 #[derive(Debug)]
@@ -84,9 +86,19 @@ impl<T> On<'_, T> {
         F: AsyncFnOnce(Shard<T>) -> R + Send + 'static,
         R: Send + 'static,
     {
+        self.spawn_at(Location::caller(), f)
+    }
+
+    /// [`spawn`](Self::spawn), for a caller that knows better where the task is spawned.
+    #[track_caller]
+    pub(super) fn spawn_at<F, R>(self, spawned_at: &'static Location<'static>, f: F) -> ShardTask<R>
+    where
+        F: AsyncFnOnce(Shard<T>) -> R + Send + 'static,
+        R: Send + 'static,
+    {
         self.sharded.assert_here("On::spawn");
         let key = self.sharded.service.number.key();
-        let task = crate::spawn_on(self.core, move || async move {
+        let task = spawn_on_at(spawned_at, self.core, move || async move {
             // [sharded U1]
             let shard = seat::find_open(key).map(Shard::new).ok_or(Stopped)?;
             Ok(f(shard).await)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -291,7 +292,8 @@ impl<T> Sharded<T> {
         R: Send + 'static,
     {
         self.assert_here(what);
-        let tasks: Vec<_> = cores.map(|core| self.on(core).spawn(f.clone())).collect();
+        let spawned_at = Location::caller();
+        let tasks: Vec<_> = cores.map(|core| self.on(core).spawn_at(spawned_at, f.clone())).collect();
         let handle = self.handle();
         async move {
             let mut values = Ok(Vec::with_capacity(tasks.len()));

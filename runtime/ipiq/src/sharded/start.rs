@@ -65,7 +65,7 @@ impl<T> Sharded<T> {
         Init: FnOnce(Self) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = T> + 'static,
     {
-        Self::try_start(move |peers| async move { Ok(init(peers).await) })
+        Self::start_at(move |peers| async move { Ok(init(peers).await) }, Location::caller())
     }
 
     /// As [`start`](Self::start), for shards whose making may fail.
@@ -113,7 +113,7 @@ impl<T> Sharded<T> {
         let sharded = Self::reserve(here("Sharded::start"));
         let half_way = HalfWay { sharded: Some(sharded.clone()) };
         let peers = sharded.clone();
-        let made = xcall::low::broadcast(move || async move {
+        let made = xcall::low::broadcast_at(started_at, move || async move {
             // [sharded S1]
             let value = init(peers.clone()).await?;
             if !peers.service.is_given_up() {

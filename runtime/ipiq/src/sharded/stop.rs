@@ -90,11 +90,13 @@ impl<T> Sharded<T> {
         if let Some(number) = self.service.known_as.get() {
             self.service.handle.board().forget_service(*number);
         }
-        let stop = first.then(|| {
+        let stop = if first {
             // Not by the task itself: a core that shuts down never polls it.
             let over = Over { service: self.service.clone() };
-            crate::spawn_local(self.clone().carry_out(last, over))
-        });
+            Some(crate::spawn_local(self.clone().carry_out(last, over)))
+        } else {
+            None
+        };
         async move {
             match stop {
                 Some(stop) => match stop.await {

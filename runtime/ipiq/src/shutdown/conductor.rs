@@ -158,7 +158,8 @@ fn finish(board: &Board) {
     board.over();
     board.remote.stop();
     let stuck = |cores: Vec<CoreId>| -> Vec<StuckCore> {
-        cores.into_iter().map(|core| StuckCore { core, polls: board.remote.polled_on(core) }).collect()
+        let polls = |core| board.remote.polled_task(core).map(|task| task.future);
+        cores.into_iter().map(|core| StuckCore { core, polls: polls(core) }).collect()
     };
     // [shutdown B6]
     let (took, _) = wait_for(board, board.plan().cancel().limit, || board.not_emptied().is_empty());

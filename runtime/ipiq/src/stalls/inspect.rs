@@ -92,8 +92,8 @@ impl Inspect {
 
     /// What `core` polls in `turn`, as far as one can see without asking it.
     pub(super) fn polled_in(&self, core: CoreId, turn: u64) -> Option<PolledTask> {
-        let future = self.remote.polled_future(core)?;
-        self.is_in(core, turn).then_some(PolledTask { future, name: None })
+        let polled = self.remote.polled_task(core)?;
+        self.is_in(core, turn).then(|| PolledTask::new(polled, None))
     }
 
     pub(super) fn is_in(&self, core: CoreId, turn: u64) -> bool {
@@ -223,7 +223,9 @@ impl Ask {
         // [stall P1] after both.
         let same = inspect.is_in(core, self.turn);
         match (answer, trace) {
-            (Some(answer), Some(trace)) if same || self.any_turn => return Some((PolledTask::new(answer), Ok(trace))),
+            (Some(answer), Some(trace)) if same || self.any_turn => {
+                return Some((PolledTask::answered(answer), Ok(trace)));
+            }
             (answer, _) if !same && (answer.is_some() || !self.any_turn) => {
                 return Some((self.task.take(), Err(NoBacktrace::Ended)));
             }

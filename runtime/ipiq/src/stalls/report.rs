@@ -1,10 +1,11 @@
 //! What is told of a core that is stuck.
 
 use std::fmt;
+use std::panic::Location;
 use std::time::Duration;
 
 use ipiq_executor::TaskName;
-use ipiq_executor::probe::Answer;
+use ipiq_executor::probe::{Answer, Polled};
 use ipiq_fabric::CoreId;
 use ipiq_linux::stack::{Frame, Listing};
 
@@ -45,29 +46,37 @@ impl fmt::Display for StallReport {
     }
 }
 
-/// The task that a core polls. Displayed as its name, if it has one, and the type of its future.
+/// The task that a core polls. Displayed as its name, if it has one, where it was spawned, and the type of its future.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolledTask {
     /// The type of the future that was spawned. That of an `async` block names the function in which it stands.
     pub future: &'static str,
+    /// Where it was spawned: the line that calls [`spawn_on`](crate::spawn_on), [`JoinSet::spawn_local`](crate::JoinSet::spawn_local) or whatever else begins a task; in a
+    /// [scope](crate::scope()), the line of its `spawn`.
+    pub spawned_at: &'static Location<'static>,
     /// The innermost [name](crate::named()) under which it is polled, cut after 64 bytes, and where it was given. Only the core itself can tell it: `None` also if
     /// the core has not answered.
     pub name: Option<TaskName>,
 }
 
 impl PolledTask {
-    pub(super) fn new(answer: Answer) -> Option<Self> {
-        answer.future.map(|future| Self { future, name: answer.name })
+    pub(super) fn new(polled: Polled, name: Option<TaskName>) -> Self {
+        Self { future: polled.future, spawned_at: polled.spawned_at, name }
+    }
+
+    pub(super) fn answered(answer: Answer) -> Option<Self> {
+        answer.polled.map(|polled| Self::new(polled, answer.name))
     }
 }
 
 impl fmt::Display for PolledTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
-            Some(name) => write!(f, "task {name} ({})", self.future),
-            None => write!(f, "an unnamed task ({})", self.future),
+            Some(name) => write!(f, "task {name}")?,
+            None => f.write_str("an unnamed task")?,
         }
+        write!(f, ", spawned at {} ({})", self.spawned_at, self.future)
     }
 }
 

@@ -4,6 +4,7 @@ mod all_cores;
 mod endings;
 mod places;
 mod reports;
+mod spawned_at;
 
 use std::hint::black_box;
 use std::sync::Arc;

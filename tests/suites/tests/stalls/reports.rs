@@ -17,9 +17,10 @@ fn a_stall_of_four_limits_names_its_task_its_function_and_how_long() {
     let scene = Scene::new(|builder| builder.stall_limit(LIMIT));
     let mut longest = Duration::ZERO;
     // A machine that is busy may not let the watcher run in time.
-    let (report, line) = loop {
+    let (report, line, spawned_at) = loop {
         // The turn may begin long before its poll, if the core loses its CPU there.
         let spawned = Instant::now();
+        let spawned_at = line!() + 1;
         let task = scene.runtime.handle().spawn_on(B, || {
             let line = line!() + 1;
             let task = ipiq::named("four limits", async {
@@ -34,7 +35,7 @@ fn a_stall_of_four_limits_names_its_task_its_function_and_how_long() {
         let line = Runtime::wait(task).expect("no panic");
         longest = longest.max(spawned.elapsed());
         if let Some(report) = scene.reports.try_iter().find(|report| names(report, "spin_here")) {
-            break (report, line);
+            break (report, line, spawned_at);
         }
     };
     assert_eq!(report.core, B);
@@ -43,6 +44,7 @@ fn a_stall_of_four_limits_names_its_task_its_function_and_how_long() {
     assert!(task.future.contains("a_stall_of_four_limits"), "{}", task.future);
     let name = task.name.as_ref().expect("it has a name");
     assert_eq!((name.text(), name.location().line()), ("four limits", line));
+    assert_eq!((task.spawned_at.file(), task.spawned_at.line()), (file!(), spawned_at));
     let text = report.to_string();
     for expected in ["core 1 is stuck for ", "four limits", "stalls/reports.rs", "spin_here", " of the runtime"] {
         assert!(text.contains(expected), "no {expected:?} in {text}");
