@@ -177,6 +177,12 @@ impl Remote {
         self.lifecycle.is_stopping()
     }
 
+    /// Has other threads be refused as if the cores had been told to end, and tells the cores nothing: for a process that has none of their threads, because it is a forked
+    /// child.
+    pub fn abandon(&self) {
+        self.lifecycle.stop();
+    }
+
     /// Tells every core to end. Each cancels its tasks and leaves.
     pub fn stop(&self) {
         self.lifecycle.stop();

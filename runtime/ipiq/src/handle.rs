@@ -7,6 +7,7 @@ use ipiq_executor::xcall::{Class, RemoteBarrier, RemoteHighBroadcast, RemoteLowB
 use ipiq_executor::{JoinHandle, Remote, RemoteCall};
 use ipiq_fabric::watch::Wait;
 use ipiq_fabric::{CoreCounters, CoreId, PairCounters, assert_core};
+use ipiq_linux::fork;
 
 use crate::Cores;
 use crate::shutdown::Board;
@@ -58,6 +59,9 @@ impl Handle {
     }
 
     pub(crate) fn remote(&self) -> &Remote {
+        if fork::generation() != self.board.generation() {
+            self.remote.abandon();
+        }
         &self.remote
     }
 
@@ -74,7 +78,7 @@ impl Handle {
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
-        self.remote.spawn_on(core, init)
+        self.remote().spawn_on(core, init)
     }
 
     /// Runs `f` on `core`, between two of its polls. The future may be awaited anywhere, also by
@@ -98,7 +102,7 @@ impl Handle {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        self.remote.call_on(core, f)
+        self.remote().call_on(core, f)
     }
 
     /// Runs `f` on every core, as [`xcall::high::broadcast`](crate::xcall::high::broadcast) does. The future may be awaited anywhere.
@@ -124,7 +128,7 @@ impl Handle {
         F: FnOnce() -> R + Clone + Send + 'static,
         R: Send + 'static,
     {
-        self.remote.high_broadcast(f)
+        self.remote().high_broadcast(f)
     }
 
     /// Spawns a task on every core, as [`xcall::low::broadcast`](crate::xcall::low::broadcast) does. The future may be awaited anywhere.
@@ -143,7 +147,7 @@ impl Handle {
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
-        self.remote.low_broadcast(init)
+        self.remote().low_broadcast(init)
     }
 
     /// Awaits that every core has passed a point between polls, as [`xcall::barrier`](crate::xcall::barrier) does. The future may be
@@ -157,7 +161,7 @@ impl Handle {
     ///
     /// Dropped, nothing is promised; the cores pass it all the same.
     pub fn barrier(&self, class: Class) -> RemoteBarrier {
-        self.remote.barrier(class)
+        self.remote().barrier(class)
     }
 
     /// Awaits the end of a call that a core has issued, as [`xcall::wait`](crate::xcall::wait) does. The future may be awaited anywhere.
@@ -175,13 +179,13 @@ impl Handle {
     /// If the ticket names a core that there is not.
     #[track_caller]
     pub fn wait_ticket(&self, ticket: Ticket) -> RemoteWait {
-        self.remote.wait_ticket(ticket)
+        self.remote().wait_ticket(ticket)
     }
 
     /// How many cores the runtime has, those that have [left](Self::leave) too.
     #[must_use]
     pub fn core_count(&self) -> usize {
-        self.remote.cores()
+        self.remote().cores()
     }
 
     /// The runtime's cores, in ascending order.
@@ -198,7 +202,7 @@ impl Handle {
     #[track_caller]
     pub fn core_counters(&self, core: CoreId) -> CoreCounters {
         assert_core(core, self.core_count());
-        self.remote.fabric().core_counters(core)
+        self.remote().fabric().core_counters(core)
     }
 
     /// What was counted of messages from `source` to `target`.
@@ -211,7 +215,7 @@ impl Handle {
     pub fn pair_counters(&self, source: CoreId, target: CoreId) -> PairCounters {
         assert_core(source, self.core_count());
         assert_core(target, self.core_count());
-        self.remote.fabric().pair_counters(source, target)
+        self.remote().fabric().pair_counters(source, target)
     }
 
     /// What cores wait for right now: those that loop for another one (a stop, a full ring), and those with messages that the other one has
@@ -228,13 +232,13 @@ impl Handle {
     /// ```
     #[must_use]
     pub fn waits(&self) -> Vec<Wait> {
-        self.remote.fabric().waits()
+        self.remote().fabric().waits()
     }
 
     /// Asks the runtime to stop: every core cancels its tasks and ends. Returns at once; dropping the
     /// [`Runtime`](crate::Runtime) waits for it. [`shutdown`](Self::shutdown) is the end in phases, which this cuts short.
     pub fn stop(&self) {
-        self.remote.stop();
+        self.remote().stop();
         // [shutdown B3]
         self.board.ring();
     }

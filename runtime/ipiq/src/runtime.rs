@@ -15,6 +15,7 @@ use ipiq_executor::{Remote, SpinPolicy};
 use ipiq_fabric::port::{FenceKind, Port};
 use ipiq_fabric::{Config, CoreId, Fabric, Seat};
 use ipiq_linux::cpus;
+use ipiq_linux::fork;
 use ipiq_linux::interrupt::{DEFAULT_SIGNAL, Interrupts};
 use ipiq_linux::kick::Kick;
 use ipiq_linux::pin;
@@ -58,7 +59,8 @@ pub struct RuntimeInfo {
 /// them apart.
 ///
 /// Dropping it stops it: every core drops its tasks, on its own thread, and ends; the drop returns when all have. Awaiting
-/// handles resolve to "cancelled". A runtime dropped on the thread of one of its own cores is told to stop and not waited for.
+/// handles resolve to "cancelled". A child that is forked without `execve` has none of its threads: there a [`Handle`] answers as if the runtime had stopped, tasks "cancelled" and calls "gone", dropping the
+/// runtime does nothing, and everything else of it is to be left alone. A runtime dropped on the thread of one of its own cores is told to stop and not waited for.
 pub struct Runtime {
     remote: Remote,
     threads: Arc<Threads>,
@@ -114,6 +116,7 @@ impl Runtime {
             IdlePolicy::Park => SpinPolicy::Never,
             IdlePolicy::Spin => SpinPolicy::Always,
         };
+        fork::watch();
         let remote = Remote::new(&fabric);
         let inspect = Arc::new(Inspect::new(remote.clone(), interrupts.is_some()));
         let bell = Arc::new(Bell::default());
@@ -221,7 +224,7 @@ impl Runtime {
         T: Send + 'static,
     {
         assert_may_wait();
-        let task = self.remote.spawn_on(CoreId::new(0), init);
+        let task = self.handle().spawn_on(CoreId::new(0), init);
         match Self::wait(task) {
             Ok(value) => value,
             Err(error) => match error.try_into_panic() {
@@ -354,6 +357,12 @@ impl Wake for Sleeper {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
+        if fork::generation() != self.board.generation() {
+            // The threads are the parent's.
+            std::mem::forget(self.threads.take());
+            self.slices.take().into_iter().for_each(std::mem::forget);
+            return;
+        }
         self.remote.stop();
         // [shutdown B8]
         self.board.over();

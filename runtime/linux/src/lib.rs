@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`membarrier`] | the heavy half of the asymmetric fence, for all threads or one |
 //! | [`kick`] | ends a core's sleep |
+//! | [`fork`] | whether this process is a forked child |
 //! | [`interrupt`] | reaches a core in the middle of what it does, by a signal |
 //! | [`port`] | the fabric's [`Port`](ipiq_fabric::port::Port) from these |
 //! | [`clock`] | the monotonic clock |
@@ -14,6 +15,7 @@
 mod affinity;
 pub mod clock;
 pub mod cpus;
+pub mod fork;
 pub mod interrupt;
 pub mod kick;
 pub mod membarrier;

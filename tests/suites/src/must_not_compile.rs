@@ -41,6 +41,42 @@
 //! # let _ = task.await; }
 //! ```
 //!
+//! A core's use of its own value of a `CoreLocal` stays there, while the variable itself may go anywhere; so do a use of a shard, and its service:
+//!
+//! ```
+//! # async fn f(hits: std::sync::Arc<ipiq::CoreLocal<std::cell::Cell<u32>>>, counts: ipiq::sharded::Sharded<u32>) { let core = ipiq::CoreId::new(1);
+//! let _ = ipiq::call_on(core, move || (hits.get().get(), *counts.local())).await;
+//! # }
+//! ```
+//! ```compile_fail,E0277
+//! # async fn f(hits: std::sync::Arc<ipiq::CoreLocal<std::cell::Cell<u32>>>) { let core = ipiq::CoreId::new(1);
+//! let own = hits.get();
+//! let _ = ipiq::call_on(core, move || own.get()).await;
+//! # }
+//! ```
+//! ```compile_fail,E0277
+//! # async fn f(counts: ipiq::sharded::Sharded<u32>) { let core = ipiq::CoreId::new(1);
+//! let own = counts.local();
+//! let _ = ipiq::call_on(core, move || *own).await;
+//! # }
+//! ```
+//!
+//! Nor does it come back from another core:
+//!
+//! ```compile_fail,E0277
+//! # async fn f(hits: std::sync::Arc<ipiq::CoreLocal<std::cell::Cell<u32>>>) { let core = ipiq::CoreId::new(1);
+//! let _ = ipiq::call_on(core, move || hits.get()).await;
+//! # }
+//! ```
+//!
+//! A guard that holds a phase of the end open may go anywhere:
+//!
+//! ```
+//! fn is_send_and_sync<T: Send + Sync>() {}
+//! is_send_and_sync::<ipiq::shutdown::Guard>();
+//! is_send_and_sync::<ipiq::shutdown::PhaseBegin>();
+//! ```
+//!
 //! A stream belongs to the driver of its core:
 //!
 //! ```compile_fail,E0277

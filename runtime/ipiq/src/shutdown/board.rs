@@ -13,6 +13,7 @@ use std::thread::JoinHandle as ThreadHandle;
 use futures_channel::oneshot;
 use ipiq_executor::{CutTask, Cuts, Remote};
 use ipiq_fabric::{CoreId, contain};
+use ipiq_linux::fork;
 use slab::Slab;
 
 use super::plan::{Plan, Step};
@@ -36,6 +37,8 @@ pub(crate) struct Board {
     plan: Plan,
     /// Whether the cores' clock stands still while they are busy.
     pub(super) paused: bool,
+    /// Of the process that has the cores' threads.
+    generation: u32,
     /// How many phases have begun.
     stage: AtomicUsize,
     /// One per core, and one for all other threads.
@@ -130,7 +133,13 @@ impl Board {
             pool,
             plan,
             paused,
+            generation: fork::generation(),
         }
+    }
+
+    /// That of the process which has the cores' threads; its forked children have another one.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
     }
 
     pub(super) fn plan(&self) -> &Plan {
