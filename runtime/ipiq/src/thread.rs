@@ -170,6 +170,7 @@ fn run(
     };
     let executor = Executor::new(seat.enter(), remote, clock, spin);
     // [shutdown B6]
+    board.began(id);
     let told = board.clone();
     executor.when_emptied(move |cuts| told.emptied(id, cuts));
     // Before anything is dropped that the tasks may use.

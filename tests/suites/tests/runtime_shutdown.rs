@@ -393,6 +393,21 @@ fn limits_follow_a_clock_that_stands_still() {
 }
 
 #[test]
+fn a_core_that_has_left_before_is_not_waited_for() {
+    each_driver("a_core_that_has_left_before_is_not_waited_for", |builder| {
+        let runtime = builder.build().expect("a runtime");
+        let held = runtime.handle().guard(DRAIN);
+        start(&runtime, B, pending::<()>);
+        let leaving = runtime.handle().leave(B).expect("it may");
+        let ending = runtime.handle().shutdown();
+        Runtime::wait(leaving);
+        drop(held);
+        let report = Runtime::wait(ending);
+        assert!(report.is_clean(), "{report}");
+    });
+}
+
+#[test]
 fn a_closure_that_blocks_is_counted_and_not_waited_for() {
     each_driver("a_closure_that_blocks_is_counted_and_not_waited_for", |builder| {
         let runtime = builder.phase(JOIN, SHORT).build().expect("a runtime");

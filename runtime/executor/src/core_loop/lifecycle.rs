@@ -196,6 +196,8 @@ impl Executor {
         while self.tasks().len() > 0 {
             self.serve(&mut turn);
         }
+        // Cut by whoever had it leave, which no end of all tells of.
+        self.cuts().tell();
         // [loop D2]
         while self.core().awaits_answers() {
             self.serve(&mut turn);

@@ -318,6 +318,14 @@ impl Board {
         lock(&self.state).services.values().rev().cloned().collect()
     }
 
+    /// A core's loop begins.
+    pub(crate) fn began(&self, core: CoreId) {
+        let mut state = lock(&self.state);
+        let State { emptied, ended, .. } = &mut *state;
+        // It may have left, and be back.
+        [emptied, ended].into_iter().for_each(|cores| cores.retain(|each| *each != core));
+    }
+
     /// A core has no tasks any more.
     pub(crate) fn emptied(&self, core: CoreId, cuts: Cuts) {
         let mut state = lock(&self.state);
