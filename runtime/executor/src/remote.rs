@@ -201,6 +201,15 @@ pub struct RemoteCall<R> {
     receiver: oneshot::Receiver<Result<R, ipiq_fabric::PanicPayload>>,
 }
 
+impl<R> Drop for RemoteCall<R> {
+    /// A value that nobody wants is dropped here, and a panic of its destructor reaches nobody.
+    fn drop(&mut self) {
+        // What comes from here on is given back to who sends it.
+        self.receiver.close();
+        contain(|| drop(self.receiver.try_recv()));
+    }
+}
+
 impl<R> Future for RemoteCall<R> {
     type Output = Result<R, CallError>;
 

@@ -171,7 +171,7 @@ fn outputs_that_panic_when_nobody_wants_them_end_nobody() {
     each("outputs_that_panic_when_nobody_wants_them_end_nobody", |runtime| {
         let (dropped, handle) = (Arc::new(AtomicU32::new(0)), runtime.handle());
         let bomb = || Bomb(dropped.clone());
-        let [one, two, three, four] = [bomb(), bomb(), bomb(), bomb()];
+        let [one, two, three, four, five, six] = [(); 6].map(|()| bomb());
         // Before it has finished, after it, and aborted after it.
         drop(handle.spawn_on(B, move || async move { one }));
         let finished =
@@ -182,7 +182,19 @@ fn outputs_that_panic_when_nobody_wants_them_end_nobody() {
         finished[0].abort();
         drop(finished);
         drop(handle.call_on(A, move || four));
-        while dropped.load(Ordering::Acquire) < 4 {
+        let answered = handle.call_on(A, move || five);
+        Runtime::wait(handle.call_on(A, || ())).expect("no panic");
+        drop(answered);
+        runtime.block_on(move || async move {
+            let (say, said) = channel();
+            let answered = ipiq::spawn_blocking(move || {
+                say.send(()).expect("somebody waits");
+                six
+            });
+            said.recv().expect("it runs");
+            drop(answered);
+        });
+        while dropped.load(Ordering::Acquire) < 6 {
             thread::yield_now();
         }
         assert_eq!(runtime.block_on(|| async { spawn_on(B, || async { 7 }).await.expect("no panic") }), 7);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_channel::oneshot;
-use ipiq_fabric::{Panic, PanicPayload, catch};
+use ipiq_fabric::{Panic, PanicPayload, catch, contain};
 
 use crate::current::outside;
 pub(crate) use pool::{Hidden, Installed, Pool, hide};
@@ -94,6 +94,15 @@ enum State {
 impl<R> fmt::Debug for Blocking<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Blocking").field("queued", &!matches!(self.state, State::Waiting(..))).finish_non_exhaustive()
+    }
+}
+
+impl<R> Drop for Blocking<R> {
+    /// A value that nobody wants is dropped here, and a panic of its destructor reaches nobody.
+    fn drop(&mut self) {
+        // What comes from here on is given back to who sends it.
+        self.receiver.close();
+        contain(|| drop(self.receiver.try_recv()));
     }
 }
 
