@@ -66,6 +66,8 @@
 //! | state of which every core has its own part, called by the others | [`sharded::Sharded`] |
 //! | a value of each core, made when it is first asked for | [`CoreLocal`] |
 //! | a value of one core in the hands of others | [`ForeignBox`] |
+//! | a queue, one value, the latest value, so many at a time | [`sync::cross`]; [`sync`] for the tasks of one core |
+//! | a queue from each core to each other, or some | [`mesh::Mesh`] |
 //! | a long computation that does not hold up updates of the next two | [`preemptible`](preemptible()) |
 //! | a value that every core reads all the time | [`Replicated`] |
 //! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere |
@@ -115,6 +117,7 @@ mod home;
 mod idle;
 pub mod ipi;
 mod join_set;
+pub mod mesh;
 pub mod net;
 mod pause;
 mod paused_clock;
@@ -129,6 +132,7 @@ pub mod shutdown;
 pub mod signal;
 mod slices;
 mod stalls;
+pub mod sync;
 mod thread;
 mod threads;
 pub mod time;

@@ -107,3 +107,40 @@
 //!     0
 //! }
 //! ```
+//!
+//! A single producer has one end, on its core; a queue's receiver stays where it was made, its senders travel and multiply:
+//!
+//! ```
+//! fn travels<T: Send + Clone>() {}
+//! fn travels_alone<T: Send>() {}
+//! travels::<ipiq::sync::cross::mpsc::Sender<u32>>();
+//! travels::<ipiq::sync::cross::watch::Receiver<u32>>();
+//! travels_alone::<ipiq::sync::cross::oneshot::Sender<u32>>();
+//! ```
+//! ```compile_fail,E0277
+//! fn multiplies<T: Clone>() {}
+//! multiplies::<ipiq::mesh::Sender<u32>>();
+//! ```
+//! ```compile_fail,E0277
+//! fn multiplies<T: Clone>() {}
+//! multiplies::<ipiq::sync::cross::oneshot::Sender<u32>>();
+//! ```
+//! ```compile_fail,E0277
+//! fn travels<T: Send>() {}
+//! travels::<ipiq::mesh::Sender<u32>>();
+//! ```
+//! ```compile_fail,E0277
+//! fn travels<T: Send>() {}
+//! travels::<ipiq::sync::cross::mpsc::Receiver<u32>>();
+//! ```
+//! ```compile_fail,E0277
+//! fn travels<T: Send>() {}
+//! travels::<ipiq::sync::cross::mpsc::Permit<u32>>();
+//! ```
+//!
+//! What waits on one core does not leave it:
+//!
+//! ```compile_fail,E0277
+//! fn is_shared<T: Sync>() {}
+//! is_shared::<ipiq::sync::Mutex<u32>>();
+//! ```

@@ -1,0 +1,102 @@
+//! A core's side of a queue that it sends to.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use ipiq_fabric::CoreId;
+
+use super::super::address::Address;
+use super::inbox::Inbox;
+use crate::home::{self, BoxName};
+use crate::sync::{Notify, Semaphore};
+
+/// What the senders of one core share: the space that they have at the receiver.
+pub(super) struct Port<T: Send + 'static> {
+    pub(super) credits: Semaphore,
+    pub(super) ended: Notify,
+    core: CoreId,
+    home: Address,
+    inbox: BoxName,
+    /// The receiver was told that somebody waits, and has not answered.
+    asked: Cell<bool>,
+    over: Cell<bool>,
+    value: PhantomData<fn(T)>,
+}
+
+impl<T: Send> Port<T> {
+    /// Of the calling core, `core`.
+    pub(super) fn new(core: CoreId, home: Address, inbox: BoxName, capacity: usize) -> Self {
+        Self {
+            credits: Semaphore::new(capacity),
+            ended: Notify::new(),
+            core,
+            home,
+            inbox,
+            asked: Cell::new(false),
+            over: Cell::new(false),
+            value: PhantomData,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// Sends a value for which there is a credit, unless it is over.
+    pub(super) fn send(&self, value: T) -> Result<(), T> {
+        if self.is_over() {
+            return Err(value);
+        }
+        // [cross M2]
+        let name = self.inbox;
+        self.home.post(move |source| {
+            // Dropped here where there is nobody any more.
+            if let Some(inbox) = Inbox::find(name) {
+                inbox.accept(source, value);
+            }
+        });
+        Ok(())
+    }
+
+    /// Somebody waits.
+    pub(super) fn ask(&self) {
+        if !self.is_over() && !self.asked.replace(true) {
+            let (name, core) = (self.inbox, self.core);
+            // [cross M4]
+            self.home.post(move |_| Inbox::<T>::find(name).iter().for_each(|inbox| inbox.asked_by(core)));
+        }
+    }
+
+    /// The receiver has taken so many.
+    pub(super) fn credit(&self, credits: usize) {
+        // [cross M4]
+        self.asked.set(false);
+        self.credits.add_permits(credits);
+        if self.credits.waiting() > 0 {
+            self.ask();
+        }
+    }
+
+    /// Nothing more is sent from here.
+    pub(super) fn end(&self) {
+        if !self.over.replace(true) {
+            self.credits.close();
+            self.ended.notify_waiters();
+            let name = self.inbox;
+            // [cross M6] behind all that was sent from here.
+            self.home.post(move |_| Inbox::<T>::find(name).iter().for_each(|inbox| inbox.one_ended()));
+        }
+    }
+}
+
+impl<T: Send> Drop for Port<T> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The calling core's port of the channel whose number has `key`.
+pub(super) fn find<T: Send + 'static>(key: home::Key) -> Option<Rc<Port<T>>> {
+    home::get(key)
+}
