@@ -10,6 +10,7 @@ pub mod drive;
 pub mod flags;
 pub mod floor;
 pub mod machine;
+pub mod memory;
 pub mod peers;
 pub mod report;
 pub mod stats;

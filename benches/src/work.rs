@@ -25,6 +25,8 @@ pub enum Unit {
     Nanoseconds,
     /// Things, which no floor says anything about.
     Count,
+    /// Of memory; as above.
+    Bytes,
 }
 
 impl Unit {
@@ -34,6 +36,7 @@ impl Unit {
         match self {
             Self::Nanoseconds => "ns",
             Self::Count => "count",
+            Self::Bytes => "bytes",
         }
     }
 }
@@ -60,6 +63,12 @@ impl Figure {
     #[must_use]
     pub fn count(metric: &'static str, count: u64) -> Self {
         Self { metric, value: count as f64, unit: Unit::Count }
+    }
+
+    /// Names an amount of memory.
+    #[must_use]
+    pub fn bytes(metric: &'static str, bytes: f64) -> Self {
+        Self { metric, value: bytes, unit: Unit::Bytes }
     }
 }
 
@@ -160,6 +169,11 @@ pub trait Peer: Sync {
     fn timers(&self, _plan: Plan) -> Outcome {
         Outcome::NotOffered
     }
+
+    /// Has many tasks wait, and many calls under way.
+    fn memory(&self, _plan: Plan) -> Outcome {
+        Outcome::NotOffered
+    }
 }
 
 /// What a figure is divided by.
@@ -232,6 +246,7 @@ pub static WORKS: &[Work] = &[
     work("shootdown", &[], |peer, plan| peer.shootdown(plan)),
     work("preempt", &[], |peer, plan| peer.preempt(plan)),
     work("timers", &[], |peer, plan| peer.timers(plan)),
+    work("memory", &[], |peer, plan| peer.memory(plan)),
 ];
 
 /// A work of awake cores.

@@ -60,3 +60,37 @@ fn the_table_and_the_json_tell_the_same_figures() {
         assert!(table.contains(line["metric"].as_str().unwrap()), "{table}");
     }
 }
+
+#[test]
+fn memory_is_told_in_bytes_and_a_task_of_ours_takes_its_bound() {
+    if ipiq_benches::machine::first_two_cpus().is_err() {
+        return;
+    }
+    let json = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("memory.jsonl");
+    let path = json.to_str().expect("a path of text");
+    let output = compare(&["--quick", "--rounds", "1", "--only", "memory", "--json", path]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines = fs::read_to_string(&json).expect("the file was written");
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("a line is one object")).collect();
+    let bytes = |runtime: &str, variant: &str, metric: &str| {
+        let is = |line: &&serde_json::Value| {
+            line["runtime"] == runtime && line["variant"] == variant && line["metric"] == metric
+        };
+        let line = lines.iter().find(is).unwrap_or_else(|| panic!("no {runtime} {variant} {metric} in {lines:#?}"));
+        assert_eq!((&line["unit"], line["ratio"].is_null()), (&serde_json::json!("bytes"), true));
+        line["value"].as_f64().expect("a number")
+    };
+    // 96 bytes, the outcome's 24, and its place in a list that may have grown to twice its need.
+    let task = bytes("ipiq", "adaptive", "bytes_per_task");
+    assert!((96.0..=96.0 + 24.0 + 16.0).contains(&task), "{task}");
+    assert!(bytes("ipiq", "adaptive", "resident_per_task") > 0.0);
+    assert!(bytes("ipiq", "adaptive", "bytes_per_call") > 0.0);
+    for variant in ["ct", "ct-spawn", "mt"] {
+        assert!(bytes("tokio", variant, "bytes_per_task") > 0.0);
+    }
+    for variant in ["ct", "ct-spawn"] {
+        assert!(bytes("tokio", variant, "bytes_per_call") > 0.0);
+    }
+    assert!(lines.iter().any(|line| line["variant"] == "fabric" && line["metric"].is_null()), "not offered");
+}

@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use ipiq_benches::{compare, flags};
+use ipiq_benches::{compare, flags, memory};
+
+#[global_allocator]
+static ALLOCATOR: memory::Counted = memory::Counted;
 
 fn main() -> ExitCode {
     let command = match flags::parse(lexopt::Parser::from_env()) {

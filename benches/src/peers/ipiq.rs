@@ -9,6 +9,7 @@ use ::ipiq::xcall::{self, Class};
 use ::ipiq::{Builder, CoreId, IdlePolicy, Pause, Placement, Runtime};
 
 use crate::drive::{self, Lanes, Sleepers};
+use crate::memory;
 use crate::work::{Figure, Outcome, Peer, Plan};
 
 /// As it comes: a core spins a while before it parks.
@@ -89,6 +90,10 @@ impl Peer for Ipiq {
     fn timers(&self, plan: Plan) -> Outcome {
         let parks = self.variant == PARK.variant;
         on_cores(plan, if parks { IdlePolicy::Park } else { IdlePolicy::Adaptive }, timers)
+    }
+
+    fn memory(&self, plan: Plan) -> Outcome {
+        self.unless_parking(|| run(builder(plan).ring_capacity(2 * memory::CALLS), plan, memory_of_tasks_and_calls))
     }
 }
 
@@ -199,6 +204,19 @@ async fn timers(plan: Plan, _target: CoreId) -> Vec<Figure> {
         drop(::ipiq::spawn_local(sleepers.sleeper(number, ::ipiq::time::sleep)));
     }
     sleepers.figures().await
+}
+
+async fn memory_of_tasks_and_calls(plan: Plan, target: CoreId) -> Vec<Figure> {
+    let call = || ::ipiq::call_on(target, || hint::black_box(1));
+    call().await.expect("the ring is made");
+    let gate = memory::Gate::default();
+    let blocks = gate.clone();
+    let blocked = ::ipiq::call_on(target, move || blocks.block());
+    let mut figures = memory::pending_calls(gate, call, ::ipiq::yield_now).await;
+    blocked.await.expect("the gate was opened");
+    let spawn = |task| drop(::ipiq::spawn_local(task));
+    figures.extend(memory::idle_tasks(plan.items / 10, spawn, ::ipiq::yield_now).await);
+    figures
 }
 
 /// Runs a measurement on the first of two cores.

@@ -20,6 +20,7 @@ use tokio::task::{self, JoinHandle, LocalSet};
 
 use crate::drive::{self, Lanes, Sleepers};
 use crate::machine::{CpuPair, pin};
+use crate::memory;
 use crate::work::{Figure, Outcome, Peer, Plan, PostPayload};
 
 /// Closures through a channel, parking when idle.
@@ -177,6 +178,15 @@ impl Peer for Tokio {
             _ => Outcome::Elsewhere,
         }
     }
+
+    fn memory(&self, plan: Plan) -> Outcome {
+        match self.way {
+            Way::Channel { busy: true } | Way::Handle { busy: true } => Outcome::Elsewhere,
+            // Its calls go to no other core that could be kept from answering.
+            Way::Workers => on_workers(plan.cpus, memory_of_tasks(Workers, plan)),
+            _ => measure!(self, plan, memory_of_tasks_and_calls(plan)),
+        }
+    }
 }
 
 impl Tokio {
@@ -281,6 +291,21 @@ async fn timers(_reach: impl Reach, plan: Plan) -> Vec<Figure> {
         drop(task::spawn(sleepers.sleeper(number, tokio::time::sleep)));
     }
     sleepers.figures().await
+}
+
+async fn memory_of_tasks_and_calls<R: Reach>(reach: R, plan: Plan) -> Vec<Figure> {
+    reach.call().await.expect("the other core runs");
+    let gate = memory::Gate::default();
+    let blocks = gate.clone();
+    let blocked = reach.spawn(async move { blocks.block() });
+    let mut figures = memory::pending_calls(gate, || reach.call(), task::yield_now).await;
+    blocked.await.expect("the gate was opened");
+    figures.extend(memory_of_tasks(reach, plan).await);
+    figures
+}
+
+async fn memory_of_tasks<R: Reach>(_reach: R, plan: Plan) -> Vec<Figure> {
+    memory::idle_tasks(plan.items / 10, |task| drop(R::spawn_here(task)), task::yield_now).await
 }
 
 /// How one core gets something done on the other.
