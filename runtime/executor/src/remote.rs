@@ -155,7 +155,7 @@ impl Remote {
         let (sender, receiver) = oneshot::channel();
         let home = self.home(core);
         if self.refuses_caller() {
-            return RemoteCall { receiver };
+            return RemoteCall { receiver, told: false };
         }
         let message = Message::foreign(move |core, _| {
             if core.is_closing() {
@@ -168,7 +168,7 @@ impl Remote {
         });
         // A core that has left gives the message back; dropping it ends the channel.
         drop(home.fabric.post(core, message));
-        RemoteCall { receiver }
+        RemoteCall { receiver, told: false }
     }
 
     /// Whether the cores have been told to end.
@@ -199,14 +199,18 @@ impl Remote {
 #[derive(Debug)]
 pub struct RemoteCall<R> {
     receiver: oneshot::Receiver<Result<R, ipiq_fabric::PanicPayload>>,
+    /// Nothing is left in it.
+    told: bool,
 }
 
 impl<R> Drop for RemoteCall<R> {
     /// A value that nobody wants is dropped here, and a panic of its destructor reaches nobody.
     fn drop(&mut self) {
-        // What comes from here on is given back to who sends it.
-        self.receiver.close();
-        contain(|| drop(self.receiver.try_recv()));
+        if !self.told {
+            // What comes from here on is given back to who sends it.
+            self.receiver.close();
+            contain(|| drop(self.receiver.try_recv()));
+        }
     }
 }
 
@@ -214,7 +218,9 @@ impl<R> Future for RemoteCall<R> {
     type Output = Result<R, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.receiver).poll(cx).map(|received| match received {
+        let received = core::task::ready!(Pin::new(&mut self.receiver).poll(cx));
+        self.told = true;
+        Poll::Ready(match received {
             Ok(outcome) => outcome.map_err(CallError::panicked),
             Err(oneshot::Canceled) => Err(CallError::gone()),
         })

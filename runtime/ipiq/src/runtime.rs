@@ -59,8 +59,8 @@ pub struct RuntimeInfo {
 /// them apart.
 ///
 /// Dropping it stops it: every core drops its tasks, on its own thread, and ends; the drop returns when all have. Awaiting
-/// handles resolve to "cancelled". A child that is forked without `execve` has none of its threads: there a [`Handle`] answers as if the runtime had stopped, tasks "cancelled" and calls "gone", dropping the
-/// runtime does nothing, and everything else of it is to be left alone. A runtime dropped on the thread of one of its own cores is told to stop and not waited for.
+/// handles resolve to "cancelled". Where its [end in phases](crate::shutdown) has begun the drop lets these come to their end first. A child that is forked without `execve` has none of its threads: there a [`Handle`] answers as if the runtime had stopped, tasks "cancelled" and calls "gone", dropping the
+/// runtime does nothing, and everything else of it is to be left alone. A runtime dropped on the thread of one of its own cores is told to stop, unless its phases do that, and not waited for.
 pub struct Runtime {
     remote: Remote,
     threads: Arc<Threads>,
@@ -363,12 +363,19 @@ impl Drop for Runtime {
             self.slices.take().into_iter().for_each(std::mem::forget);
             return;
         }
+        // By its id, not by what it runs: a core's thread may drop the runtime when its loop is over.
+        let this = std::thread::current().id();
+        if self.board.is_under_way() {
+            // [shutdown B8]
+            if self.threads.include(this) {
+                return;
+            }
+            self.board.join();
+        }
         self.remote.stop();
         // [shutdown B8]
         self.board.over();
         self.board.ring();
-        // By its id, not by what it runs: a core's thread may drop the runtime when its loop is over.
-        let this = std::thread::current().id();
         let threads = self.threads.take();
         if threads.iter().all(|thread| thread.thread().id() != this) {
             // A core's panic aborts the process; there is no error to report.

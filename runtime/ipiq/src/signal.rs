@@ -3,11 +3,12 @@
 //! In most programs [`Handle::shutdown_on_signals`] is all that is wanted:
 //!
 //! ```no_run
-//! # async fn serve() {}
+//! # fn spawn_servers() {}
 //! #[ipiq::main]
 //! async fn main() -> std::io::Result<()> {
 //!     ipiq::handle().shutdown_on_signals()?;
-//!     serve().await;
+//!     spawn_servers();
+//!     drop(ipiq::shutdown::phase("drain").await);
 //!     Ok(())
 //! }
 //! ```
@@ -163,7 +164,19 @@ impl Handle {
     /// give it: 128 and the signal's number.
     ///
     /// With several runtimes that ask for it the signal begins the end of all of them. [`Runtime::block_on`](crate::Runtime::block_on), and so `#[ipiq::main]`, panics if its task is cut in the phase
-    /// `cancel`: let it await [`shutdown::phase`](crate::shutdown::phase()), and return.
+    /// `cancel`: let it await [`shutdown::phase`](crate::shutdown::phase()), and return; the phases come to their end all the same.
+    ///
+    /// ```no_run
+    /// use ipiq::shutdown;
+    ///
+    /// #[ipiq::main]
+    /// async fn main() -> std::io::Result<()> {
+    ///     ipiq::handle().shutdown_on_signals()?;
+    ///     // Spawn what serves, and then:
+    ///     drop(shutdown::phase(shutdown::DRAIN).await);
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -219,12 +232,18 @@ fn hear(signals: &[i32], listener: Listener) -> io::Result<usize> {
     };
     // It comes in from here on, and waits for the lock.
     signals.iter().try_for_each(|signal| hook.add_signal(*signal))?;
-    Ok(hub.listeners.insert(Heard { signals: signals.to_vec(), listener }))
+    let ended = hub.forget_the_ended();
+    let key = hub.listeners.insert(Heard { signals: signals.to_vec(), listener });
+    drop(hub);
+    drop(ended);
+    Ok(key)
 }
 
 /// On the thread of the signals.
 fn came(signal: i32) {
-    let effects = hub().tell(signal);
+    let (effects, ended) = hub().tell(signal);
+    // Where they are the last to have it, it is dropped here, outside the lock.
+    drop(ended);
     if effects.is_empty() {
         // What it does by default; where that cannot be done, nothing.
         let _ = emulate_default_handler(signal);
@@ -239,22 +258,29 @@ fn came(signal: i32) {
 }
 
 impl Hub {
-    /// Tells whoever listens to the signal. Nothing: nobody does.
-    fn tell(&mut self, signal: i32) -> Vec<Effect> {
-        self.listeners.retain(|_, heard| heard.listener.is_alive());
+    /// Tells whoever listens to the signal; no effect: nobody does. Returns, to be dropped outside the lock, what it has looked at, too.
+    fn tell(&mut self, signal: i32) -> (Vec<Effect>, Vec<Arc<Board>>) {
+        let ended = self.forget_the_ended();
         let concerned = self.listeners.iter_mut().filter(|(_, heard)| heard.signals.contains(&signal));
-        concerned.map(|(_, heard)| heard.listener.hear(signal)).collect()
+        (concerned.map(|(_, heard)| heard.listener.hear(signal)).collect(), ended)
+    }
+
+    /// Forgets runtimes that have ended. Returns all of them, to be dropped outside the lock.
+    fn forget_the_ended(&mut self) -> Vec<Arc<Board>> {
+        let mut ended = Vec::new();
+        self.listeners.retain(|_, heard| match &heard.listener {
+            Listener::Future { .. } => true,
+            Listener::End { board, .. } => board.upgrade().is_some_and(|board| {
+                let goes_on = !board.has_ended();
+                ended.push(board);
+                goes_on
+            }),
+        });
+        ended
     }
 }
 
 impl Listener {
-    fn is_alive(&self) -> bool {
-        match self {
-            Self::Future { .. } => true,
-            Self::End { board, .. } => board.upgrade().is_some_and(|board| !board.has_ended()),
-        }
-    }
-
     fn hear(&mut self, signal: i32) -> Effect {
         match self {
             Self::Future { came, waker } => {

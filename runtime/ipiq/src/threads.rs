@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::thread::{self, JoinHandle as ThreadHandle};
+use std::thread::{self, JoinHandle as ThreadHandle, ThreadId};
 
 use futures_channel::oneshot;
 use ipiq_executor::{LeaveError, Remote};
@@ -83,6 +83,11 @@ impl Threads {
     /// The threads of all cores, in their order.
     pub(crate) fn started(&self, threads: Vec<ThreadHandle<()>>) {
         self.lock().iter_mut().zip(threads).for_each(|(core, thread)| core.thread = Some(thread));
+    }
+
+    /// Whether a thread is one of them.
+    pub(crate) fn include(&self, thread: ThreadId) -> bool {
+        self.lock().iter().filter_map(|core| core.thread.as_ref()).any(|of_core| of_core.thread().id() == thread)
     }
 
     /// Those that run still; whoever has them joins them.

@@ -327,24 +327,48 @@ fn every_accept_ends_when_accepting_stops() {
 }
 
 #[test]
-fn a_stop_and_a_drop_cut_what_is_held() {
-    each_driver("a_stop_and_a_drop_cut_what_is_held", |builder| {
-        for dropped in [false, true] {
-            let runtime = builder.clone().phase(DRAIN, Duration::MAX).phase("flush", LONG).build().expect("a runtime");
-            let guard = runtime.handle().guard(DRAIN);
-            let (handle, begun) = (runtime.handle(), runtime.handle().phase(DRAIN));
-            let ending = handle.shutdown();
-            drop(Runtime::wait(begun));
-            if dropped {
-                drop(runtime)
+fn a_stop_cuts_what_is_held() {
+    each_driver("a_stop_cuts_what_is_held", |builder| {
+        let runtime = builder.phase(DRAIN, Duration::MAX).phase("flush", LONG).build().expect("a runtime");
+        let guard = runtime.handle().guard(DRAIN);
+        let (handle, begun) = (runtime.handle(), runtime.handle().phase(DRAIN));
+        let ending = handle.shutdown();
+        drop(Runtime::wait(begun));
+        handle.stop();
+        let report = Runtime::wait(ending);
+        assert_eq!(report.phase(DRAIN).expect("reported").held_by.len(), 1, "{report}");
+        assert_eq!(report.phase("flush").expect("reported").took, None);
+        assert!(!report.phase(CANCEL).expect("reported").is_cut() && guard.is_late(), "{report}");
+        assert_eq!(report.phases.len(), 5);
+    });
+}
+
+#[test]
+fn a_drop_lets_the_phases_come_to_their_end() {
+    each_driver("a_drop_lets_the_phases_come_to_their_end", |builder| {
+        for on_own_core in [false, true] {
+            let runtime = builder.clone().build().expect("a runtime");
+            let flushed = Arc::new(AtomicBool::new(false));
+            let flushes = flushed.clone();
+            start(&runtime, B, move || async move {
+                let _open = shutdown::phase(DRAIN).await;
+                time::sleep(Duration::from_millis(5)).await;
+                flushes.store(true, Ordering::Release);
+            });
+            // As a `main` does that returns when it is time to.
+            let ending = runtime.block_on(|| async {
+                let ending = ipiq::handle().shutdown();
+                drop(shutdown::phase(DRAIN).await);
+                ending
+            });
+            if on_own_core {
+                drop(runtime.handle().spawn_on(A, move || async move { drop(runtime) }));
             } else {
-                handle.stop()
+                drop(runtime);
+                assert!(flushed.load(Ordering::Acquire));
             }
             let report = Runtime::wait(ending);
-            assert_eq!(report.phase(DRAIN).expect("reported").held_by.len(), 1, "{report}");
-            assert_eq!(report.phase("flush").expect("reported").took, None);
-            assert!(!report.phase(CANCEL).expect("reported").is_cut() && guard.is_late(), "{report}");
-            assert_eq!(report.phases.len(), 5);
+            assert!(flushed.load(Ordering::Acquire) && !report.phase(DRAIN).expect("reported").is_cut(), "{report}");
         }
     });
 }

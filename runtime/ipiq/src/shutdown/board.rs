@@ -415,6 +415,11 @@ impl Board {
         }
     }
 
+    /// Whether the phases have begun and are not all over.
+    pub(crate) fn is_under_way(&self) -> bool {
+        matches!(lock(&self.state).conductor, Conductor::UnderWay(..))
+    }
+
     /// Waits for the conductor, if there is one, and the caller is not it.
     pub(crate) fn join(&self) {
         let thread = match &mut lock(&self.state).conductor {

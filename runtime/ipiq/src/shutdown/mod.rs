@@ -212,8 +212,8 @@ impl Handle {
     /// Begins the end of the runtime in [phases](crate::shutdown), and returns at once. The future resolves to a report of them, when the last one is over; it may be awaited anywhere outside of
     /// the runtime, such as by [`Runtime::wait`](crate::Runtime::wait), or dropped. A task of the runtime that awaits it is dropped in the phase `cancel`.
     ///
-    /// Who asks again, from wherever, is told the same report. [`stop`](Self::stop), and dropping the [`Runtime`](crate::Runtime), cut the phases that hold something open. When the report is there, a core
-    /// that is stuck may still be: it is named, and dropping the `Runtime` waits for it.
+    /// Who asks again, from wherever, is told the same report. [`stop`](Self::stop) cuts what is held open; dropping the [`Runtime`](crate::Runtime) lets the phases come to their end. When the report is
+    /// there, a core that is stuck may still be: it is named, and dropping the `Runtime` waits for it.
     ///
     /// ```
     /// let runtime = ipiq::Runtime::builder().cores(2).build()?;
