@@ -301,8 +301,8 @@ mod tests {
         while core.poll_space(B, &mut wait, &Context::from_waker(&second)).is_pending() {
             CORE.take();
             target.drain(64);
-            core.flush();
             CORE.set(Some(core.clone()));
+            core.flush();
         }
         core.end_wait(&mut wait);
         CORE.take();
