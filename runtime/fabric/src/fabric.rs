@@ -9,6 +9,7 @@ use core::task::Waker;
 use crate::cpusync;
 use crate::doorbell::{Doorbell, Rung, State};
 use crate::endpoint::Core;
+use crate::freeze::Frost;
 use crate::handlers;
 use crate::overflow::Link;
 use crate::port::{FenceKind, Port};
@@ -67,6 +68,7 @@ pub(crate) struct CoreShared {
     pub(crate) handlers: handlers::Inbox,
     pub(crate) handler_counts: Padded<handlers::Counts>,
     pub(crate) answer: cpusync::Slot,
+    pub(crate) frost: Padded<Frost>,
     pub(crate) urgent: Padded<urgent::Line>,
     pub(crate) urgent_counts: Padded<urgent::Counts>,
     pub(crate) urgent_waiting: Injector<Waker>,
@@ -214,6 +216,7 @@ impl Fabric {
             handlers: handlers::Inbox::new(),
             handler_counts: Padded::default(),
             answer: Padded(cpusync::Answer::new()),
+            frost: Padded(Frost::new()),
             urgent: Padded(urgent::Line::new()),
             urgent_counts: Padded::default(),
             urgent_waiting: Injector::new(),

@@ -75,6 +75,7 @@ pub mod cpusync;
 pub mod doorbell;
 mod endpoint;
 mod fabric;
+pub mod freeze;
 pub mod handlers;
 mod message;
 #[doc(hidden)]

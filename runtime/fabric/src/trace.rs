@@ -16,7 +16,7 @@
 //! | `sync_start`, `sync_end` | a cpusync stands, and has ended |
 //! | `sync_quick` | a cpusync without a stop was sent out |
 //!
-//! The three of cpusync have the number of other cores as `targets`. Kicks that no core gives on its own behalf, those of other threads and of handlers,
+//! A prompt cpusync tells of its beginning at its end: while it stands, some core may hold what a tracer wants. The three of cpusync have the number of other cores as `targets`. Kicks that no core gives on its own behalf, those of other threads and of handlers,
 //! are not told.
 
 use crate::CoreId;

@@ -71,7 +71,7 @@
 //! | a long computation that does not hold up updates of the next two | [`preemptible`](preemptible()) |
 //! | a value that every core reads all the time | [`Replicated`] |
 //! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere |
-//! | all cores at one moment | [`pause`](pause()) |
+//! | all cores at one moment | [`pause`](pause()); [`pause_prompt`] in the middle of [`preemptible`](preemptible()) code, too |
 //!
 //! [`Handle::waits`] and [`Builder::stall_reports`] tell which core keeps which waiting, [`Builder::stall_limit`] and [`Handle::backtrace_all_cores`] what it does all the
 //! while.
@@ -164,7 +164,7 @@ pub use ipiq_linux::port::FenceChoice;
 pub use ipiq_linux::stack::Frame;
 pub use ipiq_macros::{main, test};
 pub use join_set::JoinSet;
-pub use pause::{pause, pause_each};
+pub use pause::{pause, pause_each, pause_prompt};
 pub use placement::Placement;
 pub use preemptible::preemptible;
 pub use replicated::{Local, Replicated, Update};

@@ -1,6 +1,7 @@
 //! Stopping cores.
 
 use ipiq_executor::{Pause, Paused, Pausing, RemotePausing};
+use ipiq_fabric::urgent::InterruptSafe;
 use ipiq_fabric::{CoreId, CoreSet};
 
 use crate::Handle;
@@ -104,7 +105,95 @@ pub fn pause_each(cores: impl IntoIterator<Item = CoreId>, f: impl Fn() + Send +
     on_core("pause_each", |executor| executor.pause_each(Some(cores), f))
 }
 
+/// As [`pause`], and does not wait for the end of [`preemptible`](crate::preemptible()) sections: a core in the middle of one is stopped there, by an interrupt, if all others of the plan stand still.
+///
+/// For a moment in which nothing of a runtime moves, whatever its cores compute: words that they write are read together, a table that they look into is exchanged. The frozen core may
+/// be in the middle of anything, of an allocation above all, and hold the lock of it. So `body` is an [`InterruptSafe`](crate::urgent::InterruptSafe) function, as urgent calls take: atomics, and
+/// memory of its own. It is given the core that it runs on, the calling one. It must not panic: that ends the process, or, as a frozen core may hold what the message wants, stops it.
+///
+/// A core in the middle of a poll delays it as it does every pause. So does a section where its core [cannot be interrupted](crate::Builder::interrupts), and, as long as it lasts, a
+/// [`critical`](crate::urgent::critical) section in one. [`PauseTimes::in_sections`](crate::PauseTimes::in_sections) says how many cores were stopped in one. What a section does, no step of a pause divides, but at an
+/// instruction: `body` sees what was written up to there.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use ipiq::urgent::InterruptSafe;
+/// use ipiq::{CoreId, Pause};
+///
+/// #[ipiq::main(cores = 2)]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let steps = Arc::new(AtomicU64::new(0));
+///     let (count, seen) = (steps.clone(), steps.clone());
+///     // Computes until it is told to end.
+///     let task = ipiq::spawn_on(CoreId::new(1), move || async move {
+///         ipiq::preemptible(move || while count.fetch_add(1, Ordering::Relaxed) < u64::MAX / 2 {}).await
+///     });
+///     while steps.load(Ordering::Relaxed) == 0 {
+///         ipiq::yield_now().await;
+///     }
+///     // SAFETY: it exchanges an atomic, and nothing else.
+///     let body = unsafe { InterruptSafe::new(move |_core| seen.swap(u64::MAX / 2, Ordering::Relaxed)) };
+///     let (stands, _times) = ipiq::pause_prompt(Pause::all(), body).await?;
+///     assert!(stands > 0);
+///     task.await??;
+///     Ok(())
+/// }
+/// ```
+///
+/// The idea is the kernels': a CPU that stops others for a moment does so by an interrupt.
+///
+/// # Errors
+///
+/// The future resolves to [`PauseError`](crate::PauseError) if the plan's limit was reached.
+///
+/// # Cancel safety
+///
+/// As [`pause`].
+///
+/// # Panics
+///
+/// On a thread that runs no core; if the plan names a core that the runtime does not have; and if it has [`Pause::each`] or [`Pause::drain`]: a core that stands in the middle of
+/// something can do neither.
+#[doc(alias = "stop_the_world")]
+#[track_caller]
+pub fn pause_prompt<F, R>(plan: Pause, body: InterruptSafe<F>) -> Pausing<R>
+where
+    F: Fn(CoreId) -> R + 'static,
+    R: 'static,
+{
+    plan.assert_prompt();
+    if plan.names_cores() {
+        // At the line of the caller, which a closure's caller is not.
+        plan.assert_cores(on_core("pause_prompt", |executor| executor.core().cores()));
+    }
+    on_core("pause_prompt", |executor| executor.pause_prompt(plan, body))
+}
+
 impl Handle {
+    /// As [`pause_prompt`](crate::pause_prompt), from any thread: `body` runs on `core`, which has to come to the end of its poll, or section. The future may be awaited anywhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause_prompt`](crate::pause_prompt); also if `core` left first, or the runtime had been told to stop.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`pause`](crate::pause()).
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `core`, if the plan names a core that the runtime does not have, and if it has [`Pause::each`] or [`Pause::drain`].
+    #[track_caller]
+    pub fn pause_prompt<F, R>(&self, core: CoreId, plan: Pause, body: InterruptSafe<F>) -> RemotePausing<R>
+    where
+        F: Fn(CoreId) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.remote().pause_prompt(core, plan, body)
+    }
+
     /// As [`pause`](crate::pause()), from any thread: `body` runs on `core`. The future may be awaited anywhere, also by
     /// [`Runtime::wait`](crate::Runtime::wait) on a plain thread.
     ///

@@ -42,7 +42,7 @@ impl Drop for Hidden {
 /// For long computations on a core. In a poll, or in a closure of [`call_on`](crate::call_on), one that takes 200 ms makes everyone who updates a value wait for as long; here it makes them wait
 /// for some microseconds. `f` is sent away from its task: it is `Send`, and within it the thread runs no core. [`CoreLocal`](crate::CoreLocal)s and [`ForeignBox`](crate::ForeignBox)es of the core
 /// cannot be reached, and [`Runtime::wait`](crate::Runtime::wait) refuses to wait. So it cannot read a copy that has been promised to be gone; what a
-/// program keeps in thread-local variables of its own it must leave alone. Everything else on the core waits until `f` has ended, messages, stops and
+/// program keeps in thread-local variables of its own it must leave alone. Everything else on the core waits until `f` has ended, messages, stops but for [prompt](crate::pause_prompt) ones, and
 /// [`shootdown`](crate::shootdown())s included, and invalidations that were asked for after such a shootdown, on the core that began it.
 ///
 /// ```

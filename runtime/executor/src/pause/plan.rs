@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use ipiq_fabric::cpusync::{CpuSync, CpuSyncError, Held, Lead};
 use ipiq_fabric::port::Clock;
+use ipiq_fabric::urgent::InterruptSafe;
 use ipiq_fabric::{Core, CoreId, CoreSet, Message, PanicPayload, assert_core};
 
 use super::pausing::{Outcome, Pausing, RemotePausing};
@@ -87,6 +88,13 @@ impl Pause {
         }
     }
 
+    /// Panics, at the caller's line, if it has the cores run something: those that a prompt pause stops in the middle of a section cannot.
+    #[doc(hidden)]
+    #[track_caller]
+    pub fn assert_prompt(&self) {
+        assert!(self.each.is_none() && !self.drain, "a prompt pause has neither `each` nor `drain`");
+    }
+
     #[track_caller]
     fn set(&self, cores: usize) -> CoreSet {
         self.assert_cores(cores);
@@ -129,11 +137,17 @@ pub struct PauseTimes {
     pub stopping: Duration,
     /// From the first request until every core was let go: no core stood still for longer.
     pub total: Duration,
+    /// How many cores were stopped in the middle of a [preemptible section](Executor::preemptible): none, but by a prompt pause.
+    pub in_sections: usize,
 }
 
 impl PauseTimes {
     fn new(pause: ipiq_fabric::cpusync::Pause) -> Self {
-        Self { stopping: Duration::from_nanos(pause.stopping_ns), total: Duration::from_nanos(pause.total_ns) }
+        Self {
+            stopping: Duration::from_nanos(pause.stopping_ns),
+            total: Duration::from_nanos(pause.total_ns),
+            in_sections: pause.frozen,
+        }
     }
 }
 
@@ -292,6 +306,23 @@ impl Executor {
         Pausing::of(self.core(), move |lead| plan.lead(lead, deadline_ns, body))
     }
 
+    /// As [`pause`](Self::pause), and does not wait for the end of [preemptible sections](Self::preemptible): see [`Lead::prompt`].
+    ///
+    /// # Panics
+    ///
+    /// As there, and if the plan has a function for each core, or drains.
+    #[track_caller]
+    pub fn pause_prompt<F, R>(&self, plan: Pause, body: InterruptSafe<F>) -> Pausing<R>
+    where
+        F: Fn(CoreId) -> R + 'static,
+        R: 'static,
+    {
+        plan.assert_cores(self.core().cores());
+        plan.assert_prompt();
+        let deadline_ns = plan.deadline_ns(&**self.clock());
+        Pausing::of(self.core(), move |lead| plan.lead_prompt(lead, deadline_ns, &body))
+    }
+
     /// Runs `f` on `cores` (all of them, if `None`), on each between two of its polls, without stopping them together. The body of a
     /// pause without the pause: the quick form.
     ///
@@ -306,7 +337,7 @@ impl Executor {
                 let started_ns = clock.now_ns();
                 lead.quick(&set, &|_: &Core| f()).map_err(PauseError::panicked)?;
                 let took = Duration::from_nanos(clock.now_ns() - started_ns);
-                Ok(((), PauseTimes { stopping: took, total: took }))
+                Ok(((), PauseTimes { stopping: took, total: took, in_sections: 0 }))
             })
         })
     }
@@ -320,6 +351,14 @@ impl Pause {
                 lead.cpusync(stop, |held| body(&Paused { held, clock }))
             })
         })
+    }
+
+    /// Carries it out promptly, as the lead.
+    fn lead_prompt<F, R>(self, lead: &Lead<'_>, deadline_ns: Option<u64>, body: &InterruptSafe<F>) -> Outcome<R>
+    where
+        F: Fn(CoreId) -> R,
+    {
+        with_clock(lead, |clock| self.carry_out(lead.core(), clock, deadline_ns, |stop| lead.prompt(stop, body)))
     }
 }
 
@@ -344,6 +383,32 @@ impl Remote {
         body: impl FnOnce(&Paused<'_>) -> R + Send + 'static,
     ) -> RemotePausing<R> {
         plan.assert_cores(self.cores());
+        self.ask_to_pause(core, plan, move |plan, lead, deadline_ns| plan.lead(lead, deadline_ns, body))
+    }
+
+    /// As [`Executor::pause_prompt`], from any thread; `body` runs on `core`, as [`pause`](Self::pause) has it.
+    ///
+    /// # Panics
+    ///
+    /// As there, and if there is no such core.
+    #[track_caller]
+    pub fn pause_prompt<F, R>(&self, core: CoreId, plan: Pause, body: InterruptSafe<F>) -> RemotePausing<R>
+    where
+        F: Fn(CoreId) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        plan.assert_cores(self.cores());
+        plan.assert_prompt();
+        self.ask_to_pause(core, plan, move |plan, lead, deadline_ns| plan.lead_prompt(lead, deadline_ns, &body))
+    }
+
+    #[track_caller]
+    fn ask_to_pause<R: Send + 'static>(
+        &self,
+        core: CoreId,
+        plan: Pause,
+        work: impl FnOnce(Pause, &Lead<'_>, Option<u64>) -> Outcome<R> + Send + 'static,
+    ) -> RemotePausing<R> {
         let (sender, pausing) = RemotePausing::new();
         let home = self.home(core);
         if self.refuses_caller() {
@@ -357,7 +422,7 @@ impl Remote {
                     let waited_ns = core.port().now_ns().saturating_sub(asked_ns);
                     let deadline_ns = plan.deadline_ns(&**executor.clock());
                     let deadline_ns = deadline_ns.map(|deadline_ns| deadline_ns.saturating_sub(waited_ns));
-                    sender.ask(core, move |lead| plan.lead(lead, deadline_ns, body));
+                    sender.ask(core, move |lead| work(plan, lead, deadline_ns));
                 }
             });
         });

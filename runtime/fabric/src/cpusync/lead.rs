@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::fmt;
 
 use super::CpuSyncError;
-use super::board::{Board, Job, Kind};
+use super::board::{Board, Job, Kind, Order};
 use super::error::Cause;
 use crate::doorbell::Rung;
 use crate::port::Clock;
@@ -14,7 +14,7 @@ use crate::watch::{WaitKind, Waiting};
 use crate::{Core, CoreId, CoreSet, PanicPayload, SafePoint, catch, contain};
 
 /// Turns of the wait for `HOLD` after which the lead lets the others serve ([cpusync M5](crate::cpusync#steps)).
-const STUCK_TURNS: u32 = if cfg!(loom) { 2 } else { 256 };
+pub(super) const STUCK_TURNS: u32 = if cfg!(loom) { 2 } else { 256 };
 /// Rounds after which *drain* gives up ([cpusync M6](crate::cpusync#steps)).
 const MAX_ROUNDS: u32 = 1000;
 /// Turns of a wait between two looks whether its targets have left: their doorbells are lines that they write.
@@ -48,13 +48,15 @@ pub struct Pause {
     pub stopping_ns: u64,
     /// From the first request until every core was let go: no core stood still for longer. Without another core: from the start.
     pub total_ns: u64,
+    /// How many cores were [frozen](crate::freeze) in a section.
+    pub frozen: usize,
 }
 
 /// The right to stop other cores, at a safe point of the own one. Lent by [`Core::lead`].
 pub struct Lead<'a> {
     here: &'a SafePoint<'a>,
     /// Who is stopped now, the lead not counted.
-    held: Cell<CoreSet>,
+    pub(super) held: Cell<CoreSet>,
 }
 
 impl fmt::Debug for Lead<'_> {
@@ -169,7 +171,7 @@ impl Lead<'_> {
         drop(release);
         crate::trace::sync_end(self.core().id(), others);
         // While the release is on its way to those who wait for it.
-        let pause = Pause { stopping_ns, total_ns: plan.clock.now_ns() - started_ns };
+        let pause = Pause { stopping_ns, total_ns: plan.clock.now_ns() - started_ns, frozen: 0 };
         outcome.map(|value| (value, pause)).map_err(CpuSyncError::panicked)
     }
 
@@ -224,19 +226,22 @@ impl Lead<'_> {
         if new.is_empty() && held.is_empty() {
             return Ok(started_ns);
         }
-        let stands = self.stand_still(plan.drain, posted, plan.deadline()).map_err(|error| {
-            // Those that stopped, and were let to serve again, were not late.
-            let never = |core: &CoreId| new.contains(*core) && !self.shared().core(*core).answer.is_since(first);
-            error.map_not_stopped(|late| {
-                let named: CoreSet = late.iter().filter(never).collect();
-                // Without a drain somebody was late, if only for the last order.
-                if named.is_empty() && !plan.drain { late } else { named }
-            })
-        });
-        stands.map(|()| started_ns)
+        let stands = self.stand_still(plan.drain, posted, plan.deadline());
+        stands.map(|()| started_ns).map_err(|error| self.blame(error, &new, first, plan.drain))
     }
 
-    fn ask(&self, new: &CoreSet) {
+    /// Names those of `new` that were late, when `first` was the first order for them.
+    pub(super) fn blame(&self, error: CpuSyncError, new: &CoreSet, first: Order, drain: bool) -> CpuSyncError {
+        // Those that stopped, and were let to serve again, were not late.
+        let never = |core: &CoreId| new.contains(*core) && !self.shared().core(*core).answer.is_since(first);
+        error.map_not_stopped(|late| {
+            let named: CoreSet = late.iter().filter(never).collect();
+            // Without a drain somebody was late, if only for the last order.
+            if named.is_empty() && !drain { late } else { named }
+        })
+    }
+
+    pub(super) fn ask(&self, new: &CoreSet) {
         let order = self.board().last();
         for target in new.iter() {
             // [cpusync M3]
@@ -258,7 +263,7 @@ impl Lead<'_> {
             self.order(Kind::Hold, None);
         }
         let mut limit = STUCK_TURNS;
-        while !self.wait(Some(limit), deadline)?.done {
+        while !self.wait(Some(limit), deadline)?.late.is_empty() {
             // Perhaps nobody was stuck, only without a CPU for so long: they all need another turn of it now.
             limit = limit.saturating_mul(2);
             // [cpusync M5]
@@ -288,8 +293,17 @@ impl Lead<'_> {
         Err(CpuSyncError::new(Cause::Restless))
     }
 
-    /// M4, for the order that was given last. Serves if that was not to hold. With a limit of turns it may end before all is done.
-    fn wait(&self, limit: Option<u32>, deadline: Deadline<'_>) -> Result<Waited, CpuSyncError> {
+    pub(super) fn wait(&self, limit: Option<u32>, deadline: Deadline<'_>) -> Result<Waited, CpuSyncError> {
+        self.wait_unless(limit, deadline, |_| false)
+    }
+
+    /// M4, for the order that was given last. Serves if that was not to hold. With a limit of turns it may end before all is done, and when those that are late are `enough`.
+    pub(super) fn wait_unless(
+        &self,
+        limit: Option<u32>,
+        deadline: Deadline<'_>,
+        enough: impl Fn(&CoreSet) -> bool,
+    ) -> Result<Waited, CpuSyncError> {
         let order = self.board().last();
         let serves = !matches!(order.kind(), Kind::Hold | Kind::Run);
         let mut left = self.held.get();
@@ -315,10 +329,10 @@ impl Lead<'_> {
                 left.remove(target);
             }
             let Some(late) = left.lowest() else {
-                return Ok(Waited { done: true, any });
+                return Ok(Waited { late: left, any });
             };
-            if limit == Some(turns) {
-                return Ok(Waited { done: false, any });
+            if limit == Some(turns) || enough(&left) {
+                return Ok(Waited { late: left, any });
             }
             if over {
                 return Err(CpuSyncError::new(Cause::TimedOut(left)));
@@ -374,7 +388,7 @@ impl Lead<'_> {
     }
 
     /// M1. Nobody is asked yet.
-    fn change_set(&self, set: &CoreSet) {
+    pub(super) fn change_set(&self, set: &CoreSet) {
         let board = self.board();
         if board.last().kind() != Kind::Idle {
             // [cpusync M1]
@@ -384,23 +398,23 @@ impl Lead<'_> {
         self.held.set(*set);
     }
 
-    fn order(&self, kind: Kind, job: Option<Job>) {
+    pub(super) fn order(&self, kind: Kind, job: Option<Job>) {
         self.board().order(self.board().last().then(kind), job);
     }
 
     /// The others of `set`. Those that have left are found by the wait: a look here would take the lines of those that have not.
-    fn targets(&self, set: &CoreSet) -> CoreSet {
+    pub(super) fn targets(&self, set: &CoreSet) -> CoreSet {
         let cores = self.core().cores();
         let strangers = set.difference(&CoreSet::first(cores));
         assert!(strangers.is_empty(), "a stop's set has a core that the fabric of {cores} cores lacks");
         set.without(self.core().id())
     }
 
-    fn shared(&self) -> &crate::fabric::Shared {
+    pub(super) fn shared(&self) -> &crate::fabric::Shared {
         self.core().shared()
     }
 
-    fn board(&self) -> &Board {
+    pub(super) fn board(&self) -> &Board {
         &self.shared().cpusync.board
     }
 }
@@ -410,14 +424,15 @@ fn looks_for_leavers(turn: u32) -> bool {
     turn % LEFT_TURNS == LEFT_TURNS - 1
 }
 
-struct Waited {
-    done: bool,
+pub(super) struct Waited {
+    /// Who has not answered yet.
+    pub(super) late: CoreSet,
     /// Somebody did something.
     any: bool,
 }
 
 #[derive(Clone, Copy)]
-struct Deadline<'a> {
+pub(super) struct Deadline<'a> {
     at_ns: Option<u64>,
     clock: Option<&'a dyn Clock>,
 }
@@ -426,20 +441,27 @@ impl Deadline<'_> {
     const NEVER: Self = Deadline { at_ns: None, clock: None };
 
     fn has_passed(self) -> bool {
-        matches!((self.at_ns, self.clock), (Some(at), Some(clock)) if clock.now_ns() >= at)
+        self.remaining_ns() == 0
+    }
+
+    pub(super) fn remaining_ns(self) -> u64 {
+        match (self.at_ns, self.clock) {
+            (Some(at), Some(clock)) => at.saturating_sub(clock.now_ns()),
+            _ => u64::MAX,
+        }
     }
 }
 
 impl CpuSync<'_> {
-    fn deadline(&self) -> Deadline<'_> {
+    pub(super) fn deadline(&self) -> Deadline<'_> {
         Deadline { at_ns: self.deadline_ns, clock: Some(self.clock) }
     }
 }
 
 /// Lets go of everyone but the cores of the outer stop, also when the body, or a message, unwinds.
-struct Release<'a> {
-    lead: &'a Lead<'a>,
-    outer: CoreSet,
+pub(super) struct Release<'a> {
+    pub(super) lead: &'a Lead<'a>,
+    pub(super) outer: CoreSet,
 }
 
 impl Drop for Release<'_> {

@@ -3,6 +3,7 @@
 pub(crate) mod board;
 mod error;
 mod lead;
+mod prompt;
 mod target;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -1,7 +1,7 @@
 //! A target's side.
 
 use crate::cpusync::board::{Kind, Order};
-use crate::sync::mutant;
+use crate::sync::{edge, mutant};
 use crate::watch::WaitKind;
 use crate::{Core, catch};
 
@@ -23,6 +23,7 @@ impl Core {
         // Done anything since the last answer? A message may have unwound the stop.
         let mut any = !let_go;
         loop {
+            edge();
             // [cpusync C1]
             let order = board.look();
             match order.kind() {

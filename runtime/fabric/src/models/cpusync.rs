@@ -13,7 +13,7 @@ use crate::sync::checker::{Notify, thread};
 use crate::{Core, CoreId, CoreSet, Seat};
 
 /// A clock that stands still.
-struct Noon;
+pub(super) struct Noon;
 
 impl Clock for Noon {
     fn now_ns(&self) -> u64 {
@@ -30,7 +30,7 @@ fn set<const N: usize>(cores: [CoreId; N]) -> CoreSet {
 }
 
 /// One core's loop until `done`: safe points too.
-fn serve(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
+pub(super) fn serve(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
     while !done() {
         // SAFETY: 1. and 2. this is the loop; nothing of a message is on the stack.
         unsafe { core.safe_point() };
@@ -44,7 +44,7 @@ fn serve(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
 }
 
 /// Leads once, and tells the other cores when that is over.
-fn lead_once(machine: &Machine, core: &Core, over: &Arc<Counter>, f: impl FnOnce(&Lead<'_>) + 'static) {
+pub(super) fn lead_once(machine: &Machine, core: &Core, over: &Arc<Counter>, f: impl FnOnce(&Lead<'_>) + 'static) {
     let led = Arc::new(Counter::default());
     let done = led.clone();
     core.lead(move |lead| {

@@ -6,6 +6,7 @@
 mod call;
 mod cpusync;
 mod doorbell;
+mod freeze;
 mod handlers;
 mod mutants;
 mod overflow;

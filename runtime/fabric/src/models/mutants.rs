@@ -159,6 +159,15 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("preemptible-no-interrupt", SECTION),
     ("preemptible-no-settle", SECTION_ENDS),
     ("preemptible-late", SECTION_ENDS),
+    ("freeze-outside", FROZEN),
+    ("freeze-frozen-relaxed", FROZEN),
+    ("freeze-hold-relaxed", FROZEN),
+    ("freeze-unheld", HASTY),
+    ("freeze-leaves", FROZEN),
+    ("freeze-thaw-stored", HASTY),
+    ("freeze-let-go-relaxed", FROZEN),
+    ("freeze-wait-relaxed", FROZEN),
+    ("freeze-kept", FROZEN),
     ("urgent-call-push-relaxed", TWO_CALLERS),
     ("urgent-call-no-ask", TWO_TO_LEAVER),
     ("urgent-call-take-relaxed", TWO_CALLERS),
@@ -206,6 +215,8 @@ const ENDS_BY_LOOK: &str = "urgent::who_awaits_the_end_is_woken_by_a_core_that_l
 const REGISTERED_LATE: &str = "urgent::a_function_registered_while_the_last_core_leaves_is_dropped";
 const FREED: &str = "urgent::an_unregistered_function_is_dropped_after_its_last_run";
 const SECTION: &str = "preemptible::an_update_ends_while_a_section_goes_on";
+const HASTY: &str = "freeze::who_has_waited_long_enough_goes_on_or_is_held";
+const FROZEN: &str = "freeze::what_a_stop_sees_stands_still_whenever_a_section_begins_and_ends";
 const SECTION_ENDS: &str = "preemptible::when_an_update_is_done_nobody_reads_the_old_value_whenever_a_section_ends";
 const CALLED: &str = "urgent_call::a_call_runs_in_the_middle_of_a_poll_and_brings_its_value_to_a_caller_that_sleeps";
 const TWO_CALLERS: &str = "urgent_call::calls_of_two_callers_arrive_whole_whoever_interrupts";

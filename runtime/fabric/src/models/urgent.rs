@@ -22,6 +22,9 @@ pub(super) struct Interrupting {
     pub(super) machine: Arc<Machine>,
     /// Interrupts still to be refused.
     refusals: Counter,
+    /// What its clock says, and how much it goes on with each look.
+    now_ns: Counter,
+    step_ns: u64,
     lines: Vec<Wire>,
 }
 
@@ -39,9 +42,15 @@ unsafe impl Send for Interrupting {}
 
 impl Interrupting {
     pub(super) fn new(cores: usize, refusals: u64) -> Arc<Self> {
+        Self::with_clock(cores, refusals, 0)
+    }
+
+    /// With a clock on which between two looks so much time passes.
+    pub(super) fn with_clock(cores: usize, refusals: u64, step_ns: u64) -> Arc<Self> {
         let wire = |_| Wire { raised: AtomicBool::new(false), hint: Notify::new(), gate: Gate::new() };
         let machine = Machine::new(FenceKind::Symmetric, cores);
-        let this = Self { machine, refusals: Counter::default(), lines: (0..cores).map(wire).collect() };
+        let lines = (0..cores).map(wire).collect();
+        let this = Self { machine, refusals: Counter::default(), now_ns: Counter::default(), step_ns, lines };
         this.refusals.add(refusals);
         Arc::new(this)
     }
@@ -123,6 +132,11 @@ unsafe impl Port for Interrupting {
 
     fn relax(&self, turn: u32) {
         self.machine.relax(turn);
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns.add_shared(self.step_ns);
+        self.now_ns.get()
     }
 
     fn current(&self) -> *const () {

@@ -8,7 +8,7 @@ use crate::fabric::Shared;
 use crate::shootdown::Lane;
 use crate::sync::{AtomicU32, Ordering, compiler_fence, edge, fence, mutant};
 use crate::unwind::contain;
-use crate::{Core, CoreId};
+use crate::{Core, CoreId, freeze};
 
 pub use notes::Notes;
 
@@ -74,7 +74,11 @@ impl Core {
         edge();
         if !mutant!("preemptible-no-look") {
             // [preemptible P2]
-            let look = || serve(self.shared(), self.id());
+            let look = || {
+                serve(self.shared(), self.id());
+                // [freeze F1]
+                freeze::stand(self.shared(), self.id());
+            };
             self.gate().map_or_else(look, |gate| gate.critical(look));
         }
         // [preemptible P3]

@@ -20,7 +20,7 @@ use crate::sync::{Ordering, fence, mutant};
 use crate::{Core, CoreId, CoreSet, Fabric};
 
 pub use gate::Gate;
-pub(crate) use serve::{Counts, Line, leave, trigger_calls, trigger_section};
+pub(crate) use serve::{Counts, Line, leave, trigger_calls, trigger_freeze, trigger_section};
 pub(crate) use table::Table;
 pub use table::{MAX_URGENT, TableFull, UrgentId};
 
@@ -146,9 +146,9 @@ impl Fabric {
             marked += 1;
         }
         // All bits first: those who look by themselves do so while the others are interrupted.
-        busy.iter().for_each(|target| serve::interrupt(shared, target));
+        busy.iter().for_each(|target| _ = serve::interrupt(shared, target));
         let late = resting.iter().filter(|&target| !serve::watch(shared, id.bit(), target));
-        late.for_each(|target| serve::interrupt(shared, target));
+        late.for_each(|target| _ = serve::interrupt(shared, target));
         drop(under_way);
         Ok(marked)
     }

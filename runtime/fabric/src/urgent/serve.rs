@@ -7,12 +7,14 @@ use crate::core_set::bits;
 use crate::doorbell::{Ask, Rung, State};
 use crate::fabric::Shared;
 use crate::sync::{AtomicU32, AtomicU64, Counter, Ordering, edge, mutant, relaxed_if};
-use crate::{Core, CoreId, preemptible, urgent_call};
+use crate::{Core, CoreId, freeze, preemptible, urgent_call};
 
 /// The bit of [calls](crate::urgent_call), above those of slots.
 const CALLS: u64 = 1 << 63;
 /// The bit of [sections](crate::preemptible).
 const SECTION: u64 = 1 << 62;
+/// The bit of [freezes](crate::freeze).
+const FREEZE: u64 = 1 << 61;
 
 /// Looks at the line of a core that is resting before it is interrupted: as long as a few lines take to move.
 const WATCH_TURNS: u32 = 256;
@@ -61,7 +63,7 @@ pub(super) fn trigger(shared: &Shared, bit: u64, target: CoreId) -> bool {
         Marked::Gone => return false,
         Marked::Done => {}
         Marked::Watch if watch(shared, bit, target) => {}
-        Marked::Watch | Marked::Interrupt => interrupt(shared, target),
+        Marked::Watch | Marked::Interrupt => _ = interrupt(shared, target),
     }
     true
 }
@@ -75,6 +77,16 @@ pub(crate) fn trigger_calls(shared: &Shared, target: CoreId) -> bool {
 pub(crate) fn trigger_section(shared: &Shared, target: CoreId) {
     // [preemptible Q1] one that has left is found by who waits for it (`shootdown` I7).
     let _ = trigger(shared, SECTION, target);
+}
+
+/// [freeze L2]. `false`: the target has left, or the machine refuses.
+pub(crate) fn trigger_freeze(shared: &Shared, target: CoreId) -> bool {
+    match mark(shared, FREEZE, target) {
+        Marked::Gone => false,
+        Marked::Done => true,
+        // It is in a section, whatever it says.
+        Marked::Watch | Marked::Interrupt => interrupt(shared, target),
+    }
 }
 
 /// T2 and T3.
@@ -114,28 +126,27 @@ pub(super) fn watch(shared: &Shared, bit: u64, target: CoreId) -> bool {
     (0..WATCH_TURNS).any(|_| pending.load(Ordering::Relaxed) & bit == 0)
 }
 
-/// T4.
-pub(super) fn interrupt(shared: &Shared, target: CoreId) {
+/// T4. `false`: the machine refuses.
+pub(super) fn interrupt(shared: &Shared, target: CoreId) -> bool {
     let core = shared.core(target);
     let in_flight = &core.urgent.in_flight;
     // [urgent T4] relaxed, and a look before the exchange: who has set the bit has fenced in T3, and who found it set leaves it to that one.
-    if in_flight.load(Ordering::Relaxed) == 0 && in_flight.swap(1, Ordering::Relaxed) == 0 {
-        send(shared, target);
-    }
+    in_flight.load(Ordering::Relaxed) != 0 || in_flight.swap(1, Ordering::Relaxed) != 0 || send(shared, target)
 }
 
-/// The end of T4, and of I2, with `in_flight` set.
-fn send(shared: &Shared, target: CoreId) {
+/// The end of T4, and of I2, with `in_flight` set. `false`: the machine refuses.
+fn send(shared: &Shared, target: CoreId) -> bool {
     let core = shared.core(target);
     if shared.port.interrupt(target) {
         core.urgent_counts.sent.add_shared(1);
-        return;
+        return true;
     }
     core.urgent_counts.refused.add_shared(1);
     // [urgent T4] relaxed: who finds 0 tries for itself. It may wipe out another's 1, whose interrupt then is not the only one.
     if !mutant!("urgent-refusal-kept") {
         core.urgent.in_flight.store(0, Ordering::Relaxed);
     }
+    false
 }
 
 /// An arrival on `core`'s thread.
@@ -170,7 +181,7 @@ fn leave_rest(shared: &Shared, core: CoreId) {
     own.doorbell.ask_awake(Ask::Urgent);
     // [urgent I2] relaxed: on the core itself, whose next round clears it.
     own.urgent.in_flight.store(1, Ordering::Relaxed);
-    send(shared, core);
+    let _ = send(shared, core);
 }
 
 /// S1 to S5. The gate is closed.
@@ -201,7 +212,7 @@ fn round(shared: &Shared, core: CoreId) {
     if mutant!("urgent-clear-late") {
         clear_in_flight(line);
     }
-    for slot in bits(taken & !(CALLS | SECTION)) {
+    for slot in bits(taken & !(CALLS | SECTION | FREEZE)) {
         // [urgent S4]
         // SAFETY: 1. the bit was taken by this round, which has not ended.
         unsafe { shared.urgent.run(slot, core) };
@@ -215,6 +226,10 @@ fn round(shared: &Shared, core: CoreId) {
     if taken & CALLS != 0 {
         // [urgent S4]
         urgent_call::serve(shared, core);
+    }
+    if taken & FREEZE != 0 {
+        // [urgent S4] the last of all: nothing that this round has taken waits for its end.
+        freeze::stand(shared, core);
     }
     // [urgent S5] release: who sees the round over sees what its handlers wrote.
     let release = relaxed_if(mutant!("urgent-round-relaxed"), Ordering::Release);

@@ -22,7 +22,7 @@ std::thread_local! {
 /// Notes what it is asked for.
 #[derive(Default)]
 pub(crate) struct Notebook {
-    refuses: AtomicBool,
+    pub(crate) refuses: AtomicBool,
     interrupts: Mutex<Vec<CoreId>>,
     kicks: Mutex<Vec<CoreId>>,
 }

@@ -81,7 +81,7 @@ unsafe fn free<F, R>(block: NonNull<Header>, has_value: bool) {
 }
 
 /// Runs `f`, whose panic must not unwind into what it interrupts: it ends the process, with a word why.
-pub(super) fn uninterrupted_by_panics<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn uninterrupted_by_panics<R>(f: impl FnOnce() -> R) -> R {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {

@@ -21,6 +21,7 @@ use crate::unwind::contain;
 use crate::urgent::InterruptSafe;
 use crate::{Core, CoreId, assert_core};
 
+pub(crate) use block::uninterrupted_by_panics;
 use block::{Answer, Header};
 use stack::Stack;
 use word::{Dropped, Found};
@@ -65,7 +66,7 @@ impl Core {
         let f = f.into_inner();
         if target == self.id() {
             // [urgent_call H1]
-            let run = || block::uninterrupted_by_panics(|| f(target));
+            let run = || uninterrupted_by_panics(|| f(target));
             let value = self.gate().map_or_else(run, |gate| gate.critical(run));
             return UrgentCall { stage: Stage::Here(Some(value)), not_send: PhantomData };
         }

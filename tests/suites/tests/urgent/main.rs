@@ -5,6 +5,7 @@ mod calls;
 mod hostile;
 mod machine;
 mod paused;
+mod prompt;
 mod sections;
 
 use std::sync::Arc;

@@ -16,25 +16,25 @@ use super::*;
 
 /// Set by one, waited for by another without awaiting.
 #[derive(Clone, Default)]
-struct Flag(Arc<AtomicBool>);
+pub(super) struct Flag(Arc<AtomicBool>);
 
 impl Flag {
-    fn raise(&self) {
+    pub(super) fn raise(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    fn spin(&self) {
+    pub(super) fn spin(&self) {
         while !self.0.load(Ordering::Acquire) {}
     }
 
-    async fn wait(&self) {
+    pub(super) async fn wait(&self) {
         while !self.0.load(Ordering::Acquire) {
             ipiq::yield_now().await;
         }
     }
 }
 
-fn is_pending(future: impl Future + Unpin) -> bool {
+pub(super) fn is_pending(future: impl Future + Unpin) -> bool {
     let mut future = future;
     std::pin::Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
