@@ -302,7 +302,7 @@ impl Trigger {
         self.trigger_set(&CoreSet::first(self.remote.cores()))
     }
 
-    /// [`trigger`](Self::trigger) for every core but the calling one. Returns for how many.
+    /// [`trigger`](Self::trigger) for every core but the calling one. Returns for how many. In a [`preemptible`](crate::preemptible()) section of a core that cannot be interrupted it does not know that one.
     ///
     /// # Errors
     ///
@@ -313,7 +313,8 @@ impl Trigger {
             let core = executor.core();
             self.remote.fabric().has(core).then(|| core.id())
         });
-        if let Some(own) = own.flatten() {
+        // In a section the thread has no executor.
+        if let Some(own) = own.flatten().or_else(|| self.remote.fabric().interruptible_core()) {
             set.remove(own);
         }
         self.trigger_set(&set)

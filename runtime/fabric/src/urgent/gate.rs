@@ -75,6 +75,12 @@ impl Gate {
         self.depth.load(Ordering::Relaxed) > 0
     }
 
+    /// The core of `shared` that accepts interrupts here.
+    pub(super) fn core_of(&self, shared: *const Shared) -> Option<CoreId> {
+        let is_own = ptr::eq(self.target.load(Ordering::Relaxed), shared);
+        is_own.then(|| CoreId::new(self.core.load(Ordering::Relaxed) as usize))
+    }
+
     /// [urgent I1]
     pub(super) fn miss(&self) {
         if !mutant!("urgent-missed-unset") {
@@ -143,9 +149,7 @@ impl Gate {
 
     /// [urgent A1] From here on interrupts do not reach `core` of `shared`.
     pub(super) fn leave(&self, shared: *const Shared, core: CoreId) {
-        let is_own = ptr::eq(self.target.load(Ordering::Relaxed), shared)
-            && self.core.load(Ordering::Relaxed) as usize == core.index();
-        if is_own {
+        if self.core_of(shared) == Some(core) {
             // [urgent A1]
             self.target.store(ptr::null_mut(), Ordering::Relaxed);
             compiler_fence(Ordering::SeqCst);

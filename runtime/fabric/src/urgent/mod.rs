@@ -122,6 +122,15 @@ impl Fabric {
         if reached { Ok(()) } else { Err(TriggerError::Gone) }
     }
 
+    /// The core that accepts interrupts on the calling thread, whatever the thread is in the middle of: also in a [preemptible section](crate::preemptible).
+    #[must_use]
+    pub fn interruptible_core(&self) -> Option<CoreId> {
+        let shared = self.shared();
+        let gate = shared.port.gate();
+        // SAFETY: 1. a port's gate lives as long as its thread, which is the calling one.
+        unsafe { gate.as_ref() }.and_then(|gate| gate.core_of(StdArc::as_ptr(shared)))
+    }
+
     /// [`trigger_urgent`](Self::trigger_urgent) for each core of `set`. Returns for how many; those that have left are skipped. Where the calling thread
     /// runs a core of the set, it is interrupted last.
     ///

@@ -372,6 +372,25 @@ fn a_section_that_panics_or_is_dropped_harms_nobody() {
 }
 
 #[test]
+fn who_triggers_the_others_in_a_section_is_not_among_them() {
+    let _watchdog = watch("triggers out of a section");
+    two_cores(Runtime::builder()).block_on(|| async {
+        let ran = [Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0))];
+        let counting = ran.clone();
+        let handler = register(&ipiq::handle(), move |core| _ = counting[core.index()].fetch_add(1, Ordering::Release));
+        let (trigger, other) = (handler.to_trigger(), ran[1].clone());
+        let triggered = ipiq::preemptible(move || {
+            let triggered = trigger.trigger_others();
+            while other.load(Ordering::Acquire) == 0 {}
+            triggered
+        });
+        assert_eq!(triggered.await.expect("no panic"), Ok(1));
+        handler.unregister().await;
+        assert_eq!(ran.map(|ran| ran.load(Ordering::Relaxed)), [0, 1]);
+    });
+}
+
+#[test]
 fn tasks_run_between_two_sections() {
     let _watchdog = watch("sections one after the other");
     two_cores(Runtime::builder()).block_on(|| async {
