@@ -269,16 +269,6 @@ impl Fabric {
         core.is_of(&self.shared)
     }
 
-    /// Whether `core` has left.
-    ///
-    /// # Panics
-    ///
-    /// If the fabric has no core `core`.
-    #[must_use]
-    pub fn has_left(&self, core: CoreId) -> bool {
-        self.shared.is_gone(core)
-    }
-
     /// The machine.
     #[must_use]
     pub fn port(&self) -> &StdArc<dyn Port> {

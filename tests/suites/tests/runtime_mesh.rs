@@ -325,6 +325,50 @@ fn meshes_end_with_their_runtime_in_every_state() {
 }
 
 #[test]
+fn a_member_that_leaves_ends_its_pairs_and_no_others() {
+    each_runtime("mesh, a member leaves", scaled(5, 50), |runtime, census| {
+        let (census, handle) = (census.clone(), runtime.handle());
+        runtime.block_on(move || async move {
+            let joined = Arc::new(AtomicUsize::new(0));
+            let (here, going) = (joined.clone(), handle.clone());
+            drop(spawn_local(async move {
+                while here.load(Ordering::Acquire) < cores().count() {
+                    yield_now().await;
+                }
+                going.leave(B).expect("it may").await;
+            }));
+            let ended = Mesh::full(2).run(async move |mut peers: Peers<Parcel>| {
+                joined.fetch_add(1, Ordering::AcqRel);
+                if core_id() == B {
+                    // Receives nothing, and sends until it is ended.
+                    for number in 0.. {
+                        let _ = peers.senders.to(A).expect("a pair").send(parcel(&census, number)).await;
+                    }
+                }
+                let to_leaver = peers.senders.take_to(B).expect("a pair");
+                send_to_all(&mut peers, &census, 10);
+                let to_leaver = spawn_local(async move { while to_leaver.send(parcel(&census, 0)).await.is_ok() {} });
+                let received = receive_all(&mut peers.receivers).await;
+                to_leaver.await.expect("no panic");
+                received
+            });
+            for (core, ended) in ended.await.expect("all were there") {
+                match ended {
+                    Ok(received) => {
+                        let others = cores().filter(|other| *other != B);
+                        assert!(core != B && others.map(|other| received[other.index()]).all(|count| count == 10));
+                    }
+                    Err(error) => assert!(core == B && error.is_cancelled(), "{error}"),
+                }
+            }
+            let error = Mesh::<u32>::full(1).run(async |_| ()).await.expect_err("one has left");
+            assert_eq!(error.to_string(), "core 1 did not join the mesh: it has left, or shuts down");
+            assert_eq!(error.core(), B);
+        });
+    });
+}
+
+#[test]
 #[should_panic(expected = "core 7")]
 fn a_pair_of_a_core_that_there_is_not_is_refused() {
     let runtime = Runtime::builder().cores(2).build().expect("a runtime");

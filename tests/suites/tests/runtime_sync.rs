@@ -397,6 +397,9 @@ fn one_value_comes_from_any_thread_or_the_news_that_none_will() {
                 some_turns().await;
                 drop(receiver);
                 assert!(task.await.expect("no panic").is_ok());
+                while ledger.census.alive() > 0 {
+                    yield_now().await;
+                }
             }
             for send in [true, false] {
                 let (sender, receiver) = oneshot::channel();
@@ -421,9 +424,9 @@ fn watchers_on_every_core_see_rising_values_and_the_last_one() {
                     watchers.spawn_on(core, move || async move {
                         let mut last = watched.get().await.expect("the sender's core is there");
                         loop {
-                            if impatient {
-                                // What is not returned is not seen.
-                                let _ = briefly(watched.changed()).await;
+                            // What is not returned is not seen.
+                            if impatient && let Some(Ok(value)) = briefly(watched.changed()).await {
+                                last = value;
                             }
                             match watched.changed().await {
                                 Ok(value) => {
@@ -507,6 +510,104 @@ fn permits_are_held_by_so_many_at_a_time_and_all_come_back() {
             assert!(never.await.expect("no panic").is_err());
             drop(all);
             assert!(permits.acquire().await.is_err());
+        });
+    });
+}
+
+#[test]
+fn a_wait_that_went_away_holds_up_nobody_behind_it() {
+    each_runtime("cross semaphore, abandoned", scaled(6, 60), |runtime, _| {
+        runtime.block_on(|| async {
+            for core in cores() {
+                let permits = cross::Semaphore::new(1);
+                let held = permits.acquire().await.expect("open");
+                let next = spawn_on(core, move || async move {
+                    // More than there will ever be.
+                    drop(briefly(permits.acquire_many(2)).await);
+                    drop(held);
+                    permits.acquire().await.map(drop)
+                });
+                next.await.expect("no panic").expect("open");
+            }
+        });
+    });
+}
+
+#[test]
+fn a_home_that_leaves_ends_every_wait_for_it() {
+    each_runtime("cross, the home leaves", scaled(6, 60), |runtime, ledger| {
+        let (ledger, handle) = (ledger.clone(), runtime.handle());
+        runtime.block_on(move || async move {
+            let waiting = Arc::new(AtomicUsize::new(0));
+            let made = spawn_on(B, move || async move {
+                let (sender, receiver) = mpsc::channel::<Parcel>(2);
+                let (value, watched) = watch::channel(0);
+                let (promise, promised) = oneshot::channel::<Parcel>();
+                let permits = cross::Semaphore::new(0);
+                let ends = (sender, watched, promise, permits, home());
+                drop(spawn_local(async move {
+                    let _stay = (receiver, value, promised);
+                    std::future::pending::<()>().await;
+                }));
+                ends
+            });
+            let (sender, mut watched, promise, permits, id) = made.await.expect("no panic");
+            let mut tasks = JoinSet::new();
+            for core in cores().filter(|core| *core != B) {
+                let (sender, mut watched, permits) = (sender.clone(), watched.clone(), permits.clone());
+                let (ledger, waiting) = (ledger.clone(), waiting.clone());
+                tasks.spawn_on(core, move || async move {
+                    for number in 0..2 {
+                        sender.send(ledger.parcel(number, id)).await.expect("space");
+                    }
+                    let mut third = Box::pin(sender.send(ledger.parcel(2, id)));
+                    assert!(third.as_mut().now_or_never().is_none());
+                    waiting.fetch_add(1, Ordering::AcqRel);
+                    let (third, changed, permit) = futures::join!(third, watched.changed(), permits.acquire());
+                    assert_eq!(third.expect_err("nobody receives").into_inner().number, 2);
+                    assert!(changed.is_err() && permit.is_err());
+                });
+            }
+            while waiting.load(Ordering::Acquire) < cores().count() - 1 {
+                yield_now().await;
+            }
+            handle.leave(B).expect("it may").await;
+            while let Some(ended) = tasks.join_next().await {
+                ended.expect("no panic");
+            }
+            let back = promise.send(ledger.parcel(3, id)).expect_err("it has left");
+            assert_eq!(back.into_inner().number, 3);
+            assert!(sender.is_closed() && sender.try_send(ledger.parcel(4, id)).is_err());
+            assert!(watched.get().await.is_err() && watched.changed().await.is_err());
+            assert!(permits.try_acquire().await.is_none());
+        });
+    });
+}
+
+#[test]
+fn what_a_core_had_sent_arrives_after_it_has_left() {
+    each_runtime("cross mpsc, a sender leaves", scaled(6, 60), |runtime, ledger| {
+        let (ledger, handle) = (ledger.clone(), runtime.handle());
+        runtime.block_on(move || async move {
+            let (sender, mut receiver) = mpsc::channel(fastrand::usize(1..5));
+            let accepted: Accepted = Arc::new(Mutex::new(vec![Vec::new(); cores().count()]));
+            let home = home();
+            for core in cores() {
+                let (sender, ledger, accepted) = (sender.clone(), ledger.clone(), accepted.clone());
+                let rounds = if core == B { usize::MAX } else { 40 };
+                drop(spawn_on(core, move || send_in_every_way(sender, ledger, home, accepted, rounds)));
+            }
+            drop(sender);
+            let mut received = vec![Vec::new(); cores().count()];
+            let (mut leaving, enough) = (None, fastrand::usize(1..20));
+            while let Some(parcel) = receiver.recv().await {
+                received[parcel.source.index()].push(parcel.number);
+                if leaving.is_none() && received[B.index()].len() >= enough {
+                    leaving = Some(handle.leave(B).expect("it may"));
+                }
+            }
+            leaving.expect("it has sent enough").await;
+            assert_eq!(received, *accepted.lock().expect("not poisoned"));
         });
     });
 }

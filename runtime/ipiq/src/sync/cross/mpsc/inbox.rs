@@ -11,7 +11,7 @@ use ipiq_fabric::CoreId;
 use super::super::address::Address;
 use super::port;
 use super::shared::Ports;
-use crate::home::{self, BoxName, Number};
+use crate::home::{self, BoxName, Key};
 use crate::sync::waiters::WakerSlot;
 
 /// What has arrived and was not received, and what the cores are owed for what was.
@@ -27,7 +27,7 @@ pub(super) struct Inbox<T: Send + 'static> {
     last: Cell<Option<usize>>,
     receiver: WakerSlot,
     home: Address,
-    number: Arc<Number>,
+    key: Key,
     ports: Arc<Ports>,
 }
 
@@ -48,7 +48,7 @@ impl<T: Send> Drop for Seat<T> {
 }
 
 impl<T: Send> Inbox<T> {
-    pub(super) fn new(home: Address, number: Arc<Number>, ports: Arc<Ports>, capacity: usize) -> Self {
+    pub(super) fn new(home: Address, key: Key, ports: Arc<Ports>, capacity: usize) -> Self {
         Self {
             queue: RefCell::default(),
             accounts: RefCell::new(vec![Account::default(); home.remote().cores()]),
@@ -57,7 +57,7 @@ impl<T: Send> Inbox<T> {
             last: Cell::new(None),
             receiver: WakerSlot::default(),
             home,
-            number,
+            key,
             ports,
         }
     }
@@ -110,7 +110,7 @@ impl<T: Send> Inbox<T> {
                 return;
             }
         };
-        let key = self.number.key();
+        let key = self.key;
         let pay = move |_| port::find::<T>(key).iter().for_each(|port| port.credit(credits));
         self.home.post_to(core, pay);
     }
@@ -126,7 +126,7 @@ impl<T: Send> Inbox<T> {
         let Some((cores, ports)) = self.ports.close() else { return };
         self.last.set(Some(ports));
         for core in cores {
-            let key = self.number.key();
+            let key = self.key;
             self.home.post_to(core, move |_| port::find::<T>(key).iter().for_each(|port| port.end()));
         }
         self.receiver.wake();
@@ -144,10 +144,5 @@ impl<T: Send> Inbox<T> {
         // [cross M6]
         self.ended.set(self.ended.get() + 1);
         self.receiver.wake();
-    }
-
-    /// What nobody will receive.
-    pub(super) fn take_all(&self) -> VecDeque<(CoreId, T)> {
-        self.queue.take()
     }
 }

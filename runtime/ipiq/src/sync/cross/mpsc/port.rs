@@ -8,7 +8,7 @@ use ipiq_fabric::CoreId;
 
 use super::super::address::Address;
 use super::inbox::Inbox;
-use crate::home::{self, BoxName};
+use crate::home::{self, BoxName, Key};
 use crate::sync::{Notify, Semaphore};
 
 /// What the senders of one core share: the space that they have at the receiver.
@@ -96,7 +96,7 @@ impl<T: Send> Drop for Port<T> {
     }
 }
 
-/// The calling core's port of the channel whose number has `key`.
-pub(super) fn find<T: Send + 'static>(key: home::Key) -> Option<Rc<Port<T>>> {
+/// The calling core's port of a channel.
+pub(super) fn find<T: Send + 'static>(key: Key) -> Option<Rc<Port<T>>> {
     home::get(key)
 }
