@@ -6,10 +6,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
 use crate::backend::{self, Backend, Chosen};
+use crate::counters::{CountersReader, Counts};
 use crate::ops::Connect;
 use crate::{Config, DriverError, DriverKind, Notifier, Socket};
 
@@ -31,6 +33,7 @@ struct Inner {
     notifier: Notifier,
     /// Calls since the driver last looked; see [`Driver::must_yield`].
     streak: Cell<u32>,
+    counts: Arc<Counts>,
 }
 
 /// Calls that may succeed at once before one of them gives the others a turn.
@@ -47,8 +50,9 @@ impl Driver {
     /// When the kernel refuses what [`Config::kind`] insists on, or file descriptors or memory ran out.
     pub fn new(config: &Config) -> Result<Self, DriverError> {
         let notifier = Notifier::new().map_err(|e| DriverError::new("creating an eventfd failed", e))?;
-        let (backend, fallback_reason) = backend::choose(config, &notifier)?;
-        Ok(Self { inner: Rc::new(Inner { backend, fallback_reason, notifier, streak: Cell::new(0) }) })
+        let counts = Arc::<Counts>::default();
+        let (backend, fallback_reason) = backend::choose(config, &notifier, &counts)?;
+        Ok(Self { inner: Rc::new(Inner { backend, fallback_reason, notifier, streak: Cell::new(0), counts }) })
     }
 
     /// The kernel interface in use; never [`DriverKind::Auto`].
@@ -70,6 +74,16 @@ impl Driver {
     #[must_use]
     pub fn notifier(&self) -> Notifier {
         self.inner.notifier.clone()
+    }
+
+    /// What reads this driver's counters on any thread.
+    #[must_use]
+    pub fn counters(&self) -> CountersReader {
+        CountersReader::new(self.inner.counts.clone())
+    }
+
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
+        &self.inner.counts
     }
 
     /// Wakes whoever's I/O is done, without sleeping; returns the number of events.

@@ -24,6 +24,7 @@
 
 mod backend;
 mod config;
+mod counters;
 mod driver;
 mod error;
 mod listen;
@@ -36,6 +37,7 @@ mod table;
 mod tokio_io;
 
 pub use config::{Config, DriverKind};
+pub use counters::{CountersReader, DriverCounters};
 pub use driver::Driver;
 pub use error::DriverError;
 pub use listen::ListenOptions;

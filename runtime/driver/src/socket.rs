@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use compio_buf::{IoBuf, IoBufMut};
@@ -15,6 +16,7 @@ use socket2::SockRef;
 
 use crate::Driver;
 use crate::backend::Backend;
+use crate::counters::Counts;
 use crate::ops::{Accept, Close, Recv, Send, Stage};
 use crate::readiness::{Half, Readiness};
 use crate::table::Key;
@@ -64,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) recvs: Cell<u8>,
     /// The last completed receive left bytes behind.
     pub(crate) has_more: Cell<bool>,
+    counts: Arc<Counts>,
 }
 
 #[derive(Default)]
@@ -78,7 +81,7 @@ impl Drop for WakeOnDrop {
 }
 
 impl Shared {
-    fn new(fd: OwnedFd) -> Self {
+    fn new(fd: OwnedFd, counts: Arc<Counts>) -> Self {
         Self {
             fd,
             closer: WakeOnDrop::default(),
@@ -91,6 +94,7 @@ impl Shared {
             has_recovered: Cell::new(false),
             recvs: Cell::new(0),
             has_more: Cell::new(false),
+            counts,
         }
     }
 
@@ -139,6 +143,7 @@ impl Shared {
         if asked == 0 {
             return Ok(0);
         }
+        self.counts.transfers.add(1);
         let mut recv =
             || rustix::net::recv(&self.fd, &mut *buf, RecvFlags::DONTWAIT).map(|((filled, _), _)| filled.len());
         retry(&mut recv)
@@ -148,6 +153,7 @@ impl Shared {
 
     /// Sends without sleeping; keeps `write` up to date.
     pub(crate) fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
+        self.counts.transfers.add(1);
         retry(|| rustix::net::send(&self.fd, buf, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
             .inspect(|&n| self.after_transfer(Half::Write, n, buf.len()))
             .map_err(|e| self.after_error(Half::Write, e))
@@ -156,6 +162,7 @@ impl Shared {
     fn try_send_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let asked = bufs.iter().map(|b| b.len()).sum();
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        self.counts.transfers.add(1);
         retry(|| rustix::net::sendmsg(&self.fd, bufs, &mut Default::default(), flags))
             .inspect(|&n| self.after_transfer(Half::Write, n, asked))
             .map_err(|e| self.after_error(Half::Write, e))
@@ -194,7 +201,7 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
 
 impl Socket {
     pub(crate) fn register(driver: Driver, fd: OwnedFd) -> io::Result<Self> {
-        let shared = Rc::new(Shared::new(fd));
+        let shared = Rc::new(Shared::new(fd, driver.counts().clone()));
         driver.backend().register(&shared)?;
         Ok(Self { handle: Rc::new(Handle { driver, shared }) })
     }

@@ -13,6 +13,7 @@ use ipiq_fabric::Core;
 use ipiq_fabric::port::{Clock, Port};
 
 use crate::core_loop::{Departure, Lifecycle, Spin, SpinPolicy};
+use crate::counts::Counts;
 use crate::cuts::Recorder;
 use crate::prefetch::prefetch;
 use crate::probe::Activity;
@@ -38,7 +39,11 @@ pub struct Executor {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) spin: Spin,
     polls: Cell<u64>,
+    spawned: Cell<u64>,
+    /// Tasks that have been polled once.
+    begun: Cell<u64>,
     activity: Arc<Activity>,
+    counts: Arc<Counts>,
     /// Behind the endpoint, which is dropped first.
     departure: RefCell<Option<Departure>>,
     cuts: Recorder,
@@ -63,6 +68,7 @@ impl Executor {
         // [xcall C1]
         core.serve_too(serve_own_calls);
         let activity = remote.activity(core.id()).clone();
+        let counts = remote.counts(core.id()).clone();
         Self {
             core,
             home,
@@ -75,7 +81,10 @@ impl Executor {
             own_calls: OwnQueue::default(),
             spin: Spin::new(spin),
             polls: Cell::new(0),
+            spawned: Cell::new(0),
+            begun: Cell::new(0),
             activity,
+            counts,
             departure: RefCell::default(),
             cuts: Recorder::default(),
         }
@@ -122,6 +131,27 @@ impl Executor {
 
     pub(crate) fn cuts(&self) -> &Recorder {
         &self.cuts
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// A task is taken in here.
+    #[inline(always)]
+    pub(crate) fn count_spawned(&self) {
+        self.spawned.set(self.spawned.get() + 1);
+    }
+
+    /// Tells other threads what was counted.
+    pub(crate) fn tell(&self) {
+        let counts = &*self.counts;
+        counts.polls.set(self.polls.get());
+        counts.spawned.set(self.spawned.get());
+        // Who has been polled and is not listed has ended.
+        counts.finished.set(self.begun.get() - self.tasks.len() as u64);
+        counts.ready.set(self.queue.borrow().len() as u64);
+        counts.timers.set(self.timers.len() as u64);
     }
 
     pub(crate) fn own_calls(&self) -> &OwnQueue {
@@ -202,16 +232,17 @@ impl Executor {
     /// Polls up to `budget` tasks, fewer if something waits for a safe point. Returns how many it polled.
     #[inline(always)]
     pub(crate) fn run_tasks(&self, budget: u32) -> u32 {
-        let mut polled = 0;
+        let (mut polled, mut begun) = (0, 0);
         while polled < budget {
             let Some(runnable) = self.next_runnable() else { break };
             polled += 1;
-            self.poll(runnable);
+            begun += u64::from(self.poll(runnable));
             if self.core.wants_safe_point() {
                 break;
             }
         }
         self.polls.set(self.polls.get() + u64::from(polled));
+        self.begun.set(self.begun.get() + begun);
         self.activity.polls_nothing();
         polled
     }

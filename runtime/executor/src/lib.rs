@@ -19,6 +19,7 @@ extern crate std;
 
 mod call;
 pub mod core_loop;
+mod counts;
 mod cuts;
 mod executor;
 mod named;
@@ -40,6 +41,7 @@ mod models;
 
 pub use call::Call;
 pub use core_loop::{LeaveError, Lifecycle, SpinPolicy};
+pub use counts::CoreLoad;
 pub use cuts::{CutTask, Cuts};
 pub use executor::{Executor, with_current};
 pub use ipiq_fabric::call::CallError;

@@ -9,9 +9,11 @@ use core::task::{Context, Poll};
 
 use futures_channel::oneshot;
 use ipiq_fabric::call::CallError;
+use ipiq_fabric::port::Clock;
 use ipiq_fabric::{CoreId, Fabric, Message, assert_core, catch, contain};
 
 use crate::core_loop::Lifecycle;
+use crate::counts::{CoreLoad, Counts};
 use crate::executor::with_current;
 use crate::probe::Activity;
 use crate::task::{Home, JoinHandle, refuse, spawn_there};
@@ -21,6 +23,7 @@ use crate::task::{Home, JoinHandle, refuse, spawn_there};
 pub struct Remote {
     homes: Arc<[Arc<Home>]>,
     activities: Arc<[Arc<Activity>]>,
+    counts: Arc<[Arc<Counts>]>,
     lifecycle: Arc<Lifecycle>,
 }
 
@@ -39,6 +42,7 @@ impl Remote {
         Self {
             homes: (0..fabric.cores()).map(home).collect(),
             activities: (0..fabric.cores()).map(|_| Arc::default()).collect(),
+            counts: (0..fabric.cores()).map(|_| Arc::default()).collect(),
             lifecycle: Arc::new(Lifecycle::new(fabric.cores())),
         }
     }
@@ -65,6 +69,23 @@ impl Remote {
     pub(crate) fn activity(&self, core: CoreId) -> &Arc<Activity> {
         assert_core(core, self.cores());
         &self.activities[core.index()]
+    }
+
+    #[track_caller]
+    pub(crate) fn counts(&self, core: CoreId) -> &Arc<Counts> {
+        assert_core(core, self.cores());
+        &self.counts[core.index()]
+    }
+
+    /// What `core` has run, and how long it did what, by the `clock` that its executor was given. From any thread.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such core.
+    #[must_use]
+    #[track_caller]
+    pub fn load(&self, core: CoreId, clock: &dyn Clock) -> CoreLoad {
+        self.counts(core).read(|| clock.now_ns())
     }
 
     pub(crate) fn activities(&self) -> &Arc<[Arc<Activity>]> {

@@ -1,6 +1,8 @@
 //! What the cores count. Each figure is written by one core with plain stores and may be read by any thread at any time;
 //! figures of different lines need not be from the same instant.
 
+use core::ops::Sub;
+
 /// What one core counts of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -27,6 +29,34 @@ pub struct CoreCounters {
     pub interrupts_sent: u64,
     /// Interrupts of this core that the machine refused, or does not offer: it then finds what was triggered at its next tick.
     pub interrupts_refused: u64,
+    /// Reports of the [watch](crate::watch): times that it had waited too long for another core.
+    pub waits_reported: u64,
+    /// Messages of threads that are no core, on their way to it now.
+    pub foreign_queued: u64,
+}
+
+/// What was counted in between: `later - earlier`. What is no count, [`max_nesting`](Self::max_nesting) and
+/// [`foreign_queued`](Self::foreign_queued), is the later one's.
+impl Sub for CoreCounters {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            ticks: self.ticks.saturating_sub(earlier.ticks),
+            parked: self.parked.saturating_sub(earlier.parked),
+            park_refused: self.park_refused.saturating_sub(earlier.park_refused),
+            foreign_received: self.foreign_received.saturating_sub(earlier.foreign_received),
+            max_nesting: self.max_nesting,
+            handlers_run: self.handlers_run.saturating_sub(earlier.handlers_run),
+            handler_panics: self.handler_panics.saturating_sub(earlier.handler_panics),
+            mailbox_full: self.mailbox_full.saturating_sub(earlier.mailbox_full),
+            urgent_run: self.urgent_run.saturating_sub(earlier.urgent_run),
+            interrupts_sent: self.interrupts_sent.saturating_sub(earlier.interrupts_sent),
+            interrupts_refused: self.interrupts_refused.saturating_sub(earlier.interrupts_refused),
+            waits_reported: self.waits_reported.saturating_sub(earlier.waits_reported),
+            foreign_queued: self.foreign_queued,
+        }
+    }
 }
 
 /// What is counted of one source and target.
@@ -52,4 +82,28 @@ pub struct PairCounters {
     /// Kicks of the target beside those of sends: for passive messages at the flush, again by a sender that waits for space, and again
     /// by the [watch](crate::watch).
     pub repeated: u64,
+    /// Messages in the ring now, and those that are being run.
+    pub queued: u64,
+    /// Messages in the overflow list now.
+    pub listed: u64,
+}
+
+/// What was counted in between: `later - earlier`. [`queued`](Self::queued) and [`listed`](Self::listed) are the later one's.
+impl Sub for PairCounters {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            sent: self.sent.saturating_sub(earlier.sent),
+            received: self.received.saturating_sub(earlier.received),
+            full: self.full.saturating_sub(earlier.full),
+            avoided: self.avoided.saturating_sub(earlier.avoided),
+            kicked: self.kicked.saturating_sub(earlier.kicked),
+            passive: self.passive.saturating_sub(earlier.passive),
+            overflowed: self.overflowed.saturating_sub(earlier.overflowed),
+            repeated: self.repeated.saturating_sub(earlier.repeated),
+            queued: self.queued,
+            listed: self.listed,
+        }
+    }
 }

@@ -83,6 +83,7 @@ pub(crate) struct OwnCounters {
     pub(crate) park_refused: Counter,
     pub(crate) foreign_received: Counter,
     pub(crate) max_nesting: Counter,
+    pub(crate) waits_reported: Counter,
     /// 1 while it looks for something to do: see [urgent].
     pub(crate) resting: Counter,
     /// What it waits for; read by others only when something is wrong.
@@ -127,6 +128,13 @@ impl Shared {
         unsafe { Arc::increment_strong_count(link) };
         // SAFETY: 1. the count just taken.
         Some(unsafe { Arc::from_raw(link) })
+    }
+
+    /// As [`link`](Self::link), without a count of one's own.
+    fn borrow_link(&self, source: CoreId, target: CoreId) -> Option<&Link> {
+        let link = self.cell(source, target).load(Ordering::Acquire);
+        // SAFETY: 1. null, or a link of which the cell holds a count until `self` is dropped.
+        unsafe { link.as_ref() }
     }
 
     #[inline(always)]
@@ -350,7 +358,19 @@ impl Fabric {
             urgent_run: urgent.run.get(),
             interrupts_sent: urgent.sent.get(),
             interrupts_refused: urgent.refused.get(),
+            waits_reported: counts.waits_reported.get(),
+            foreign_queued: self.shared.core(core).injector.len() as u64,
         }
+    }
+
+    /// Whether `source` has ever sent to `target`.
+    ///
+    /// # Panics
+    ///
+    /// If the fabric has no such cores.
+    #[must_use]
+    pub fn have_talked(&self, source: CoreId, target: CoreId) -> bool {
+        self.shared.has_link(source, target)
     }
 
     /// What was counted of messages from `source` to `target`; all zero if they never talked.
@@ -360,18 +380,23 @@ impl Fabric {
     /// If the fabric has no such cores.
     #[must_use]
     pub fn pair_counters(&self, source: CoreId, target: CoreId) -> PairCounters {
-        let Some(link) = self.shared.link(source, target) else {
+        let Some(link) = self.shared.borrow_link(source, target) else {
             return PairCounters::default();
         };
+        // In this order, so that the difference is never less than nothing.
+        let received = link.received.get();
+        let sent = link.sent.sent.get();
         PairCounters {
-            sent: link.sent.sent.get(),
-            received: link.received.get(),
+            sent,
+            received,
             full: link.sent.full.get(),
             avoided: link.sent.avoided.get(),
             kicked: link.sent.kicked.get(),
             passive: link.sent.passive.get(),
             overflowed: link.sent.overflowed.get(),
             repeated: link.sent.repeated.get(),
+            queued: sent.saturating_sub(received),
+            listed: link.sent.listed.get(),
         }
     }
 }

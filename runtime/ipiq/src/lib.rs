@@ -73,7 +73,7 @@
 //! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere |
 //! | all cores at one moment | [`pause`](pause()); [`pause_prompt`] in the middle of [`preemptible`](preemptible()) code, too |
 //!
-//! [`Handle::waits`] and [`Builder::stall_reports`] tell which core keeps which waiting, [`Builder::stall_limit`] and [`Handle::backtrace_all_cores`] what it does all the
+//! [`Handle::metrics`] tells what the cores have done and how they spend their time. [`Handle::waits`] and [`Builder::stall_reports`] tell which core keeps which waiting, [`Builder::stall_limit`] and [`Handle::backtrace_all_cores`] what it does all the
 //! while.
 //!
 //! # All cores at one moment
@@ -99,6 +99,7 @@
 //!
 //! - `futures-io` (default): the I/O traits of `futures` for the streams of [`net`].
 //! - `tokio-io`: those of `tokio`.
+//! - `metrics`: the figures of [`metrics`] for recorders of the crate of that name.
 //! - `tracing`: an event for each message sent and received, each kick and each cpusync, at level `TRACE` under the target `ipiq::fabric`;
 //!   [stalls](Builder::stall_reports) are told of without it.
 #![forbid(unsafe_code)]
@@ -118,6 +119,7 @@ mod idle;
 pub mod ipi;
 mod join_set;
 pub mod mesh;
+pub mod metrics;
 pub mod net;
 mod pause;
 mod paused_clock;
@@ -164,6 +166,7 @@ pub use ipiq_linux::port::FenceChoice;
 pub use ipiq_linux::stack::Frame;
 pub use ipiq_macros::{main, test};
 pub use join_set::JoinSet;
+pub use metrics::Metrics;
 pub use pause::{pause, pause_each, pause_prompt};
 pub use placement::Placement;
 pub use preemptible::preemptible;

@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use ipiq_driver::{DriverKind, Notifier};
 use ipiq_executor::{Remote, SpinPolicy};
-use ipiq_fabric::port::{FenceKind, Port};
+use ipiq_fabric::port::{Clock, FenceKind, Port};
 use ipiq_fabric::{Config, CoreId, Fabric, Seat};
+use ipiq_linux::clock::MonotonicClock;
 use ipiq_linux::cpus;
 use ipiq_linux::fork;
 use ipiq_linux::interrupt::{DEFAULT_SIGNAL, Interrupts};
@@ -24,6 +25,7 @@ use ipiq_linux::port::LinuxPort;
 use crate::blocking::Pool;
 use crate::builder::{BuildError, Builder, Cause};
 use crate::idle::DriverKick;
+use crate::metrics::Instruments;
 use crate::paused_clock::{PausedClock, PausedKick};
 use crate::preemptible;
 use crate::shutdown::Board;
@@ -118,9 +120,14 @@ impl Runtime {
         };
         fork::watch();
         let remote = Remote::new(&fabric);
-        let inspect = Arc::new(Inspect::new(remote.clone(), interrupts.is_some()));
         let bell = Arc::new(Bell::default());
         let blocking = blocking_pool(builder.blocking_threads, allowed.cpus.clone(), interrupts.clone());
+        let time: Arc<dyn Clock + Send + Sync> = match &clock {
+            Some(paused) => paused.clone(),
+            None => Arc::new(MonotonicClock),
+        };
+        let instruments = Instruments::new(cores, time, blocking.reader());
+        let inspect = Arc::new(Inspect::new(remote.clone(), instruments, interrupts.is_some()));
         let threads = Threads::new(remote.clone(), blocking.clone());
         let board = Board::new(remote.clone(), blocking.clone(), builder.phases.clone(), builder.paused_clock);
         let board = Arc::new(board);
@@ -162,7 +169,8 @@ impl Runtime {
         let mut first_error = None;
         for (core, result) in reports {
             match result {
-                Ok(Ready { cpu, pinned, notifier, driver, fallback, interrupt_fallback }) => {
+                Ok(Ready { cpu, pinned, notifier, driver, counters, fallback, interrupt_fallback }) => {
+                    inspect.instruments().set_driver(core, counters);
                     info.cpus[core.index()] = cpu;
                     linux.set_kicker(core, kicker(core, notifier, clock.as_ref()));
                     if let Some(pinned) = pinned {

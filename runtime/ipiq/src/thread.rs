@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use ipiq_driver::{Config, Driver, DriverKind, Notifier};
+use ipiq_driver::{Config, CountersReader, Driver, DriverKind, Notifier};
 use ipiq_executor::{Executor, Remote, SpinPolicy};
 use ipiq_fabric::port::{Clock, Idle};
 use ipiq_fabric::{CoreId, Panic, PanicPayload, Seat, catch, contain};
@@ -57,6 +57,7 @@ pub(crate) struct Ready {
     pub(crate) pinned: Option<Pinned>,
     pub(crate) notifier: Notifier,
     pub(crate) driver: DriverKind,
+    pub(crate) counters: CountersReader,
     pub(crate) fallback: Option<String>,
     pub(crate) interrupt_fallback: Option<String>,
 }
@@ -94,6 +95,7 @@ pub(crate) fn main(start: Start) {
         pinned: cpu.and_then(|_| Pinned::current().ok()),
         notifier: driver.notifier(),
         driver: driver.kind(),
+        counters: driver.counters(),
         fallback: driver.fallback_reason().map(str::to_owned),
         interrupt_fallback,
     };

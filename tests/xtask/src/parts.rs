@@ -87,6 +87,7 @@ impl Part {
                 Step::cargo("clippy --package ipiq-executor --no-default-features -- -D warnings"),
                 Step::cargo("clippy --package ipiq-linux --no-default-features -- -D warnings"),
                 Step::cargo("clippy --package ipiq --no-default-features -- -D warnings"),
+                Step::cargo("clippy --package ipiq --no-default-features --features metrics -- -D warnings"),
             ],
             Self::Doc => {
                 vec![
@@ -97,6 +98,7 @@ impl Part {
             Self::Test => vec![
                 Step::cargo("test --workspace"),
                 Step::cargo("test --package ipiq-fabric --features tracing --test trace"),
+                Step::cargo("test --package ipiq --features metrics --test recorder"),
             ],
             Self::Loom => vec![
                 Step::cargo("test --profile stress --package ipiq-fabric --package ipiq-executor --lib")

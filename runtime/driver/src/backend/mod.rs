@@ -2,11 +2,13 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use compio_buf::BufResult;
 
+use crate::counters::Counts;
 use crate::ops::{Direction, Stage};
 use crate::socket::{Shared, Socket};
 use crate::{Config, DriverError, DriverKind, Notifier};
@@ -63,9 +65,13 @@ pub(crate) enum Chosen {
 }
 
 /// Makes the backend that the configuration asks for, and says why it is not io_uring if that was tried.
-pub(crate) fn choose(config: &Config, notifier: &Notifier) -> Result<(Chosen, Option<String>), DriverError> {
-    let epoll = || Epoll::new(config, notifier).map(Chosen::Epoll);
-    let uring = || Uring::new(config, notifier).map(Chosen::Uring);
+pub(crate) fn choose(
+    config: &Config,
+    notifier: &Notifier,
+    counts: &Arc<Counts>,
+) -> Result<(Chosen, Option<String>), DriverError> {
+    let epoll = || Epoll::new(config, notifier, counts).map(Chosen::Epoll);
+    let uring = || Uring::new(config, notifier, counts).map(Chosen::Uring);
     match config.kind {
         DriverKind::Epoll => Ok((epoll()?, None)),
         DriverKind::Uring => Ok((uring()?, None)),

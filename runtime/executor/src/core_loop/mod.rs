@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 mod lifecycle;
+mod meter;
 mod spin;
 
 use ipiq_fabric::Served;
@@ -10,6 +11,7 @@ use crate::Executor;
 use crate::time::Look;
 pub(crate) use lifecycle::Departure;
 pub use lifecycle::{LeaveError, Lifecycle};
+use meter::Meter;
 pub(crate) use spin::Spin;
 pub use spin::SpinPolicy;
 
@@ -41,6 +43,7 @@ struct Turn {
     by_timers: bool,
     /// The last look found that the core is to end.
     ending: bool,
+    meter: Meter,
 }
 
 impl Turn {
@@ -54,6 +57,7 @@ impl Turn {
             timers_due: false,
             by_timers: false,
             ending: false,
+            meter: Meter::new(),
         }
     }
 
@@ -79,6 +83,7 @@ impl Executor {
         let _entered = self.enter();
         let _accepting = self.core().accept_interrupts();
         let mut turn = Turn::new();
+        self.counts().up.begin(self.now_ns());
         while !turn.ending {
             if turn.credit <= 0 {
                 // [loop L4]
@@ -95,11 +100,14 @@ impl Executor {
                 self.idle_tick(idle, &mut turn);
             }
         }
+        turn.meter.works(self.counts());
         if self.lifecycle.is_stopping() {
             self.shut_down();
         } else {
             self.leave();
         }
+        self.tell();
+        self.counts().up.end(self.now_ns());
     }
 
     /// [loop L1] to [loop L3]. Returns how much was done. Called by the loop alone: nothing else is on the stack.
@@ -129,6 +137,9 @@ impl Executor {
     fn look_outside(&self, idle: &mut dyn Idle, turn: &mut Turn) -> bool {
         let timers = if self.timers().is_empty() { Look::default() } else { self.timers().look(self.now_ns()) };
         turn.timers_due = timers.more;
+        self.counts().timers_fired.add(u64::from(timers.fired));
+        // After the timers, whose wake-ups fill the queue.
+        self.tell();
         turn.io_active = idle.poll() > 0;
         turn.ending = self.lifecycle.is_ending(self.core().id());
         turn.looks = turn.looks.wrapping_add(1);
@@ -143,6 +154,7 @@ impl Executor {
         if turn.idle_ticks > 0 {
             self.core().set_resting(false);
             self.spin.short_gap();
+            turn.meter.works(self.counts());
             turn.idle_ticks = 0;
             turn.idle_since_ns = None;
         }
@@ -162,16 +174,20 @@ impl Executor {
             return self.end_gap(turn);
         }
         if turn.by_timers {
+            turn.meter.works(self.counts());
             return self.core().set_resting(false);
         }
         turn.credit = i64::from(CREDIT);
         let now = self.now_ns();
+        turn.meter.idles(self.counts(), now);
         let since = *turn.idle_since_ns.get_or_insert(now);
         // [loop L5]
         if self.spin.is_over(now - since) {
-            self.sleep(idle, now);
+            self.sleep(idle, now, &mut turn.meter);
             self.core().set_resting(false);
-            self.spin.gap(self.now_ns() - since);
+            let woken = self.now_ns();
+            turn.meter.wakes(self.counts(), woken);
+            self.spin.gap(woken - since);
             turn.idle_ticks = 0;
             turn.idle_since_ns = None;
             // Look at what woke it, and at `stop`.
@@ -180,13 +196,14 @@ impl Executor {
     }
 
     /// [loop L6]
-    fn sleep(&self, idle: &mut dyn Idle, mut now: u64) {
+    fn sleep(&self, idle: &mut dyn Idle, mut now: u64, meter: &mut Meter) {
         if self.spin.yields() {
             self.core().port().relax(u32::MAX);
-            if self.work() > 0 {
-                return;
-            }
             let before = core::mem::replace(&mut now, self.now_ns());
+            meter.idles(self.counts(), now);
+            if self.work() > 0 {
+                return meter.works(self.counts());
+            }
             self.spin.yielded_in_vain(now - before);
         }
         let timer = self.timers().sleep_ns(now);
@@ -199,6 +216,7 @@ impl Executor {
         // [loop L6]
         let armed = self.core().arm(|| !self.has_runnable() && !self.lifecycle.is_ending(self.core().id()));
         if let Some(armed) = armed {
+            meter.parks(self.counts());
             idle.park(&armed, timeout);
         }
     }

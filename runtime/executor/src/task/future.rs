@@ -122,7 +122,10 @@ where
         let outcome = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(value)) => Ok(value),
-            Err(payload) => Err(JoinError::panicked(payload)),
+            Err(payload) => {
+                count_panic(meta);
+                Err(JoinError::panicked(payload))
+            }
         };
         // SAFETY: 1. as required.
         unsafe { this.finish(meta, outcome) };
@@ -155,6 +158,9 @@ where
         let future = unsafe { &mut self.held.future };
         // SAFETY: 1. it is there, and nobody looks at it again.
         let dropped = catch(|| unsafe { ManuallyDrop::drop(future) });
+        if dropped.is_err() && !matches!(&outcome, Err(error) if error.is_panic()) {
+            count_panic(meta);
+        }
         self.end(meta, dropped, outcome);
     }
 
@@ -220,6 +226,7 @@ where
         match catch(init) {
             Ok(future) => self.held.future = ManuallyDrop::new(future),
             Err(payload) => {
+                count_panic(meta);
                 self.end(meta, Ok(()), Err(JoinError::panicked(payload)));
                 return Poll::Ready(());
             }
@@ -254,6 +261,11 @@ impl<Init, Fut: Future> TaskFuture<Init, Fut> {
         // SAFETY: 1. the metadata lies in the task's allocation, which outlives the task's future, and so every use in a poll of it.
         unsafe { self.meta.as_ref() }
     }
+}
+
+#[cold]
+fn count_panic(meta: &Meta) {
+    with_executor(meta, |executor| executor.counts().panicked.add(1));
 }
 
 /// [task T8]: the task leaves the list; who refers to it from now on keeps its allocation and its home.

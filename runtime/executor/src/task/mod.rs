@@ -174,26 +174,29 @@ impl Executor {
         }
     }
 
-    /// Polls a task of this home.
+    /// Polls a task of this home. Returns whether for the first time.
     #[inline(always)]
-    pub(crate) fn poll(&self, runnable: Runnable<Meta>) {
+    pub(crate) fn poll(&self, runnable: Runnable<Meta>) -> bool {
         let meta = NonNull::from(runnable.metadata());
         // SAFETY: 1. the runnable keeps its task.
         let task = unsafe { meta.as_ref() };
         // SAFETY: 1. its runnable is not used up.
         self.activity().polls(unsafe { task.kind() }, task.spawned_at);
-        if task.is_listed() {
+        let listed = task.is_listed();
+        if listed {
             // [task T7]
             task.phase.set(Phase::Running);
             // SAFETY: 1. the task is listed, and the caller holds its runnable, on its home.
             if unsafe { future::poll_listed(task) }.is_pending() {
-                return self.rest(runnable);
+                self.rest(runnable);
+                return false;
             }
         }
         // What panics here is the destructor of an output that nobody wanted, or a waker's.
         contain(|| {
             runnable.run();
         });
+        !listed
     }
 
     /// After a poll that is pending.
@@ -224,6 +227,7 @@ impl Delivery {
             {
                 // [task T1] the home that the spawner knew may be gone.
                 runnable.metadata().home.set(address(executor.home()));
+                executor.count_spawned();
                 // [task T2]
                 executor.enqueue(runnable);
             }
@@ -339,6 +343,7 @@ where
 {
     let (runnable, handle) =
         build::<fn() -> Fut, Fut>(executor.home(), spawned_at, Phase::Unpolled, Held::future(future));
+    executor.count_spawned();
     executor.enqueue(runnable);
     handle
 }

@@ -57,6 +57,11 @@ impl<T> Entries<T> {
         index
     }
 
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        self.used
+    }
+
     fn take_fresh(&mut self) -> u32 {
         let index = self.fresh;
         assert!(index != NONE, "a core has at most 2^32 - 1 timers");

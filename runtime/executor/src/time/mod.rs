@@ -65,6 +65,12 @@ impl Timers {
         self.wheel.borrow().is_empty()
     }
 
+    /// How many timers futures hold.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        self.wheel.borrow().len()
+    }
+
     /// Whether the clock has come to a deadline that is not yet registered.
     #[inline]
     fn is_past(&self, deadline_ns: u64) -> bool {

@@ -101,6 +101,12 @@ impl<T> Wheel<T> {
         self.levels_in_use == 0
     }
 
+    /// How many timers there are, fired ones that have not been given back among them.
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        self.entries.len()
+    }
+
     /// [time W1]; `seen_ns` is a time that the clock has reached.
     #[inline]
     pub(super) fn insert(&mut self, deadline_ns: u64, payload: T, seen_ns: u64) -> Timer {

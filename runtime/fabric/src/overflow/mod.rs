@@ -26,6 +26,8 @@ pub(crate) struct SentCounters {
     pub(crate) kicked: Counter,
     pub(crate) passive: Counter,
     pub(crate) overflowed: Counter,
+    /// Length of the list.
+    pub(crate) listed: Counter,
     pub(crate) repeated: Counter,
     /// See [watch](crate::watch).
     pub(crate) awaited_since: Counter,
@@ -115,7 +117,14 @@ impl Outgoing {
     pub(crate) fn list(&self, message: Message) {
         // [overflow O1]
         self.list.borrow_mut().push_back(message);
-        self.listed.set(self.listed.get() + 1);
+        self.set_listed(self.listed.get() + 1);
+    }
+
+    fn set_listed(&self, listed: usize) {
+        self.listed.set(listed);
+        if let Some((_, link)) = self.end.get() {
+            link.sent.listed.set(listed as u64);
+        }
     }
 
     /// O3's first half. Returns how many messages went to the ring.
@@ -135,7 +144,9 @@ impl Outgoing {
             }
             moved += 1;
         }
-        self.listed.set(list.len());
+        if moved > 0 {
+            self.set_listed(list.len());
+        }
         moved
     }
 
@@ -229,7 +240,7 @@ impl Outgoing {
 
     /// Takes everything that waits, to discard it when the target has gone.
     pub(crate) fn take_all(&self) -> (VecDeque<Message>, VecDeque<(Ticket, Waker)>) {
-        self.listed.set(0);
+        self.set_listed(0);
         (self.list.take(), self.waiters.take())
     }
 }

@@ -345,6 +345,7 @@ impl Core {
     #[cold]
     fn stalled(&self, wait: Wait, reports: u32) {
         let shared = self.shared();
+        self.own().counts.waits_reported.add(1);
         // Before the kick: it is told why the wait lasts, not what the repair has made of it.
         let target = shared.target_state(wait.target);
         // Whatever the doorbell says: the kick that it was promised may be lost, or owed by a thread that has no CPU.

@@ -17,7 +17,8 @@ use futures_channel::oneshot;
 use ipiq_fabric::{Panic, PanicPayload, catch, contain};
 
 use crate::current::outside;
-pub(crate) use pool::{Hidden, Installed, Pool, hide};
+pub use pool::BlockingLoad;
+pub(crate) use pool::{BlockingReader, Hidden, Installed, Pool, hide};
 use pool::{Job, Place, Refused};
 
 /// Runs `f`, which may block, on a thread that runs no core, and brings its value back.

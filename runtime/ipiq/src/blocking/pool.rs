@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::{self, JoinHandle as ThreadHandle};
@@ -38,6 +39,41 @@ pub(crate) struct Pool {
     patience: Duration,
     /// What a worker does first.
     on_start: Box<dyn Fn() + Send + Sync>,
+    told: Arc<Told>,
+}
+
+/// What the state was last, for those who do not take the lock; written under it.
+#[derive(Default)]
+struct Told {
+    workers: AtomicUsize,
+    waiting: AtomicUsize,
+    queued: AtomicUsize,
+}
+
+/// Tells what a pool does, without its lock, and without keeping it.
+pub(crate) struct BlockingReader(Arc<Told>);
+
+impl BlockingReader {
+    pub(crate) fn read(&self) -> BlockingLoad {
+        let Told { workers, waiting, queued } = &*self.0;
+        BlockingLoad {
+            threads: workers.load(Ordering::Relaxed),
+            idle: waiting.load(Ordering::Relaxed),
+            queued: queued.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What the pool of a runtime's blocking closures does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockingLoad {
+    /// Threads there are now.
+    pub threads: usize,
+    /// Those of them that wait for a closure.
+    pub idle: usize,
+    /// Closures that wait for a thread.
+    pub queued: usize,
 }
 
 #[derive(Default)]
@@ -71,6 +107,7 @@ impl Pool {
             most,
             patience,
             on_start: Box::new(on_start),
+            told: Arc::default(),
         })
     }
 
@@ -81,7 +118,20 @@ impl Pool {
 
     /// Queues a job, and sees to it that it is taken.
     pub(crate) fn push(self: &Arc<Self>, job: Job) -> Result<(), Refused> {
-        self.push_into(&mut self.lock(), job)
+        let mut state = self.lock();
+        let pushed = self.push_into(&mut state, job);
+        self.tell(&state);
+        pushed
+    }
+
+    fn tell(&self, state: &State) {
+        self.told.workers.store(state.workers, Ordering::Relaxed);
+        self.told.waiting.store(state.waiting, Ordering::Relaxed);
+        self.told.queued.store(state.jobs.len(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn reader(&self) -> BlockingReader {
+        BlockingReader(self.told.clone())
     }
 
     /// A place among those who wait for space.
@@ -141,12 +191,14 @@ impl Pool {
             if let Some(job) = state.jobs.pop_front() {
                 let has_space = state.jobs.len() <= QUEUE / 2;
                 let woken = if has_space { std::mem::take(&mut state.short_of_space) } else { BTreeMap::new() };
+                self.tell(&state);
                 return Some((job, woken));
             }
             if state.ended {
                 break;
             }
             state.waiting += 1;
+            self.tell(&state);
             let (mut again, waited) =
                 self.come.wait_timeout(state, self.patience).unwrap_or_else(PoisonError::into_inner);
             again.waiting -= 1;
@@ -161,6 +213,7 @@ impl Pool {
         if state.workers == 0 {
             self.gone.notify_all();
         }
+        self.tell(&state);
         None
     }
 
@@ -170,6 +223,7 @@ impl Pool {
         // [blocking Q6]
         state.ended = true;
         let (jobs, woken) = (std::mem::take(&mut state.jobs), std::mem::take(&mut state.short_of_space));
+        self.tell(&state);
         drop(state);
         self.come.notify_all();
         jobs.into_iter().for_each(|job| contain(|| drop(job)));
@@ -219,6 +273,7 @@ impl Place {
         let waker = waker.clone();
         let mut state = self.pool.lock();
         let pushed = self.pool.push_into(&mut state, job);
+        self.pool.tell(&state);
         if matches!(pushed, Err(Refused::Full(_))) {
             // [blocking Q2]
             let before = state.short_of_space.insert(self.number, waker);

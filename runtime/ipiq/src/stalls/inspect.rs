@@ -15,6 +15,7 @@ use ipiq_linux::stack::{Captures, Trace};
 use super::turns::Seen;
 use super::{Backtrace, CoreBacktrace, CoreBacktraces, CoreState, NoBacktrace, PolledTask};
 use crate::current::outside;
+use crate::metrics::Instruments;
 
 /// How long all cores may take to answer.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -60,6 +61,7 @@ pub(super) type Answered = (Option<PolledTask>, Result<Trace, NoBacktrace>);
 /// One runtime's.
 pub(crate) struct Inspect {
     remote: Remote,
+    instruments: Instruments,
     interrupted: bool,
     turns: Mutex<Vec<Option<Seen>>>,
     /// Made when it is first needed.
@@ -76,13 +78,17 @@ impl fmt::Debug for Inspect {
 
 impl Inspect {
     /// `interrupted`: whether cores can be.
-    pub(crate) fn new(remote: Remote, interrupted: bool) -> Self {
+    pub(crate) fn new(remote: Remote, instruments: Instruments, interrupted: bool) -> Self {
         let turns = Mutex::new(vec![None; remote.cores()]);
-        Self { remote, interrupted, turns, asking: Mutex::default(), all: Mutex::default() }
+        Self { remote, instruments, interrupted, turns, asking: Mutex::default(), all: Mutex::default() }
     }
 
     pub(crate) fn fabric(&self) -> &Fabric {
         self.remote.fabric()
+    }
+
+    pub(crate) fn instruments(&self) -> &Instruments {
+        &self.instruments
     }
 
     /// Each core's turn, as the watcher has last seen it.

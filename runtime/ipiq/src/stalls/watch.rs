@@ -118,8 +118,9 @@ impl StallWatch {
     fn hand_over(&mut self, found: Found) {
         let (core, suppressed) = (found.core, found.suppressed);
         // [stall P4]
-        if self.teller.try_send(found).is_err() {
-            self.rates[core.index()].suppress(suppressed + 1);
+        match self.teller.try_send(found) {
+            Ok(()) => self.inspect.instruments().count_stalls(core, suppressed + 1),
+            Err(_) => self.rates[core.index()].suppress(suppressed + 1),
         }
     }
 

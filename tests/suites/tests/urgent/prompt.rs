@@ -114,7 +114,7 @@ fn a_section_that_does_everything_is_stopped_again_and_again() {
         let (begun, mut longest) = (Instant::now(), Duration::ZERO);
         let pauses = scaled(60, 10_000);
         for _ in 0..pauses {
-            let stopped = ipiq::pause_prompt(Pause::all(), stands(&[moving.clone()])).await;
+            let stopped = ipiq::pause_prompt(Pause::all(), stands(slice::from_ref(&moving))).await;
             longest = longest.max(stopped.as_ref().map_or(Duration::ZERO, |(_, times)| times.total));
             assert_eq!(in_sections(stopped), 1);
         }
@@ -158,7 +158,7 @@ fn two_cores_that_stop_others_and_each_other_take_turns() {
         let pauses = move |other: CoreId| async move {
             for round in 0..scaled(20, 1_500) {
                 let plan = if round % 2 == 0 { Pause::cores([other, C]) } else { Pause::all() };
-                assert_eq!(in_sections(ipiq::pause_prompt(plan, stands(&[stopping.clone()])).await), 1);
+                assert_eq!(in_sections(ipiq::pause_prompt(plan, stands(slice::from_ref(&stopping))).await), 1);
                 // Other kinds of stops in between.
                 let both = ipiq::pause(Pause::cores([A, B]), |paused| paused.cores().len());
                 assert_eq!(both.await.expect("no limit").0, 2);
@@ -198,7 +198,7 @@ fn sections_that_begin_and_end_and_panic_are_stopped_whole_or_waited_for() {
         });
         let mut caught = 0;
         for _ in 0..scaled(60, 5_000) {
-            caught += in_sections(ipiq::pause_prompt(Pause::all(), stands(&[moving.clone()])).await);
+            caught += in_sections(ipiq::pause_prompt(Pause::all(), stands(slice::from_ref(&moving))).await);
             ipiq::yield_now().await;
         }
         moving.stop();
@@ -214,7 +214,7 @@ fn where_nobody_is_in_a_section_a_prompt_pause_is_as_any_other() {
         let moving = Arc::new(Moving::default());
         for _ in 0..scaled(20, 1_000) {
             for plan in [Pause::all(), Pause::cores([]), Pause::cores([A]), Pause::cores([B])] {
-                assert_eq!(in_sections(ipiq::pause_prompt(plan, stands(&[moving.clone()])).await), 0);
+                assert_eq!(in_sections(ipiq::pause_prompt(plan, stands(slice::from_ref(&moving))).await), 0);
             }
         }
         let refused = |plan: Pause| {
@@ -233,9 +233,9 @@ fn from_another_thread_too() {
     let handle = runtime.handle();
     let moving = Arc::new(Moving::default());
     let inside = moving.clone();
-    let task = runtime.block_on(move || async move { busy(B, &inside).await });
+    let [task] = runtime.block_on(move || async move { [busy(B, &inside).await] });
     for _ in 0..scaled(20, 1_000) {
-        let stopped = Runtime::wait(handle.pause_prompt(A, Pause::all(), stands(&[moving.clone()])));
+        let stopped = Runtime::wait(handle.pause_prompt(A, Pause::all(), stands(slice::from_ref(&moving))));
         assert_eq!(in_sections(stopped), 1);
     }
     moving.stop();
@@ -280,7 +280,7 @@ fn without_interrupts_it_waits_for_the_end_of_the_section() {
             let plan = Pause::all().timeout(Duration::from_millis(1));
             let error = ipiq::pause_prompt(plan, stands(&[])).await.expect_err("nobody can stop it");
             assert!(error.is_timeout() && error.not_stopped() == [B], "{error:?}");
-            let mut stopped = pin!(ipiq::pause_prompt(Pause::all(), stands(&[moving.clone()])));
+            let mut stopped = pin!(ipiq::pause_prompt(Pause::all(), stands(slice::from_ref(&moving))));
             assert!(is_pending(stopped.as_mut()));
             moving.stop();
             assert_eq!(in_sections(stopped.await), 0);
@@ -302,7 +302,7 @@ fn a_refused_signal_costs_no_more_than_the_wait_for_the_section() {
             let section = busy(B, &moving).await;
             let plan = Pause::all().timeout(Duration::from_millis(20));
             assert!(ipiq::pause_prompt(plan, stands(&[])).await.expect_err("refused").is_timeout());
-            let mut stopped = pin!(ipiq::pause_prompt(Pause::all(), stands(&[moving.clone()])));
+            let mut stopped = pin!(ipiq::pause_prompt(Pause::all(), stands(slice::from_ref(&moving))));
             assert!(is_pending(stopped.as_mut()));
             moving.stop();
             assert_eq!(in_sections(stopped.await), 0);
@@ -390,7 +390,7 @@ fn sections_in_the_kernel_and_in_children_are_stopped_too() {
         });
         begun.wait().await;
         for _ in 0..scaled(24, 2_000) {
-            assert_eq!(in_sections(ipiq::pause_prompt(Pause::all(), stands(&[moving.clone()])).await), 1);
+            assert_eq!(in_sections(ipiq::pause_prompt(Pause::all(), stands(slice::from_ref(&moving))).await), 1);
         }
         moving.stop();
         assert!(task.await.expect("no panic") > 0);
@@ -411,7 +411,7 @@ fn a_runtime_may_end_while_sections_are_stopped() {
             move || {
                 let mut stopped = 0;
                 loop {
-                    match Runtime::wait(handle.pause_prompt(A, Pause::all(), stands(&[moving.clone()]))) {
+                    match Runtime::wait(handle.pause_prompt(A, Pause::all(), stands(slice::from_ref(&moving)))) {
                         Ok((stood, _)) => stopped += u32::from(stood),
                         Err(error) => {
                             assert!(error.is_gone(), "{error:?}");

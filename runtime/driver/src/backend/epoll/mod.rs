@@ -3,9 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
+use crate::counters::Counts;
 use crate::socket::Shared;
 use crate::table::{Key, Table};
 use crate::{Config, DriverError, Notifier};
@@ -24,6 +26,7 @@ pub(crate) struct Epoll {
     notified: Cell<bool>,
     /// The kernel has no `epoll_pwait2`: timeouts are rounded up to milliseconds.
     coarse: Cell<bool>,
+    counts: Arc<Counts>,
 }
 
 /// Events taken from the kernel; those before `next` are dispatched. Kept between calls, so a waker that
@@ -34,7 +37,7 @@ struct Batch {
 }
 
 impl Epoll {
-    pub(crate) fn new(config: &Config, notifier: &Notifier) -> Result<Self, DriverError> {
+    pub(crate) fn new(config: &Config, notifier: &Notifier, counts: &Arc<Counts>) -> Result<Self, DriverError> {
         let fd = epoll::create(CreateFlags::CLOEXEC)
             .map_err(|e| DriverError::new("creating an epoll instance failed", e))?;
         epoll::add(&fd, notifier, EventData::new_u64(Key::NOTIFIER.to_bits()), EventFlags::IN | EventFlags::ET)
@@ -45,6 +48,7 @@ impl Epoll {
             batch: RefCell::new(Batch { events: Vec::with_capacity(config.batch() as usize), next: 0 }),
             notified: Cell::new(false),
             coarse: Cell::new(false),
+            counts: counts.clone(),
         })
     }
 }

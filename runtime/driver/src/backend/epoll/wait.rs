@@ -58,12 +58,15 @@ impl Epoll {
         }
         batch.next = 0;
         batch.events.clear();
+        self.counts.enters.add(1);
         match timeout {
             Some(timeout) if timeout != NO_SLEEP && !self.coarse.get() => {
                 pwait2::wait(&self.fd, &mut batch.events, timeout)
             }
             _ => epoll::wait(&self.fd, spare_capacity(&mut batch.events), timeout.as_ref()).map(drop),
-        }
+        }?;
+        self.counts.found(batch.events.len());
+        Ok(())
     }
 
     fn dispatch(&self) -> usize {

@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use io_uring::{IoUring, Probe, opcode, squeue};
 use rustix::io::Errno;
 
+use crate::counters::Counts;
 use crate::table::Table;
 use crate::{Config, DriverError, Notifier};
 
@@ -31,13 +33,14 @@ pub(crate) struct Uring {
     notifier: Notifier,
     /// A `poll` saw a notification that the next `wait` must return for.
     notified: Cell<bool>,
+    counts: Arc<Counts>,
 }
 
 /// The smallest ring worth having before falling back.
 const MIN_ENTRIES: u32 = 64;
 
 impl Uring {
-    pub(crate) fn new(config: &Config, notifier: &Notifier) -> Result<Self, DriverError> {
+    pub(crate) fn new(config: &Config, notifier: &Notifier, counts: &Arc<Counts>) -> Result<Self, DriverError> {
         let refused = |e| DriverError::new("setting up io_uring failed", e);
         let mut entries = config.batch();
         let ring = loop {
@@ -55,6 +58,7 @@ impl Uring {
             idle: RefCell::new(Vec::new()),
             notifier: notifier.clone(),
             notified: Cell::new(false),
+            counts: counts.clone(),
         };
         uring.watch_notifier();
         Ok(uring)

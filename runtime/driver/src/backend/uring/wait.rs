@@ -22,6 +22,7 @@ impl Uring {
     /// 1. Memory that the entry names stays valid, and unused by others, until its last completion.
     /// 2. The file descriptor that it names stays open until its last completion.
     pub(super) unsafe fn push(&self, entry: squeue::Entry) {
+        self.counts.submissions.add(1);
         let mut backlog = self.backlog.borrow_mut();
         if backlog.is_empty() {
             let mut ring = self.ring.borrow_mut();
@@ -30,6 +31,7 @@ impl Uring {
                 return;
             }
             // Full: hand over what is there. An error leaves it full and is met again by `wait`.
+            self.counts.enters.add(1);
             let _ = ring.submit();
             // SAFETY: passed on to the caller (1, 2).
             if unsafe { ring.submission().push(&entry) }.is_ok() {
@@ -50,8 +52,11 @@ impl Uring {
             // SAFETY: the promises of the `push` that put it into the backlog still hold.
             if unsafe { ring.submission().push(entry) }.is_ok() {
                 backlog.pop_front();
-            } else if ring.submit()? == 0 {
-                return Err(Errno::AGAIN.into());
+            } else {
+                self.counts.enters.add(1);
+                if ring.submit()? == 0 {
+                    return Err(Errno::AGAIN.into());
+                }
             }
         }
         Ok(())
@@ -60,6 +65,7 @@ impl Uring {
     /// Submits everything queued and has the kernel post what is due, without sleeping.
     pub(super) fn submit(&self) -> io::Result<()> {
         self.drain_backlog()?;
+        self.counts.enters.add(1);
         self.ring.borrow().submit().map(drop)
     }
 
@@ -103,6 +109,7 @@ impl Uring {
     }
 
     fn enter(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.counts.enters.add(1);
         let ring = self.ring.borrow();
         let Some(timeout) = timeout.map(bounded) else {
             return ring.submit_and_wait(1).map(drop);
@@ -115,6 +122,7 @@ impl Uring {
     /// Dispatches the completions that are posted now.
     fn reap(&self) -> usize {
         let posted = self.ring.borrow_mut().completion().len();
+        self.counts.found(posted);
         let mut events = 0;
         for _ in 0..posted {
             let Some(completion) = self.ring.borrow_mut().completion().next() else {
