@@ -10,9 +10,9 @@ use ipiq_driver::{DriverError, DriverKind};
 use ipiq_fabric::watch::{Stall, Watch};
 use ipiq_fabric::{ConfigError, CoreId};
 use ipiq_linux::interrupt::InterruptError;
+use ipiq_linux::placement::PlacementError;
 use ipiq_linux::port::FenceChoice;
 
-use crate::placement::PlacementError;
 use crate::shutdown::Plan;
 use crate::stalls::Stalls;
 use crate::{Placement, Runtime, StallReport};

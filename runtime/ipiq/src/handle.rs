@@ -13,6 +13,7 @@ use crate::Cores;
 use crate::shutdown::Board;
 use crate::stalls::Inspect;
 use crate::threads::Threads;
+use crate::topology::Topology;
 
 /// The way into a runtime from any thread, also one that runs no core. Clones are cheap; it does not keep the runtime
 /// alive, though one file descriptor of each core.
@@ -191,6 +192,20 @@ impl Handle {
     /// The runtime's cores, in ascending order.
     pub fn cores(&self) -> Cores {
         Cores::first(self.core_count())
+    }
+
+    /// What the runtime runs on: the CPUs that it may use, their nodes, packages and caches, and which core is on which of them, or why on none.
+    ///
+    /// Of the time when it started; sysfs is read once per process.
+    ///
+    /// ```
+    /// let runtime = ipiq::Runtime::builder().cores(1).build()?;
+    /// println!("{}", runtime.handle().topology()); // a table
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        self.inspect.instruments().topology()
     }
 
     /// What `core` has counted of itself.

@@ -21,6 +21,7 @@ use ipiq_linux::interrupt::{DEFAULT_SIGNAL, Interrupts};
 use ipiq_linux::kick::Kick;
 use ipiq_linux::pin;
 use ipiq_linux::port::LinuxPort;
+use ipiq_linux::topology;
 
 use crate::blocking::Pool;
 use crate::builder::{BuildError, Builder, Cause};
@@ -33,7 +34,7 @@ use crate::slices::{Bell, Slices};
 use crate::stalls::Inspect;
 use crate::thread::{self, Ready, Start};
 use crate::threads::Threads;
-use crate::{Handle, IdlePolicy, InterruptPolicy, Placement};
+use crate::{Handle, IdlePolicy, InterruptPolicy};
 
 /// What a runtime was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub struct RuntimeInfo {
 
 /// A set of cores that run tasks.
 ///
-/// A process may have several; each that is pinned uses the same CPUs unless [`Placement::Fixed`] keeps
+/// A process may have several; each that is pinned uses the same CPUs unless [`Placement::Fixed`](crate::Placement::Fixed) keeps
 /// them apart.
 ///
 /// Dropping it stops it: every core drops its tasks, on its own thread, and ends; the drop returns when all have. Awaiting
@@ -107,8 +108,8 @@ impl Runtime {
         });
         let (fabric, seats) = Fabric::with_watch(config, linux.clone(), builder.watch.clone())
             .map_err(|error| BuildError::new(Cause::Config(error)))?;
-        let placed = builder.placement.resolve(cores, &allowed.cpus);
-        let cpus = placed.map_err(|error| BuildError::new(Cause::Placement(error)))?;
+        let placed = builder.placement.assign(cores, &allowed, topology::machine());
+        let spots = placed.map_err(|error| BuildError::new(Cause::Placement(error)))?;
         let clock = builder.paused_clock.then(|| Arc::new(PausedClock::new(cores)));
         let spin = match builder.idle {
             // Nothing that a spin ends by the clock would ever end.
@@ -126,7 +127,7 @@ impl Runtime {
             Some(paused) => paused.clone(),
             None => Arc::new(MonotonicClock),
         };
-        let instruments = Instruments::new(cores, time, blocking.reader());
+        let instruments = Instruments::new(cores, time, blocking.reader(), allowed.clone());
         let inspect = Arc::new(Inspect::new(remote.clone(), instruments, interrupts.is_some()));
         let threads = Threads::new(remote.clone(), blocking.clone());
         let board = Board::new(remote.clone(), blocking.clone(), builder.phases.clone(), builder.paused_clock);
@@ -134,13 +135,13 @@ impl Runtime {
         let mut starting = Starting::default();
         let (report, reports) = mpsc::channel();
         for seat in seats {
-            let cpu = cpus[seat.id().index()];
+            let spot = spots[seat.id().index()].clone();
             let report = report.clone();
             starting.spawn(builder, seat, |seat, go| Start {
                 seat,
                 remote: remote.clone(),
-                cpu,
-                pin_or_fail: builder.placement != Placement::Auto,
+                spot,
+                pin_or_fail: builder.placement.is_demand(),
                 driver: builder.driver,
                 spin,
                 clock: clock.clone(),
@@ -159,7 +160,7 @@ impl Runtime {
         drop(report);
         let mut info = RuntimeInfo {
             cores,
-            cpus,
+            cpus: vec![None; cores],
             driver: builder.driver,
             driver_fallback: None,
             fence: fabric.fence_kind(),
@@ -169,9 +170,10 @@ impl Runtime {
         let mut first_error = None;
         for (core, result) in reports {
             match result {
-                Ok(Ready { cpu, pinned, notifier, driver, counters, fallback, interrupt_fallback }) => {
+                Ok(Ready { spot, pinned, notifier, driver, counters, fallback, interrupt_fallback }) => {
                     inspect.instruments().set_driver(core, counters);
-                    info.cpus[core.index()] = cpu;
+                    info.cpus[core.index()] = spot.cpu();
+                    inspect.instruments().set_spot(core, spot);
                     linux.set_kicker(core, kicker(core, notifier, clock.as_ref()));
                     if let Some(pinned) = pinned {
                         linux.set_pinned(core, pinned);

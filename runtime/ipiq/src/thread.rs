@@ -12,6 +12,7 @@ use ipiq_linux::clock::MonotonicClock;
 use ipiq_linux::interrupt::{CoreThread, Interrupts};
 use ipiq_linux::membarrier::Pinned;
 use ipiq_linux::pin;
+use ipiq_linux::placement::{Spot, WhyUnpinned};
 use ipiq_linux::port::LinuxPort;
 
 use crate::blocking::{Installed, Pool};
@@ -28,7 +29,7 @@ use crate::threads::{self, AtEnd, Threads};
 pub(crate) struct Start {
     pub(crate) seat: Seat,
     pub(crate) remote: Remote,
-    pub(crate) cpu: Option<usize>,
+    pub(crate) spot: Spot,
     /// Whether not to start where the kernel refuses to pin.
     pub(crate) pin_or_fail: bool,
     pub(crate) driver: DriverKind,
@@ -53,7 +54,7 @@ pub(crate) struct Start {
 
 /// A core that could start.
 pub(crate) struct Ready {
-    pub(crate) cpu: Option<usize>,
+    pub(crate) spot: Spot,
     pub(crate) pinned: Option<Pinned>,
     pub(crate) notifier: Notifier,
     pub(crate) driver: DriverKind,
@@ -64,7 +65,7 @@ pub(crate) struct Ready {
 
 /// What may be refused.
 struct Prepared {
-    cpu: Option<usize>,
+    spot: Spot,
     driver: Driver,
     /// Dropped after the core.
     interrupted: Option<CoreThread>,
@@ -82,7 +83,7 @@ pub(crate) fn main(start: Start) {
         Err(Cause::Thread(id, io::Error::other(text)))
     });
     let Start { seat, remote, spin, clock, blocking, bell, inspect, board, threads, report, go, .. } = start;
-    let Prepared { cpu, driver, interrupted, interrupt_fallback } = match prepared {
+    let Prepared { spot, driver, interrupted, interrupt_fallback } = match prepared {
         Ok(prepared) => prepared,
         Err(cause) => {
             let _ = report.send((id, Err(cause)));
@@ -90,9 +91,9 @@ pub(crate) fn main(start: Start) {
         }
     };
     let ready = Ready {
-        cpu,
         // Without it a fence of this core alone is everyone's.
-        pinned: cpu.and_then(|_| Pinned::current().ok()),
+        pinned: spot.cpu().and_then(|_| Pinned::current().ok()),
+        spot,
         notifier: driver.notifier(),
         driver: driver.kind(),
         counters: driver.counters(),
@@ -124,19 +125,31 @@ fn die(id: CoreId, payload: PanicPayload) -> ! {
 
 fn prepare(start: &Start) -> Result<Prepared, Cause> {
     let id = start.seat.id();
-    let cpu = match start.cpu.map(|cpu| pin::pin_current(cpu).map(|()| cpu)).transpose() {
-        Err(error) if !start.pin_or_fail => {
-            tracing::warn!(%error, "{id} runs unpinned");
-            Ok(None)
-        }
-        pinned => pinned.map_err(|error| Cause::Pin(id, error)),
-    }?;
+    // First: what is made from here on lies in the memory of the core's node.
+    let spot = take_place(start)?;
     if let Some(on_start) = &start.on_start {
         on_start(id);
     }
     let (interrupted, interrupt_fallback) = accept_interrupts(start)?;
     let driver = Driver::new(&Config::with_kind(start.driver)).map_err(|error| Cause::Driver(id, error))?;
-    Ok(Prepared { cpu, driver, interrupted, interrupt_fallback })
+    Ok(Prepared { spot, driver, interrupted, interrupt_fallback })
+}
+
+/// Brings the thread to its spot. Returns where it is.
+fn take_place(start: &Start) -> Result<Spot, Cause> {
+    let id = start.seat.id();
+    let refused = match &start.spot {
+        Spot::Cpu(cpu) => match pin::pin_current(*cpu) {
+            Ok(()) => None,
+            Err(error) if start.pin_or_fail => return Err(Cause::Pin(id, error)),
+            Err(error) => Some(error.to_string()),
+        },
+        Spot::Node { cpus, .. } => pin::unpin_current(cpus).err().map(|error| error.to_string()),
+        _ => None,
+    };
+    let Some(error) = refused else { return Ok(start.spot.clone()) };
+    tracing::warn!(%error, "{id} runs unpinned");
+    Ok(Spot::Anywhere(WhyUnpinned::Refused(error)))
 }
 
 /// Makes the thread the one that its core is interrupted on, or says why not.

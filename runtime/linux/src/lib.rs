@@ -9,6 +9,8 @@
 //! | [`port`] | the fabric's [`Port`](ipiq_fabric::port::Port) from these |
 //! | [`clock`] | the monotonic clock |
 //! | [`cpus`] | which CPUs this process may use |
+//! | [`topology`] | what the machine looks like: nodes, packages, physical cores, caches |
+//! | [`placement`] | which CPU each core gets |
 //! | [`pin`] | pins a thread to one |
 //! | [`stack`] | what a thread was in the middle of when a signal reached it |
 
@@ -20,5 +22,7 @@ pub mod interrupt;
 pub mod kick;
 pub mod membarrier;
 pub mod pin;
+pub mod placement;
 pub mod port;
 pub mod stack;
+pub mod topology;

@@ -7,6 +7,9 @@ use std::time::Instant;
 use ipiq_driver::{CountersReader, DriverCounters};
 use ipiq_fabric::CoreId;
 use ipiq_fabric::port::Clock;
+use ipiq_linux::cpus::Cpus;
+use ipiq_linux::placement::{Spot, WhyUnpinned};
+use ipiq_linux::topology::Topology;
 
 use crate::blocking::{BlockingLoad, BlockingReader};
 
@@ -17,19 +20,27 @@ pub(crate) struct Instruments {
     clock: Arc<dyn Clock + Send + Sync>,
     blocking: BlockingReader,
     cores: Box<[OfCore]>,
+    allowed: Cpus,
+    topology: OnceLock<Topology>,
 }
 
 #[derive(Default)]
 struct OfCore {
     driver: OnceLock<CountersReader>,
+    spot: OnceLock<Spot>,
     /// Written by the watcher.
     stalls: AtomicU64,
 }
 
 impl Instruments {
-    pub(crate) fn new(cores: usize, clock: Arc<dyn Clock + Send + Sync>, blocking: BlockingReader) -> Self {
-        let cores = (0..cores).map(|_| OfCore::default()).collect();
-        Self { started: Instant::now(), clock, blocking, cores }
+    pub(crate) fn new(
+        cores: usize,
+        clock: Arc<dyn Clock + Send + Sync>,
+        blocking: BlockingReader,
+        allowed: Cpus,
+    ) -> Self {
+        let cores: Box<[_]> = (0..cores).map(|_| OfCore::default()).collect();
+        Self { started: Instant::now(), clock, blocking, cores, allowed, topology: OnceLock::new() }
     }
 
     /// Once per core, before it runs.
@@ -40,6 +51,19 @@ impl Instruments {
 
     pub(crate) fn count_stalls(&self, core: CoreId, stalls: u64) {
         self.cores[core.index()].stalls.fetch_add(stalls, Ordering::Relaxed);
+    }
+
+    /// Once per core, before it runs.
+    pub(crate) fn set_spot(&self, core: CoreId, spot: Spot) {
+        let _ = self.cores[core.index()].spot.set(spot);
+    }
+
+    pub(crate) fn topology(&self) -> &Topology {
+        self.topology.get_or_init(|| {
+            // Every core has said so before anybody has a handle.
+            let spot = |core: &OfCore| core.spot.get().cloned().unwrap_or(Spot::Anywhere(WhyUnpinned::Asked));
+            Topology::new(self.allowed.clone(), self.cores.iter().map(spot).collect())
+        })
     }
 
     pub(super) fn started(&self) -> Instant {

@@ -66,6 +66,17 @@ impl Cpus {
         }
     }
 
+    /// The affinity mask of a test.
+    #[cfg(test)]
+    pub(crate) fn of(cpus: &[usize]) -> Self {
+        Self { cpus: cpus.to_vec(), mask: Mask::Kernel, cpuset: None, quota: None }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_quota(self, cpus: f64) -> Self {
+        Self { quota: Some(Quota { cpus, file: "/max".into() }), ..self }
+    }
+
     /// How many CPUs' worth of time the process gets, if its control group limits that; may be a fraction.
     #[must_use]
     pub fn quota(&self) -> Option<f64> {

@@ -143,6 +143,8 @@ fn pinning_forbidden_leaves_cores_unpinned_unless_it_is_demanded() {
     refusing("runtime::pinning_forbidden_leaves_cores_unpinned_unless_it_is_demanded", pin, || {
         let runtime = Runtime::builder().cores(1).build().expect("Placement::Auto takes what it gets");
         assert_eq!(runtime.info().cpus, [None]);
+        let text = runtime.handle().topology().cores[0].to_string();
+        assert!(text.starts_with("unpinned: the kernel refused it ("), "{text}");
         let error = Runtime::builder().cores(1).placement(Placement::Pinned).build().expect_err("refused");
         assert!(error.to_string().contains("pin"), "{error}");
     });
