@@ -116,7 +116,7 @@ pub(crate) struct Sections(u8);
 
 impl Sections {
     /// The sections' names in the order they are told.
-    pub(crate) const NAMES: [&str; 6] = ["server", "clients", "memory", "persistence", "stats", "keyspace"];
+    pub(crate) const NAMES: [&str; 7] = ["server", "clients", "memory", "persistence", "stats", "cores", "keyspace"];
 
     /// Those named in `args`, all where none is named.
     fn of(args: Args<'_>) -> Self {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use ipiq::{Handle, Metrics};
+
 use crate::command::{CATALOGUE, Sections};
 use crate::glob;
 use crate::reply;
@@ -25,6 +27,8 @@ pub(crate) struct Facts {
     /// Whether DEBUG is obeyed.
     pub(crate) debug_command: bool,
     pub(crate) started: Instant,
+    /// Of the runtime whose figures are told; in unit tests there is none.
+    pub(crate) handle: Option<Handle>,
     pub(crate) clients: AtomicUsize,
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
@@ -45,6 +49,7 @@ impl Facts {
             protected_configs: false,
             debug_command: false,
             started: Instant::now(),
+            handle: None,
             clients: 0.into(),
             accepted: 0.into(),
             refused: 0.into(),
@@ -113,6 +118,7 @@ impl Facts {
                 line("client_output_buffer_limit_disconnections", &self.too_slow.load(Ordering::Relaxed)),
             ]
             .concat(),
+            "cores" => self.handle.as_ref().map(|handle| of_cores(&handle.metrics())).unwrap_or_default(),
             _ if stats.keys == 0 => String::new(),
             _ => format!("db0:keys={},expires={},avg_ttl=0\r\n", stats.keys, stats.volatile),
         }
@@ -141,6 +147,38 @@ impl Facts {
             reply::bulk(out, value.as_bytes());
         }
     }
+}
+
+/// A line for each core, and one for each pair that has talked.
+fn of_cores(metrics: &Metrics) -> String {
+    let mut text = String::new();
+    for core in &metrics.cores {
+        let (load, driver) = (core.load, core.driver);
+        let [busy, spin, park] = [load.busy_ns, load.spinning_ns, load.parked_ns].map(|ns| ns / 1000);
+        let (tasks, ready) = (load.tasks_alive(), load.tasks_ready);
+        write!(
+            text,
+            "core{}:busy_usec={busy},spin_usec={spin},park_usec={park},polls={},tasks={tasks},ready={ready},timers={},sleeps={},stalls={},io_completions={},io_system_calls={}\r\n",
+            core.core.index(),
+            load.polls,
+            load.timers,
+            core.counters.parked,
+            core.stalls,
+            driver.completions,
+            driver.system_calls(),
+        )
+        .expect("a string takes every write");
+    }
+    for pair in &metrics.pairs {
+        let (source, target, counters) = (pair.source.index(), pair.target.index(), pair.counters);
+        write!(
+            text,
+            "core{source}_to_core{target}:sent={},queued={},kicked={},full={}\r\n",
+            counters.sent, counters.queued, counters.kicked, counters.full
+        )
+        .expect("a string takes every write");
+    }
+    text
 }
 
 /// Appends the reply to COMMAND: every command with its arity, flags and key positions.

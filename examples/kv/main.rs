@@ -98,6 +98,7 @@ fn run(flags: Flags) -> Result<(), String> {
         facts: Facts {
             protected_configs: flags.protected_configs,
             debug_command: flags.debug_command,
+            handle: Some(handle.clone()),
             ..Facts::new(address, flags.cores, driver_name(info.driver), fence_name(info.fence))
         },
     };

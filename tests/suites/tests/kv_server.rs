@@ -71,6 +71,9 @@ fn redis_cli_talks_to_it() {
     assert_eq!(ask(&["get", "greeting"]), "good morning");
     assert_eq!(ask(&["--scan"]), "greeting");
     assert!(ask(&["info", "server"]).contains("cores:2"));
+    let cores = ask(&["info", "cores"]);
+    assert!(cores.contains("core0:busy_usec=") && cores.contains("core1:busy_usec="), "{cores}");
+    assert!(cores.contains("core0_to_core1:sent=") && cores.contains("core1_to_core0:sent="), "{cores}");
     assert!(ask(&["command", "count"]).parse::<u32>().expect("a number") > 30);
 }
 
