@@ -80,9 +80,10 @@ impl Executor {
             xcalls: Rc::default(),
             own_calls: OwnQueue::default(),
             spin: Spin::new(spin),
-            polls: Cell::new(0),
-            spawned: Cell::new(0),
-            begun: Cell::new(0),
+            // A core goes on where one of its number has left off.
+            polls: Cell::new(counts.polls.get()),
+            spawned: Cell::new(counts.spawned.get()),
+            begun: Cell::new(counts.finished.get()),
             activity,
             counts,
             departure: RefCell::default(),

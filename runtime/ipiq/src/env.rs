@@ -23,7 +23,7 @@ const VARIABLES: [Variable; 10] = [
     },
     Variable {
         name: "IPIQ_PLACEMENT",
-        allowed: "auto, pinned, unpinned, or the CPUs' numbers, such as 0,2,4",
+        allowed: "auto, pinned, spread, packed, nodes, unpinned, or the CPUs' numbers, such as 0,2,4",
         set: |builder, text| Some(builder.placement(placement(text)?)),
     },
     Variable {
@@ -89,7 +89,7 @@ impl Builder {
     /// | Variable | Value | Sets |
     /// |---|---|---|
     /// | `IPIQ_CORES` | 1 to 256 | [`cores`](Self::cores) |
-    /// | `IPIQ_PLACEMENT` | `auto`, `pinned`, `unpinned`, or CPUs such as `0,2,4` | [`placement`](Self::placement) |
+    /// | `IPIQ_PLACEMENT` | `auto`, `pinned`, `spread`, `packed`, `nodes`, `unpinned`, or CPUs such as `0,2,4` | [`placement`](Self::placement) |
     /// | `IPIQ_DRIVER` | `auto`, `uring`, `epoll` | [`driver`](Self::driver) |
     /// | `IPIQ_IDLE` | `adaptive`, `park`, `spin` | [`idle`](Self::idle) |
     /// | `IPIQ_FENCE` | `auto`, `symmetric` | [`fence`](Self::fence) |
@@ -216,12 +216,14 @@ fn milliseconds(text: &str) -> Option<Option<Duration>> {
 }
 
 fn placement(text: &str) -> Option<Placement> {
-    let named = [("auto", 0), ("pinned", 1), ("unpinned", 2)];
-    match one_of(text, named) {
-        Some(0) => Some(Placement::Auto),
-        Some(1) => Some(Placement::Pinned),
-        Some(_) => Some(Placement::Unpinned),
-        None => text.split(',').map(|cpu| number(cpu, 0..=1 << 16)).collect::<Option<_>>().map(Placement::Fixed),
+    match text {
+        "auto" => Some(Placement::Auto),
+        "pinned" => Some(Placement::Pinned),
+        "spread" => Some(Placement::Spread),
+        "packed" => Some(Placement::Packed),
+        "nodes" => Some(Placement::Nodes(Vec::new())),
+        "unpinned" => Some(Placement::Unpinned),
+        _ => text.split(',').map(|cpu| number(cpu, 0..=1 << 16)).collect::<Option<_>>().map(Placement::Fixed),
     }
 }
 
@@ -263,6 +265,7 @@ mod tests {
         assert_eq!(with("IPIQ_CORES", "7").expect("allowed").cores, Some(7));
         assert_eq!(with("IPIQ_PLACEMENT", "3,0").expect("allowed").placement, Placement::Fixed(vec![3, 0]));
         assert_eq!(with("IPIQ_PLACEMENT", "unpinned").expect("allowed").placement, Placement::Unpinned);
+        assert_eq!(with("IPIQ_PLACEMENT", "nodes").expect("allowed").placement, Placement::Nodes(vec![]));
         assert_eq!(with("IPIQ_DRIVER", "epoll").expect("allowed").driver, DriverKind::Epoll);
         assert_eq!(with("IPIQ_IDLE", "park").expect("allowed").idle, IdlePolicy::Park);
         assert_eq!(with("IPIQ_FENCE", "symmetric").expect("allowed").fence, FenceChoice::Symmetric);
