@@ -359,7 +359,7 @@ fn a_drop_lets_the_phases_come_to_their_end() {
             let ending = runtime.block_on(|| async {
                 let ending = ipiq::handle().shutdown();
                 drop(shutdown::phase(DRAIN).await);
-                ending
+                [ending]
             });
             if on_own_core {
                 drop(runtime.handle().spawn_on(A, move || async move { drop(runtime) }));
@@ -367,7 +367,7 @@ fn a_drop_lets_the_phases_come_to_their_end() {
                 drop(runtime);
                 assert!(flushed.load(Ordering::Acquire));
             }
-            let report = Runtime::wait(ending);
+            let [report] = ending.map(Runtime::wait);
             assert!(flushed.load(Ordering::Acquire) && !report.phase(DRAIN).expect("reported").is_cut(), "{report}");
         }
     });

@@ -113,7 +113,7 @@ impl TcpListener {
     /// `ConnectionAborted` concerns one connection: go on. When file descriptors or memory ran out, the connection stays
     /// in the queue: wait a while before the next call, which would fail as well. The listener survives all of them.
     ///
-    /// From the beginning of the runtime's [end in phases](crate::shutdown) on, an error that [`is_shutdown`](super::is_shutdown) knows: drop the listener.
+    /// From the beginning of the runtime's [end in phases](crate::shutdown) on, an error that [`is_shutdown`] knows: drop the listener.
     ///
     /// # Cancel safety
     ///
