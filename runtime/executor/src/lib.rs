@@ -52,5 +52,5 @@ pub use preemptible::Preemptible;
 pub use remote::{Remote, RemoteCall};
 pub use shootdown::Shootdown;
 pub use synchronize::Synchronize;
-pub use task::{JoinError, JoinHandle};
+pub use task::{JoinError, JoinHandle, abort_by};
 pub use yield_now::{YieldNow, yield_now};

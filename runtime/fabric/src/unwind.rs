@@ -11,7 +11,7 @@ pub type PanicPayload = Box<dyn Any + Send>;
 /// A panic that was caught: its text can be read from any thread, its payload be taken out by value. Displayed as the text.
 pub struct Panic(PanicPayload);
 
-// SAFETY: 1. a shared reference reads the payload only as a `&str` or `String`, which are `Sync`; any other payload can be
+// SAFETY: 1. a shared reference reads the payload only as a `&str`, `String` or other `Sync` type; any other payload can be
 // reached by value only (`into_payload`).
 unsafe impl Sync for Panic {}
 
@@ -32,6 +32,11 @@ impl Panic {
         } else {
             "(no text)"
         }
+    }
+
+    /// What it carries, if that is a `T`.
+    pub(crate) fn carried<T: Any + Sync>(&self) -> Option<&T> {
+        self.0.downcast_ref()
     }
 
     /// What it carries.

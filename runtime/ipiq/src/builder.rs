@@ -13,6 +13,7 @@ use ipiq_linux::interrupt::InterruptError;
 use ipiq_linux::placement::PlacementError;
 use ipiq_linux::port::FenceChoice;
 
+use crate::calls::Limit;
 use crate::shutdown::Plan;
 use crate::stalls::Stalls;
 use crate::{Placement, Runtime, StallReport};
@@ -64,6 +65,7 @@ pub struct Builder {
     pub(crate) paused_clock: bool,
     pub(crate) blocking_threads: usize,
     pub(crate) phases: Plan,
+    pub(crate) call_limit: Limit,
 }
 
 impl fmt::Debug for Builder {
@@ -81,6 +83,7 @@ impl fmt::Debug for Builder {
             .field("interrupts", &self.interrupts)
             .field("paused_clock", &self.paused_clock)
             .field("blocking_threads", &self.blocking_threads)
+            .field("call_limit", &self.call_limit)
             .finish_non_exhaustive()
     }
 }
@@ -103,6 +106,7 @@ impl Builder {
             paused_clock: false,
             blocking_threads: 256,
             phases: Plan::default(),
+            call_limit: Limit::default(),
         }
     }
 
@@ -301,6 +305,13 @@ impl Builder {
     /// ```
     pub fn phase(mut self, name: impl Into<Cow<'static, str>>, limit: Duration) -> Self {
         self.phases.set(name.into(), limit);
+        self
+    }
+
+    /// How many async calls of one core to another may be outstanding, and what happens to one too many. Default: 1,024, and it waits. Services have
+    /// [limits of their own](crate::sharded::Sharded::set_call_limit).
+    pub fn call_limit(mut self, limit: Limit) -> Self {
+        self.call_limit = limit;
         self
     }
 

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::panic::Location;
 
-use ipiq_executor::{Call, Executor, JoinHandle, Named, Synchronize, TaskName, with_current};
+use ipiq_executor::{Executor, JoinHandle, Named, Synchronize, TaskName, with_current};
 use ipiq_fabric::{CoreId, assert_core};
 use ipiq_linux::port::LinuxPort;
 
+use crate::calls::{self, AsyncCall, Call};
 use crate::{Cores, Handle, shutdown, stalls, threads};
 
 /// Runs `f` with the calling thread's executor.
@@ -63,7 +64,7 @@ fn no_such_core(core: CoreId, cores: usize) -> ! {
 
 /// Spawns a task on the calling core. The future need not be `Send`; it is polled and dropped on this core only.
 ///
-/// A panic of the task reaches its [`JoinHandle`] and nobody else.
+/// A panic of the task reaches its [`JoinHandle`] and nobody else. Under a [deadline](crate::deadline) the task ends when that has passed.
 ///
 /// # Panics
 ///
@@ -75,13 +76,39 @@ where
     Fut: Future + 'static,
 {
     let spawned_at = Location::caller();
-    on_core("spawn_local", |executor| executor.spawn_at(spawned_at, future))
+    on_core("spawn_local", |executor| {
+        // [calls D2]
+        let is_set = calls::context::is_set();
+        if is_set {
+            calls::spawn_in_context(executor, spawned_at, future)
+        } else {
+            executor.spawn_at(spawned_at, future)
+        }
+    })
 }
 
 /// Spawns a task on `core`: `init` travels there and makes the future, which need not be `Send` and never leaves.
 ///
 /// Never waits: if the ring to `core` is full the task waits in order on this core. Tasks that one core spawns on another
-/// start in the order in which they were spawned.
+/// start in the order in which they were spawned. Under a [deadline](crate::deadline) the task ends when that has passed.
+///
+/// `init` may be an async closure, too. The task has a life of its own, whoever awaits it; one that ends with its caller's future is a [`call_async_on`].
+///
+/// ```
+/// use std::rc::Rc;
+///
+/// use ipiq::CoreId;
+///
+/// #[ipiq::main(cores = 2)]
+/// async fn main() {
+///     let task = ipiq::spawn_on(CoreId::new(1), async || {
+///         let shared = Rc::new(20); // Never leaves core 1.
+///         ipiq::yield_now().await;
+///         *shared + 1
+///     });
+///     assert_eq!(task.await.unwrap(), 21);
+/// }
+/// ```
 ///
 /// # Panics
 ///
@@ -112,8 +139,15 @@ where
 {
     let spawned = on_core("spawn_on", |executor| {
         let remote = executor.remote();
-        let cores = remote.cores();
-        if core.index() < cores { Ok(remote.spawn_on_at(spawned_at, core, init)) } else { Err(cores) }
+        if core.index() >= remote.cores() {
+            return Err(remote.cores());
+        }
+        // [calls D2]
+        Ok(if calls::context::is_set() {
+            calls::spawn_on_in_context(executor, spawned_at, core, init)
+        } else {
+            remote.spawn_on_at(spawned_at, core, init)
+        })
     });
     match spawned {
         Ok(task) => task,
@@ -123,14 +157,14 @@ where
 
 /// Runs `f` on `core`, between two of its polls, and brings its value back.
 ///
-/// `f` should be short: it holds up everything else on that core. It must not block; to await there, use [`spawn_on`]. The request
+/// `f` should be short: it holds up everything else on that core. It must not block; to await there, use [`call_async_on`]. The request
 /// is sent at once; if the ring to `core` is full, when the future is polled and there is space. Requests of one core to another start
 /// in the order in which they were sent. On the calling
 /// core itself `f` runs at once, inside `call_on`.
 ///
 /// # Errors
 ///
-/// The future resolves to [`CallError`](crate::CallError) if `f` panicked, or the core has left.
+/// The future resolves to [`CallError`](crate::CallError) if `f` panicked, the core has left, or the current [deadline](crate::deadline) has passed.
 ///
 /// # Cancel safety
 ///
@@ -149,12 +183,65 @@ where
 {
     let called = on_core("call_on", |executor| {
         let cores = executor.core().cores();
-        if core.index() < cores { Ok(executor.call(core, f)) } else { Err(cores) }
+        if core.index() >= cores {
+            return Err(cores);
+        }
+        // [calls D2]
+        let is_set = calls::context::is_set();
+        Ok(if is_set { calls::call_before(executor, core, f) } else { Call::plain(executor.call(core, f)) })
     });
     match called {
         Ok(call) => call,
         Err(cores) => no_such_core(core, cores),
     }
+}
+
+/// Runs the async closure `f` on `core`, as a task there, and brings its value back. What `f` makes need not be `Send`: it is made, polled and dropped there.
+///
+/// It is the caller's: dropped with the future, and ended with the caller's [deadline](crate::deadline). A task with a life of its own is a [`spawn_on`], and a closure that does
+/// not await a [`call_on`]. The call is sent at once, unless as many are outstanding as the [limit](crate::Limit) allows: then it waits in line, or is refused, as the
+/// limit says. [`Builder::call_limit`](crate::Builder::call_limit) sets it; unless told otherwise it is 1,024, and one more waits.
+///
+/// ```
+/// use std::rc::Rc;
+///
+/// use ipiq::{CallError, CoreId};
+///
+/// #[ipiq::main(cores = 2)]
+/// async fn main() -> Result<(), CallError> {
+///     let base = 20;
+///     let sum = ipiq::call_async_on(CoreId::new(1), async move || {
+///         let shared = Rc::new(base + 1);
+///         ipiq::yield_now().await;
+///         *shared
+///     });
+///     assert_eq!(sum.await?, 21);
+///     Ok(())
+/// }
+/// ```
+///
+/// # Errors
+///
+/// The future resolves to [`CallError`](crate::CallError) if `f` panicked, the core has left or shuts down, the current [deadline](crate::deadline) has passed, the
+/// [limit](crate::Limit) refuses it, or calls inside of calls are too deep, as when they [go in a circle](crate::CallError::is_circular).
+///
+/// # Cancel safety
+///
+/// Dropping the future cancels what runs on `core`: it is dropped there in place of its next poll. It gives up a place in line.
+///
+/// # Panics
+///
+/// On a thread that runs no core, and if there is no core `core`.
+#[doc(alias = "submit_to")]
+#[track_caller]
+pub fn call_async_on<F, R>(core: CoreId, f: F) -> AsyncCall<F, R>
+where
+    F: AsyncFnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    assert_cores("call_async_on", [core]);
+    let spawned_at = Location::caller();
+    on_core("call_async_on", |executor| AsyncCall::new(executor, spawned_at, core, None, f))
 }
 
 /// Waits until everything that this core has sent so far has been executed on every other core.

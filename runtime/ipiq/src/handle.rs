@@ -10,6 +10,7 @@ use ipiq_fabric::{CoreCounters, CoreId, PairCounters, assert_core};
 use ipiq_linux::fork;
 
 use crate::Cores;
+use crate::calls::{RemoteAsyncCall, remote_async_call};
 use crate::shutdown::Board;
 use crate::stalls::Inspect;
 use crate::threads::Threads;
@@ -104,6 +105,42 @@ impl Handle {
         R: Send + 'static,
     {
         self.remote().call_on(core, f)
+    }
+
+    /// Runs the async closure `f` on `core`, as a task there. The future may be awaited anywhere; dropped, it cancels what runs there.
+    ///
+    /// No [limit](crate::Limit) holds for it, and no [deadline](crate::deadline) goes along.
+    ///
+    /// ```
+    /// use ipiq::{CoreId, Runtime};
+    ///
+    /// let runtime = Runtime::builder().cores(2).build()?;
+    /// let answer = runtime.handle().call_async_on(CoreId::new(1), async || {
+    ///     ipiq::yield_now().await;
+    ///     ipiq::core_id().index()
+    /// });
+    /// assert_eq!(Runtime::wait(answer).unwrap(), 1);
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The future resolves to [`CallError`](crate::CallError) if `f` panicked, or the runtime has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels what runs on `core`: it is dropped there in place of its next poll.
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `core`.
+    #[track_caller]
+    pub fn call_async_on<F, R>(&self, core: CoreId, f: F) -> RemoteAsyncCall<R>
+    where
+        F: AsyncFnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        remote_async_call(&self.remote, core, f)
     }
 
     /// Runs `f` on every core, as [`xcall::high::broadcast`](crate::xcall::high::broadcast) does. The future may be awaited anywhere.

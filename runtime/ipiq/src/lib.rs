@@ -57,7 +57,9 @@
 //! | Wanted | |
 //! |---|---|
 //! | a value from a core, by a short closure | [`call_on`] |
-//! | a task there, which may await | [`spawn_on`] |
+//! | the same, by an async closure, which ends with its caller | [`call_async_on`] |
+//! | a task there, with a life of its own | [`spawn_on`] |
+//! | all of that to end in time | [`deadline`] |
 //! | either, from a thread that runs no core | [`Handle`] |
 //! | something on every core, with the values, map and reduce | [`xcall`]; [`xcall::barrier`] for nothing but its end |
 //! | everything sent so far carried out | [`synchronize`] |
@@ -106,10 +108,12 @@
 
 mod blocking;
 mod builder;
+mod calls;
 mod core_cache;
 mod core_local;
 mod cores;
 mod current;
+pub mod deadline;
 mod driver;
 mod env;
 mod foreign_box;
@@ -143,19 +147,20 @@ pub mod xcall;
 
 pub use blocking::{Blocking, BlockingError, spawn_blocking};
 pub use builder::{BuildError, Builder, IdlePolicy, InterruptPolicy};
+pub use calls::{AsyncCall, Call, Limit, RemoteAsyncCall};
 pub use core_cache::{CoreCache, Fetch, LocalCache};
 pub use core_local::{CoreLocal, CoreRef};
 pub use cores::Cores;
 pub use current::{
-    call_on, core_count, core_id, cores, handle, named, should_yield, spawn_local, spawn_on, synchronize, task_name,
-    yield_if_needed,
+    call_async_on, call_on, core_count, core_id, cores, handle, named, should_yield, spawn_local, spawn_on,
+    synchronize, task_name, yield_if_needed,
 };
 pub use env::EnvError;
 pub use foreign_box::ForeignBox;
 pub use handle::Handle;
 pub use ipiq_driver::DriverKind;
 pub use ipiq_executor::{
-    Call, CallError, JoinError, JoinHandle, LeaveError, Named, Pause, PauseError, PauseTimes, Paused, Pausing,
+    CallError, JoinError, JoinHandle, LeaveError, Named, Pause, PauseError, PauseTimes, Paused, Pausing,
     PendingShootdown, Preemptible, RemoteCall, RemotePausing, Shootdown, ShootdownError, Synchronize, TaskName,
     YieldNow, yield_now,
 };

@@ -147,6 +147,7 @@ impl Runtime {
                 clock: clock.clone(),
                 on_start: builder.on_thread_start.clone(),
                 blocking: blocking.clone(),
+                call_limit: builder.call_limit,
                 bell: bell.clone(),
                 inspect: inspect.clone(),
                 threads: threads.clone(),

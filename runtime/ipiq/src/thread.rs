@@ -17,6 +17,7 @@ use ipiq_linux::port::LinuxPort;
 
 use crate::blocking::{Installed, Pool};
 use crate::builder::{Cause, ThreadHook};
+use crate::calls::{self, Limit};
 use crate::driver;
 use crate::idle::DriverIdle;
 use crate::paused_clock::{PausedClock, PausedIdle};
@@ -38,6 +39,7 @@ pub(crate) struct Start {
     pub(crate) clock: Option<Arc<PausedClock>>,
     pub(crate) on_start: Option<ThreadHook>,
     pub(crate) blocking: Arc<Pool>,
+    pub(crate) call_limit: Limit,
     /// Of the thread that watches over time slices.
     pub(crate) bell: Arc<Bell>,
     pub(crate) inspect: Arc<Inspect>,
@@ -82,7 +84,8 @@ pub(crate) fn main(start: Start) {
         contain(|| drop(panic));
         Err(Cause::Thread(id, io::Error::other(text)))
     });
-    let Start { seat, remote, spin, clock, blocking, bell, inspect, board, threads, report, go, .. } = start;
+    let Start { seat, remote, spin, clock, blocking, call_limit, bell, inspect, board, threads, report, go, .. } =
+        start;
     let Prepared { spot, driver, interrupted, interrupt_fallback } = match prepared {
         Ok(prepared) => prepared,
         Err(cause) => {
@@ -105,6 +108,7 @@ pub(crate) fn main(start: Start) {
     if go.recv().is_err() {
         return;
     }
+    calls::install_limit(call_limit);
     let installed = (Installed::new(blocking), stalls::install(inspect), threads::install(threads));
     let boarded = shutdown::install(board.clone());
     if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin, clock, &board)) {

@@ -25,6 +25,7 @@ use word::{Abort, Word};
 pub use error::JoinError;
 pub use join::JoinHandle;
 pub(crate) use list::TaskList;
+pub use waker::abort_by;
 
 /// What tasks and other threads know of a home core.
 pub(crate) struct Home {

@@ -78,6 +78,16 @@ unsafe fn release(data: *const ()) {
     drop(Reference(NonNull::from(meta)));
 }
 
+/// Aborts the task whose own waker this is, as its [`JoinHandle`](super::JoinHandle) does. `false`: it is no task's.
+pub fn abort_by(waker: &Waker) -> bool {
+    if !core::ptr::eq(waker.vtable(), &VTABLE) {
+        return false;
+    }
+    // SAFETY: 1. the table is that of wakers of this module, and it is borrowed.
+    unsafe { meta(waker.data()) }.abort();
+    true
+}
+
 impl Reference {
     /// # Safety
     ///

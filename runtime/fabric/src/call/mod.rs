@@ -1,6 +1,8 @@
 #![doc = include_str!("README.md")]
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
+use alloc::string::String;
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::fmt;
@@ -20,8 +22,17 @@ pub struct CallError {
 }
 
 enum Cause {
+    /// Or refused: the payload is a [`Refusal`] then, which keeps replies as short as they are.
     Panicked(Panic),
     Gone,
+}
+
+/// Why a call was given up, or not made, although the target is there.
+#[derive(Debug)]
+enum Refusal {
+    Deadline,
+    OverLimit(usize),
+    Circular(String),
 }
 
 impl CallError {
@@ -37,7 +48,54 @@ impl CallError {
         Self { cause: Cause::Gone }
     }
 
-    /// Whether the target had left, or was closing; the closure did not run.
+    /// The deadline of the call has passed.
+    #[must_use]
+    pub fn deadline() -> Self {
+        Self::refused(Refusal::Deadline)
+    }
+
+    /// As many calls as the limit allows, `most`, are outstanding.
+    #[must_use]
+    pub fn over_limit(most: usize) -> Self {
+        Self::refused(Refusal::OverLimit(most))
+    }
+
+    /// Calls inside of calls are as deep as may be; `path` says which.
+    #[must_use]
+    pub fn circular(path: String) -> Self {
+        Self::refused(Refusal::Circular(path))
+    }
+
+    fn refused(why: Refusal) -> Self {
+        Self::panicked(Box::new(why))
+    }
+
+    fn refusal(&self) -> Option<&Refusal> {
+        match &self.cause {
+            Cause::Panicked(panic) => panic.carried(),
+            Cause::Gone => None,
+        }
+    }
+
+    /// Whether the deadline of the call had passed: the closure did not run, or not to its end, or nobody waited for its end.
+    #[must_use]
+    pub fn is_deadline(&self) -> bool {
+        matches!(self.refusal(), Some(Refusal::Deadline))
+    }
+
+    /// Whether as many calls were outstanding as the limit allows; the closure did not run.
+    #[must_use]
+    pub fn is_over_limit(&self) -> bool {
+        matches!(self.refusal(), Some(Refusal::OverLimit(_)))
+    }
+
+    /// Whether calls inside of calls were as deep as may be, as when they go in a circle, which the text names; the closure did not run.
+    #[must_use]
+    pub fn is_circular(&self) -> bool {
+        matches!(self.refusal(), Some(Refusal::Circular(_)))
+    }
+
+    /// Whether the target had left, or was closing; the closure did not run, an async one perhaps not to its end.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(self.cause, Cause::Gone)
@@ -46,7 +104,7 @@ impl CallError {
     /// Whether the closure panicked.
     #[must_use]
     pub fn is_panic(&self) -> bool {
-        matches!(self.cause, Cause::Panicked(_))
+        matches!(self.cause, Cause::Panicked(_)) && self.refusal().is_none()
     }
 
     /// What the closure panicked with.
@@ -56,31 +114,48 @@ impl CallError {
     /// The error itself, if it is no panic.
     pub fn try_into_panic(self) -> Result<PanicPayload, Self> {
         match self.cause {
-            Cause::Panicked(panic) => Ok(panic.into_payload()),
-            Cause::Gone => Err(self),
+            Cause::Panicked(panic) if panic.carried::<Refusal>().is_none() => Ok(panic.into_payload()),
+            cause => Err(Self { cause }),
         }
     }
 }
 
 impl fmt::Debug for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cause {
-            Cause::Panicked(panic) => write!(f, "CallError::Panicked({:?})", panic.text()),
-            Cause::Gone => f.write_str("CallError::Gone"),
+        match (&self.cause, self.refusal()) {
+            (_, Some(refusal)) => write!(f, "CallError::{refusal:?}"),
+            (Cause::Panicked(panic), None) => write!(f, "CallError::Panicked({:?})", panic.text()),
+            (Cause::Gone, None) => f.write_str("CallError::Gone"),
         }
     }
 }
 
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cause {
-            Cause::Panicked(panic) => write!(f, "the called closure panicked: {panic}"),
-            Cause::Gone => f.write_str("the called core has left; the closure did not run"),
+        match (&self.cause, self.refusal()) {
+            (_, Some(refusal)) => refusal.fmt(f),
+            (Cause::Panicked(panic), None) => write!(f, "the called closure panicked: {panic}"),
+            (Cause::Gone, None) => f.write_str("the called core has left; the closure did not run"),
         }
     }
 }
 
 impl core::error::Error for CallError {}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deadline => f.write_str("the deadline of the call has passed"),
+            Self::OverLimit(most) => write!(
+                f,
+                "{most} calls are outstanding, as many as may be; the closure did not run: try again later, or raise the limit"
+            ),
+            Self::Circular(path) => {
+                write!(f, "calls that wait for one another are too deep: {path}; the closure did not run")
+            }
+        }
+    }
+}
 
 /// What comes back from a call.
 pub type Outcome<R> = Result<R, CallError>;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ipiq_fabric::contain;
 use slab::Slab;
 
+use crate::deadline::detached;
 pub(crate) use number::{Key, Number};
 
 thread_local! {
@@ -137,9 +138,11 @@ fn keep() {
     if TABLE.with_borrow_mut(|table| !std::mem::replace(&mut table.kept, true)) {
         let keeper = Keeper;
         // [home T1]
-        drop(crate::spawn_local(async move {
-            let _keeper = keeper;
-            pending::<()>().await;
+        drop(detached(|| {
+            crate::spawn_local(async move {
+                let _keeper = keeper;
+                pending::<()>().await;
+            })
         }));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) struct Number(Key);
 
 /// A [`Number`] as messages carry it: it keeps nobody from drawing the number again, but leads to no value of who does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key(u64);
 
 /// The bits of a key that say the place in each core's table; those above say which draw it was.

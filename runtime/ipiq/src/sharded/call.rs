@@ -6,13 +6,14 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use ipiq_executor::{Call, JoinHandle};
+use ipiq_executor::JoinHandle;
 use ipiq_fabric::CoreId;
 
 use super::error::{ShardError, Stopped, flatten};
 use super::seat::{self, Shard};
 use super::service::Sharded;
-use crate::current::spawn_on_at;
+use crate::calls::{self, AsyncCall, Call};
+use crate::current::{on_core, spawn_on_at};
 
 /// One core's shard, from [`Sharded::on`].
 #[derive(Debug)]
@@ -98,12 +99,69 @@ impl<T> On<'_, T> {
     {
         self.sharded.assert_here("On::spawn");
         let key = self.sharded.service.number.key();
+        let service = self.sharded.service.in_chains::<T>();
         let task = spawn_on_at(spawned_at, self.core, move || async move {
             // [sharded U1]
             let shard = seat::find_open(key).map(Shard::new).ok_or(Stopped)?;
-            Ok(f(shard).await)
+            Ok(calls::using(service, f(shard)).await)
         });
         ShardTask { task }
+    }
+
+    /// Runs the async closure `f` with the shard, as a task of its core, and brings the value back: [`call_async_on`](crate::call_async_on) with a shard.
+    ///
+    /// It is the caller's: dropped with the future, and ended with the caller's [deadline](crate::deadline). What `f` makes need not be `Send`. The service's
+    /// [`stop`](Sharded::stop) waits for it. As many calls of this core to that shard may be outstanding as the [limit](Sharded::set_call_limit) allows.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// use ipiq::CoreId;
+    /// use ipiq::sharded::{Shard, ShardError, Sharded};
+    ///
+    /// #[ipiq::main(cores = 2)]
+    /// async fn main() -> Result<(), ShardError> {
+    ///     let hits = Sharded::start(|_| async { Cell::new(1) }).await.unwrap();
+    ///     let before = hits.on(CoreId::new(1)).call_async(async |hits: Shard<Cell<u32>>| {
+    ///         ipiq::yield_now().await;
+    ///         hits.replace(7)
+    ///     });
+    ///     assert_eq!(before.await?, 1);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The future resolves to [`ShardError`] if the service has stopped, `f` panicked, the core has left or shuts down, the current deadline has passed, the limit refuses it, or calls
+    /// inside of calls are too deep, as when they [go in a circle](ShardError::is_circular).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels what runs on the core: it is dropped there in place of its next poll.
+    ///
+    /// # Panics
+    ///
+    /// As [`call`](Self::call).
+    #[track_caller]
+    pub fn call_async<F, R>(self, f: F) -> impl Future<Output = Result<R, ShardError>> + use<T, F, R>
+    where
+        F: AsyncFnOnce(Shard<T>) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.sharded.assert_here("On::call_async");
+        let spawned_at = Location::caller();
+        let service = &self.sharded.service;
+        let (key, in_chains, limit) = (service.number.key(), service.in_chains::<T>(), service.limit.get());
+        let with_shard = async move || {
+            // [sharded U1]
+            let shard = seat::find_open(key).map(Shard::new).ok_or(Stopped)?;
+            Ok(f(shard).await)
+        };
+        let call = on_core("On::call_async", |executor| {
+            AsyncCall::new(executor, spawned_at, self.core, Some((in_chains, limit)), with_shard)
+        });
+        async move { flatten(call.await) }
     }
 }
 

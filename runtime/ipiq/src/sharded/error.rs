@@ -40,6 +40,24 @@ impl ShardError {
         }
     }
 
+    /// Whether the current [deadline](crate::deadline) had passed before there was a value.
+    #[must_use]
+    pub fn is_deadline(&self) -> bool {
+        matches!(&self.cause, Cause::Call(error) if error.is_deadline())
+    }
+
+    /// Whether the [limit](super::Sharded::set_call_limit) has refused the call.
+    #[must_use]
+    pub fn is_over_limit(&self) -> bool {
+        matches!(&self.cause, Cause::Call(error) if error.is_over_limit())
+    }
+
+    /// Whether calls inside of calls were [too deep](crate::CallError::is_circular), as when they go in a circle.
+    #[must_use]
+    pub fn is_circular(&self) -> bool {
+        matches!(&self.cause, Cause::Call(error) if error.is_circular())
+    }
+
     /// Whether the closure, or the task, panicked.
     #[must_use]
     pub fn is_panic(&self) -> bool {
@@ -151,11 +169,18 @@ impl<E: fmt::Display> fmt::Display for StartError<E> {
 
 impl<E: Error> Error for StartError<E> {}
 
-/// What panicked while a service stopped, on the first core, in ascending order: the closure of the stop, or dropping a value. The service has stopped all the same.
+/// What panicked while a service stopped, on the first core, in ascending order: the closure of the stop, or dropping a value. The service has stopped all the same. Or that
+/// who awaited the stop would have waited for itself.
 #[derive(Debug)]
 pub struct StopError {
     pub(super) core: CoreId,
-    pub(super) error: JoinError,
+    pub(super) cause: StopCause,
+}
+
+#[derive(Debug)]
+pub(super) enum StopCause {
+    Task(JoinError),
+    OwnUse,
 }
 
 impl StopError {
@@ -165,20 +190,38 @@ impl StopError {
         self.core
     }
 
+    /// Whether the stop was awaited inside of a use of the service, which it waits for. The service stops when that has ended.
+    #[must_use]
+    pub fn is_own_use(&self) -> bool {
+        matches!(self.cause, StopCause::OwnUse)
+    }
+
     /// What it panicked with.
     ///
     /// # Errors
     ///
-    /// The error itself, if its core shut down meanwhile.
+    /// The error itself, if it is no panic.
     pub fn try_into_panic(self) -> Result<PanicPayload, Self> {
         let core = self.core;
-        self.error.try_into_panic().map_err(|error| Self { core, error })
+        match self.cause {
+            StopCause::Task(error) => {
+                error.try_into_panic().map_err(|error| Self { core, cause: StopCause::Task(error) })
+            }
+            StopCause::OwnUse => Err(self),
+        }
     }
 }
 
 impl fmt::Display for StopError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "while its service stopped, on {}: {}", self.core, self.error)
+        match &self.cause {
+            StopCause::Task(error) => write!(f, "while its service stopped, on {}: {error}", self.core),
+            StopCause::OwnUse => write!(
+                f,
+                "the stop of a service waits for its uses, and was awaited inside of one, on {}: begin it there and do not await it",
+                self.core
+            ),
+        }
     }
 }
 

@@ -13,9 +13,10 @@ use super::call::On;
 use super::error::{ShardError, flatten};
 use super::seat::{self, Shard};
 use super::stop::Stopping;
+use crate::calls::{self, SharedLimit};
 use crate::current::on_core;
 use crate::home::Number;
-use crate::{Handle, xcall};
+use crate::{Handle, Limit, xcall};
 
 /// One value per core, made, used and dropped there: see the [module](super).
 ///
@@ -50,9 +51,16 @@ pub(super) struct Service {
     pub(super) stopping: Mutex<Stopping>,
     /// Under which the runtime's end knows it.
     pub(super) known_as: OnceLock<u64>,
+    /// Of async calls.
+    pub(super) limit: SharedLimit,
 }
 
 impl Service {
+    /// What chains of calls know of it; `T` is the type of its shards.
+    pub(super) fn in_chains<T>(&self) -> calls::Service {
+        calls::Service { key: self.number.key(), type_name: std::any::type_name::<T>() }
+    }
+
     pub(super) fn give_up(&self) {
         // [sharded S4] what takes the seats is sent after it, which orders the two.
         self.given_up.store(true, Ordering::Relaxed);
@@ -78,6 +86,7 @@ impl<T> Sharded<T> {
             given_up: AtomicBool::new(false),
             stopping: Mutex::default(),
             known_as: OnceLock::new(),
+            limit: SharedLimit::default(),
         };
         Self { service: Arc::new(service), value: PhantomData }
     }
@@ -92,6 +101,11 @@ impl<T> Sharded<T> {
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.service.handle.clone()
+    }
+
+    /// Limits how many [async calls](On::call_async) of one core to the shard of another may be outstanding, from now on. Unless told otherwise it is 1,024, and one more waits.
+    pub fn set_call_limit(&self, limit: Limit) {
+        self.service.limit.set(limit);
     }
 
     /// The calling core's shard.

@@ -1,15 +1,17 @@
 //! How a service stops.
 
 use std::future::Future;
+use std::panic::Location;
 use std::sync::Arc;
 
 use futures_channel::oneshot;
 use ipiq_executor::JoinError;
 use ipiq_fabric::{CoreId, catch};
 
-use super::error::StopError;
+use super::error::{StopCause, StopError};
 use super::seat::{self, Shard};
 use super::service::{Service, Sharded};
+use crate::calls;
 use crate::current::on_core;
 use crate::xcall;
 
@@ -31,12 +33,13 @@ impl<T> Sharded<T> {
     ///
     /// The [end of the runtime](crate::shutdown) in phases does it too, at the end of `drain`, for services that have not stopped by themselves, in reverse order of their starts.
     ///
-    /// The stop begins at once. If there was one already the future waits for its end. Who holds a [`Shard`] and awaits the stop waits for itself: in a task of a shard, such as one of
-    /// [`On::spawn`](super::On::spawn), begin it and do not await it.
+    /// The stop begins at once. If there was one already the future waits for its end. Who uses a shard and awaits the stop would wait for itself: in a task of a shard, such as one of
+    /// [`On::spawn`](super::On::spawn), begin it and do not await it. Where the use is known, in such tasks and in what they call, the future says so at once, and the service
+    /// stops when the use has ended; a [`Shard`] of [`local`](Self::local) that is held all the while is not seen.
     ///
     /// # Errors
     ///
-    /// [`StopError`] if dropping a value panicked.
+    /// [`StopError`] if dropping a value panicked, and if it would have [waited for itself](StopError::is_own_use).
     ///
     /// # Cancel safety
     ///
@@ -93,15 +96,22 @@ impl<T> Sharded<T> {
         let stop = if first {
             // Not by the task itself: a core that shuts down never polls it.
             let over = Over { service: self.service.clone() };
-            Some(crate::spawn_local(self.clone().carry_out(last, over)))
+            let (spawned_at, carried_out) = (Location::caller(), self.clone().carry_out(last, over));
+            // Whoever begins it, it is on its own: no deadline of theirs ends it.
+            Some(on_core("Sharded::stop", |executor| executor.spawn_at(spawned_at, carried_out)))
         } else {
             None
         };
+        let key = self.service.number.key();
         async move {
+            // [calls C3]
+            if calls::is_in_use(key) {
+                return Err(StopError { core: here, cause: StopCause::OwnUse });
+            }
             match stop {
                 Some(stop) => match stop.await {
                     Ok(outcome) => outcome,
-                    Err(error) if error.is_panic() => Err(StopError { core: here, error }),
+                    Err(error) if error.is_panic() => Err(StopError { core: here, cause: StopCause::Task(error) }),
                     // A core that shuts down cancels it, and drops its shards.
                     Err(_) => Ok(()),
                 },
@@ -132,7 +142,7 @@ impl<T> Sharded<T> {
     where
         F: AsyncFnOnce(Shard<T>) + Clone + Send + 'static,
     {
-        let key = self.service.number.key();
+        let (key, service) = (self.service.number.key(), self.service.in_chains::<T>());
         // [sharded E2]
         xcall::low::broadcast(move || async move {
             if let Some(seat) = seat::find::<T>(key) {
@@ -145,7 +155,7 @@ impl<T> Sharded<T> {
         let last = catch(|| {
             xcall::low::broadcast(move || async move {
                 if let Some(seat) = seat::find(key) {
-                    last(Shard::new(seat)).await;
+                    calls::using(service, last(Shard::new(seat))).await;
                 }
             })
         });
@@ -180,5 +190,5 @@ impl Drop for Over {
 fn first_panic(ended: Vec<(CoreId, Result<(), JoinError>)>) -> Result<(), StopError> {
     let mut panics = ended.into_iter().filter_map(|(core, ended)| Some((core, ended.err()?)));
     let first = panics.find(|(_, error)| error.is_panic());
-    first.map_or(Ok(()), |(core, error)| Err(StopError { core, error }))
+    first.map_or(Ok(()), |(core, error)| Err(StopError { core, cause: StopCause::Task(error) }))
 }
