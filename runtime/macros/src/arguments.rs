@@ -2,12 +2,13 @@
 
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Error, Expr, ExprLit, Ident, Lit, LitInt, MetaNameValue, Result, Token};
+use syn::{Error, Expr, ExprLit, Ident, Lit, LitBool, LitInt, MetaNameValue, Result, Token};
 
 #[derive(Default)]
 pub(crate) struct Arguments {
     pub(crate) cores: Option<LitInt>,
     pub(crate) driver: Option<Driver>,
+    pub(crate) paused_clock: Option<LitBool>,
 }
 
 /// A variant of `ipiq::DriverKind`, where the user wrote it.
@@ -37,7 +38,11 @@ impl Arguments {
         let given_twice = match key.as_str() {
             "cores" => self.cores.replace(cores(&pair.value)?).is_some(),
             "driver" => self.driver.replace(driver(&pair.value)?).is_some(),
-            _ => return Err(Error::new_spanned(&pair.path, "unknown argument; there are `cores` and `driver`")),
+            "paused_clock" => self.paused_clock.replace(yes_or_no(&pair.value)?).is_some(),
+            _ => {
+                let text = "unknown argument; there are `cores`, `driver` and, in tests, `paused_clock`";
+                return Err(Error::new_spanned(&pair.path, text));
+            }
         };
         if given_twice { Err(Error::new_spanned(&pair.path, format!("`{key}` is given twice"))) } else { Ok(()) }
     }
@@ -54,6 +59,13 @@ fn cores(value: &Expr) -> Result<LitInt> {
         Ok(_) if number.suffix().is_empty() || number.suffix() == "usize" => Ok(number.clone()),
         Ok(_) => wrong("`cores` is a `usize`"),
         Err(_) => wrong(KIND),
+    }
+}
+
+fn yes_or_no(value: &Expr) -> Result<LitBool> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Bool(answer), .. }) => Ok(answer.clone()),
+        _ => Err(Error::new_spanned(value, "`paused_clock` is `true` or `false`")),
     }
 }
 

@@ -51,7 +51,16 @@ fn try_expand(role: Role, arguments: TokenStream, function: TokenStream) -> Resu
     });
     // Tests run in parallel, each on a runtime of its own: pinned, the first cores of all would share one CPU.
     let placement = (role == Role::Test).then(|| quote!(.placement(::ipiq::Placement::Unpinned)));
-    let build = quote!(::ipiq::Runtime::builder() #cores #driver #placement .build());
+    let clock = match arguments.paused_clock {
+        Some(clock) if role == Role::Main => {
+            return Err(Error::new_spanned(
+                clock,
+                "a program's clock is not paused: `paused_clock` is for `#[ipiq::test]`",
+            ));
+        }
+        clock => clock.is_some_and(|clock| clock.value).then(|| quote!(.paused_clock())),
+    };
+    let build = quote!(::ipiq::Runtime::builder() #cores #driver #clock #placement .build());
     let (output, run) = if role == Role::Test && returns_nothing(sig) {
         // `#[should_panic]` wants a test without a value.
         let run = quote! {
@@ -159,6 +168,13 @@ mod tests {
     }
 
     #[test]
+    fn a_test_may_have_a_paused_clock() {
+        let text = expanded(Role::Test, "cores = 2, paused_clock = true", "async fn t() {}");
+        assert!(text.contains("builder().cores(2).paused_clock().placement("), "{text}");
+        assert!(!expanded(Role::Test, "paused_clock = false", "async fn t() {}").contains("paused"));
+    }
+
+    #[test]
     fn every_driver_has_its_name() {
         for (name, variant) in [("auto", "Auto"), ("uring", "Uring"), ("epoll", "Epoll")] {
             let text = expanded(Role::Main, &format!("driver = \"{name}\""), "async fn main() {}");
@@ -202,8 +218,10 @@ mod tests {
     #[test]
     fn arguments_that_mean_nothing_are_refused() {
         for (arguments, reason) in [
-            ("threads = 2", "there are `cores` and `driver`"),
-            ("a::b = 2", "there are `cores` and `driver`"),
+            ("threads = 2", "there are `cores`, `driver`"),
+            ("a::b = 2", "there are `cores`, `driver`"),
+            ("paused_clock = true", "is for `#[ipiq::test]`"),
+            ("paused_clock = 1", "`true` or `false`"),
             ("cores = 0", "at least one core"),
             ("cores = \"2\"", "integer literal"),
             ("cores = -1", "integer literal"),

@@ -38,7 +38,8 @@ pub fn main(arguments: TokenStream, function: TokenStream) -> TokenStream {
 
 /// Runs an `async fn` as a test, on a runtime of its own.
 ///
-/// Takes the arguments of [`main`](macro@main). The cores are not pinned, because tests run side by side. Works with `#[ignore]` and `#[should_panic]`; a test that returns an error
+/// Takes the arguments of [`main`](macro@main), and `paused_clock`: `true` for a [clock](https://docs.rs/ipiq/latest/ipiq/struct.Builder.html#method.paused_clock) that goes on
+/// when nothing else does, so that hours of sleeping pass at once. The cores are not pinned, because tests run side by side. Works with `#[ignore]` and `#[should_panic]`; a test that returns an error
 /// fails with it.
 ///
 /// ```ignore

@@ -221,6 +221,13 @@ impl Interval {
         over
     }
 
+    /// Puts the next tick off until a period from now; those after it keep to its phase. Numbers go on where they were.
+    pub fn reset(&mut self) {
+        let now_ns = self.sleep.timers.now_ns();
+        self.sleep.reset(now_ns.saturating_add(self.period_ns));
+        self.gave_way = true;
+    }
+
     /// The time between two ticks.
     #[must_use]
     pub fn period(&self) -> Duration {

@@ -24,6 +24,20 @@ async fn a_test_may_return_a_result() -> Result<(), std::net::AddrParseError> {
     Ok(())
 }
 
+#[ipiq::test(cores = 2, paused_clock = true)]
+async fn a_test_may_let_hours_pass_at_once() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let mut ticks = ipiq::time::interval(HOUR);
+    assert_eq!(ticks.tick().await.number(), 0);
+    ipiq::time::sleep(HOUR / 2).await;
+    // The next one is an hour from here.
+    ticks.reset();
+    assert_eq!(ticks.tick().await.number(), 1);
+    assert_eq!(Duration::from_nanos(ipiq::time::now_ns()), HOUR * 3 / 2);
+    assert_eq!(ticks.tick().await.number(), 2);
+    assert_eq!(Duration::from_nanos(ipiq::time::now_ns()), HOUR * 5 / 2);
+}
+
 #[ipiq::test(cores = 1)]
 #[should_panic(expected = "as it should")]
 async fn a_test_may_be_expected_to_panic() {
