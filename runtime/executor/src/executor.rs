@@ -181,6 +181,12 @@ impl Executor {
         self.polls.get()
     }
 
+    /// How many tasks can run on this core now, beside the one that is polled.
+    #[must_use]
+    pub fn ready_tasks(&self) -> usize {
+        self.queue.borrow().len()
+    }
+
     /// Spawns a future on this core; it need not be `Send`. While the core shuts down the task ends at once, cancelled.
     #[inline(always)]
     #[track_caller]
@@ -244,7 +250,7 @@ impl Executor {
         }
         self.polls.set(self.polls.get() + u64::from(polled));
         self.begun.set(self.begun.get() + begun);
-        self.activity.polls_nothing();
+        self.activity.polls_nothing(polled as usize + self.queue.borrow().len());
         polled
     }
 

@@ -88,6 +88,17 @@ impl Remote {
         self.counts(core).read(|| clock.now_ns())
     }
 
+    /// How many tasks `core` had to poll in its last turn, about: a hint, which costs the core nothing.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such core.
+    #[must_use]
+    #[track_caller]
+    pub fn recent_tasks(&self, core: CoreId) -> usize {
+        self.activity(core).load()
+    }
+
     pub(crate) fn activities(&self) -> &Arc<[Arc<Activity>]> {
         &self.activities
     }

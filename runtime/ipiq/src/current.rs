@@ -9,7 +9,7 @@ use ipiq_fabric::{CoreId, assert_core};
 use ipiq_linux::port::LinuxPort;
 
 use crate::calls::{self, AsyncCall, Call};
-use crate::{Cores, Handle, shutdown, stalls, threads};
+use crate::{Cores, Handle, blocking, shutdown, stalls, threads};
 
 /// Runs `f` with the calling thread's executor.
 ///
@@ -51,7 +51,7 @@ pub(crate) fn outside(what: &str) -> ! {
 #[track_caller]
 pub(crate) fn here(what: &str) -> Handle {
     let remote = on_core(what, |executor| executor.remote().clone());
-    Handle::new(remote, stalls::current(what), shutdown::current(what), threads::current(what))
+    Handle::new(remote, stalls::current(what), shutdown::current(what), threads::current(what), blocking::current(what))
 }
 
 /// At the line of the caller, which a closure's caller is not.

@@ -10,6 +10,7 @@ use ipiq_fabric::{CoreCounters, CoreId, PairCounters, assert_core};
 use ipiq_linux::fork;
 
 use crate::Cores;
+use crate::blocking::{self, Blocking, Pool};
 use crate::calls::{RemoteAsyncCall, remote_async_call};
 use crate::shutdown::Board;
 use crate::stalls::Inspect;
@@ -41,11 +42,18 @@ pub struct Handle {
     inspect: Arc<Inspect>,
     board: Arc<Board>,
     threads: Arc<Threads>,
+    blocking: Arc<Pool>,
 }
 
 impl Handle {
-    pub(crate) fn new(remote: Remote, inspect: Arc<Inspect>, board: Arc<Board>, threads: Arc<Threads>) -> Self {
-        Self { remote, inspect, board, threads }
+    pub(crate) fn new(
+        remote: Remote,
+        inspect: Arc<Inspect>,
+        board: Arc<Board>,
+        threads: Arc<Threads>,
+        blocking: Arc<Pool>,
+    ) -> Self {
+        Self { remote, inspect, board, threads, blocking }
     }
 
     pub(crate) fn threads(&self) -> &Threads {
@@ -218,6 +226,34 @@ impl Handle {
     #[track_caller]
     pub fn wait_ticket(&self, ticket: Ticket) -> RemoteWait {
         self.remote().wait_ticket(ticket)
+    }
+
+    /// Runs `f`, which may block, on one of the runtime's threads for that, as [`spawn_blocking`](crate::spawn_blocking) does. The future may be awaited anywhere.
+    ///
+    /// ```
+    /// use ipiq::Runtime;
+    ///
+    /// let runtime = Runtime::builder().cores(1).build()?;
+    /// let handle = runtime.handle();
+    /// assert_eq!(Runtime::wait(handle.spawn_blocking(|| 6 * 7)).unwrap(), 42);
+    /// drop(runtime);
+    /// assert!(Runtime::wait(handle.spawn_blocking(|| ())).unwrap_err().is_ended());
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The future resolves to [`BlockingError`](crate::BlockingError) if `f` panicked, the runtime has ended, or the system has no thread for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop `f`, once it is queued; its value is dropped.
+    pub fn spawn_blocking<F, R>(&self, f: F) -> Blocking<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        blocking::spawn_in(&self.blocking, f)
     }
 
     /// How many cores the runtime has, those that have [left](Self::leave) too.

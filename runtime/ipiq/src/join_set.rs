@@ -3,11 +3,14 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_util::stream::{FuturesUnordered, Stream};
 use ipiq_executor::{JoinError, JoinHandle};
 use ipiq_fabric::CoreId;
+
+/// How often a set is looked into for a task that has ended.
+const LOOKS: usize = 4;
 
 /// Tasks of this and other cores, awaited in the order in which they end. Dropped, it aborts those that have not.
 ///
@@ -28,7 +31,7 @@ use ipiq_fabric::CoreId;
 /// }
 /// ```
 ///
-/// The interface is that of tokio's `JoinSet`. It is a [`Stream`], too.
+/// The interface is that of tokio's `JoinSet`. It is a [`Stream`], too. A task that is to be aborted alone is spawned with an [`AbortHandle`](crate::AbortHandle), and inserted.
 #[must_use = "a dropped set aborts its tasks"]
 pub struct JoinSet<T> {
     tasks: FuturesUnordered<JoinHandle<T>>,
@@ -108,6 +111,50 @@ impl<T> JoinSet<T> {
     /// No outcome is lost when it is dropped.
     pub async fn join_next(&mut self) -> Option<Result<T, JoinError>> {
         poll_fn(|cx| Pin::new(&mut self.tasks).poll_next(cx)).await
+    }
+
+    /// The next task that has ended already; `None`: none has, as far as the calling core knows.
+    ///
+    /// # Errors
+    ///
+    /// The task's, if it panicked or was cancelled.
+    pub fn try_join_next(&mut self) -> Option<Result<T, JoinError>> {
+        // A set gives way now and then, although there is more to look at.
+        for _ in 0..LOOKS {
+            let cx = &mut Context::from_waker(Waker::noop());
+            if let Poll::Ready(ended) = Pin::new(&mut self.tasks).poll_next(cx) {
+                return ended;
+            }
+        }
+        None
+    }
+
+    /// Awaits every task, and returns the outcomes in the order in which they ended.
+    ///
+    /// ```
+    /// use ipiq::{JoinError, JoinSet};
+    ///
+    /// #[ipiq::main(cores = 2)]
+    /// async fn main() -> Result<(), JoinError> {
+    ///     let mut squares = JoinSet::new();
+    ///     for core in ipiq::cores() {
+    ///         squares.spawn_on(core, move || async move { core.index().pow(2) });
+    ///     }
+    ///     let sum: usize = squares.join_all().await.into_iter().sum::<Result<_, _>>()?;
+    ///     assert_eq!(sum, 1);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it aborts the tasks that have not ended, and the outcomes of the others are lost.
+    pub async fn join_all(mut self) -> Vec<Result<T, JoinError>> {
+        let mut outcomes = Vec::with_capacity(self.len());
+        while let Some(outcome) = self.join_next().await {
+            outcomes.push(outcome);
+        }
+        outcomes
     }
 
     /// Asks every task to end. They stay in the set until they are joined.

@@ -85,7 +85,7 @@
 //!
 //! # Coming from a runtime that steals work
 //!
-//! - A task stays on its core: [`spawn_local`] for this one, [`spawn_on`] for another. Nothing balances the load.
+//! - A task stays on its core: [`spawn_local`] for this one, [`spawn_on`] for another, [`spawn_any`] for one that has little to do. Nothing balances the load later.
 //! - [`spawn_on`] and [`Runtime::block_on`] take a closure that makes the future: the closure is sent, and the future, made on
 //!   the core, need not be `Send`.
 //! - A poll or a called closure that takes long, or blocks, holds up its whole core. [`yield_now`] lets the others run, [`yield_if_needed`]
@@ -106,9 +106,12 @@
 //!   [stalls](Builder::stall_reports) are told of without it.
 #![forbid(unsafe_code)]
 
+mod abort;
+mod anywhere;
 mod blocking;
 mod builder;
 mod calls;
+mod cancel;
 mod core_cache;
 mod core_local;
 mod cores;
@@ -138,6 +141,7 @@ pub mod signal;
 mod slices;
 mod stalls;
 pub mod sync;
+mod task_local;
 mod thread;
 mod threads;
 pub mod time;
@@ -145,9 +149,12 @@ pub mod topology;
 pub mod urgent;
 pub mod xcall;
 
+pub use abort::AbortHandle;
+pub use anywhere::spawn_any;
 pub use blocking::{Blocking, BlockingError, spawn_blocking};
 pub use builder::{BuildError, Builder, IdlePolicy, InterruptPolicy};
 pub use calls::{AsyncCall, Call, Limit, RemoteAsyncCall};
+pub use cancel::{CancellationToken, Cancelled, CancelledOwned, DropGuard};
 pub use core_cache::{CoreCache, Fetch, LocalCache};
 pub use core_local::{CoreLocal, CoreRef};
 pub use cores::Cores;
@@ -180,6 +187,7 @@ pub use runtime::{Runtime, RuntimeInfo};
 pub use scope::{Scope, ScopedHandle, scope};
 pub use shootdown::shootdown;
 pub use stalls::{Backtrace, CoreBacktrace, CoreBacktraces, CoreState, NoBacktrace, PolledTask, StallReport};
+pub use task_local::{LocalKey, NotInScope, TaskLocalFuture};
 pub use threads::{Leaving, leave};
 
 /// The example of the project's README, compiled.

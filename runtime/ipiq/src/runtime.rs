@@ -207,7 +207,8 @@ impl Runtime {
     /// The way into the runtime from other threads.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(self.remote.clone(), self.inspect.clone(), self.board.clone(), self.threads.clone())
+        let (remote, inspect) = (self.remote.clone(), self.inspect.clone());
+        Handle::new(remote, inspect, self.board.clone(), self.threads.clone(), self.blocking.clone())
     }
 
     /// Runs the future that `init` makes as a task on core 0, and waits for its value on the calling thread.

@@ -2,7 +2,7 @@
 
 use core::panic::Location;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, compiler_fence};
 
 use crate::TaskName;
 use crate::task::Kind;
@@ -14,6 +14,7 @@ pub(crate) struct Activity {
     kind: AtomicPtr<Kind>,
     spawned_at: AtomicPtr<Location<'static>>,
     name: AtomicPtr<TaskName>,
+    load: AtomicUsize,
 }
 
 impl Activity {
@@ -27,11 +28,18 @@ impl Activity {
         self.kind.store(ptr::from_ref(kind).cast_mut(), Ordering::Release);
     }
 
-    /// After the last poll of a turn.
+    /// After the last poll of a turn, in which so many tasks were polled or are left.
     #[inline(always)]
-    pub(crate) fn polls_nothing(&self) {
+    pub(crate) fn polls_nothing(&self, load: usize) {
+        // Relaxed: a hint for who looks for a core with little to do. The line is the core's own, and written anyway.
+        self.load.store(load, Ordering::Relaxed);
         // [probe C1] relaxed: nothing is said of a turn.
         self.kind.store(ptr::null_mut(), Ordering::Relaxed);
+    }
+
+    /// How many tasks the core had to poll in its last turn, about.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
     }
 
     /// The kind of the task that is polled, and where it was spawned. To another thread the two may be of different polls.

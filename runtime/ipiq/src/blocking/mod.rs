@@ -53,13 +53,31 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    let Some(pool) = CURRENT.with_borrow(Clone::clone) else { outside("spawn_blocking") };
+    spawn_in(&current("spawn_blocking"), f)
+}
+
+/// The pool of the calling core's runtime.
+///
+/// # Panics
+///
+/// On a thread that runs no core; `what` names the function that was called.
+#[track_caller]
+pub(crate) fn current(what: &str) -> Arc<Pool> {
+    CURRENT.with_borrow(Clone::clone).unwrap_or_else(|| outside(what))
+}
+
+/// As [`spawn_blocking`], from any thread.
+pub(crate) fn spawn_in<F, R>(pool: &Arc<Pool>, f: F) -> Blocking<R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
     let (sender, receiver) = oneshot::channel();
     // Who does not wait any more has the value dropped here.
     let job: Job = Box::new(move || drop(sender.send(catch(f))));
     let state = match pool.push(job) {
         Ok(()) => State::Queued,
-        Err(Refused::Full(job)) => State::Waiting(job, pool.place()),
+        Err(Refused::Full(job)) => State::Waiting(job, pool.clone().place()),
         Err(Refused::Ended(job)) => {
             drop(job);
             State::Queued

@@ -1,6 +1,7 @@
 //! The threads, and the queue before them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -74,6 +75,12 @@ pub struct BlockingLoad {
     pub idle: usize,
     /// Closures that wait for a thread.
     pub queued: usize,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("most", &self.most).finish_non_exhaustive()
+    }
 }
 
 #[derive(Default)]
