@@ -356,7 +356,7 @@ fn triggers_calls_updates_and_backtraces_meet_a_frozen_core() {
             }
         });
         for _ in 0..scaled(24, 2_000) {
-            assert_eq!(in_sections(ipiq::pause_prompt(Pause::all(), stands(&[inside.clone()])).await), 1);
+            assert_eq!(in_sections(ipiq::pause_prompt(Pause::all(), stands(slice::from_ref(&inside))).await), 1);
         }
         updates.await.expect("no panic");
         inside.stop();
@@ -406,7 +406,7 @@ fn a_runtime_may_end_while_sections_are_stopped() {
         let handle = runtime.handle();
         let moving = Arc::new(Moving::default());
         let inside = moving.clone();
-        drop(runtime.block_on(move || async move { busy(B, &inside).await }));
+        runtime.block_on(move || async move { drop(busy(B, &inside).await) });
         let pausing = std::thread::spawn({
             let moving = moving.clone();
             move || {
