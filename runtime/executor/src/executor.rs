@@ -1,6 +1,5 @@
 //! One core's executor: its endpoint, run queue, timers and tasks.
 
-use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::{Cell, RefCell};
@@ -8,30 +7,25 @@ use core::fmt;
 use core::future::Future;
 use core::panic::Location;
 
-use async_task::Runnable;
-use ipiq_fabric::Core;
 use ipiq_fabric::port::{Clock, Port};
+use ipiq_fabric::{Core, CoreId};
 
+use crate::classes::{CoreClasses, Queues};
 use crate::core_loop::{Departure, Lifecycle, Spin, SpinPolicy};
 use crate::counts::Counts;
 use crate::cuts::Recorder;
-use crate::prefetch::prefetch;
 use crate::probe::Activity;
 use crate::remote::Remote;
-use crate::task::{Home, JoinHandle, Meta, TaskList, spawn_here};
+use crate::task::{Home, JoinHandle, Meta, Origin, TaskList, spawn_here};
 use crate::time::Timers;
 use crate::xcall::{OwnQueue, Table};
-
-/// How many tasks ahead of the next one a task's lines are asked for: a long queue no longer lies in a cache, and the atomic operations of a
-/// first poll do not overlap with its misses.
-const AHEAD: usize = 4;
 
 /// What one core runs. It stays on the thread that made it.
 pub struct Executor {
     core: Core,
     home: Arc<Home>,
     remote: Remote,
-    queue: RefCell<VecDeque<Runnable<Meta>>>,
+    queues: Queues,
     tasks: TaskList,
     timers: Rc<Timers>,
     xcalls: Rc<Table>,
@@ -42,6 +36,7 @@ pub struct Executor {
     spawned: Cell<u64>,
     /// Tasks that have been polled once.
     begun: Cell<u64>,
+    classes: Arc<CoreClasses>,
     activity: Arc<Activity>,
     counts: Arc<Counts>,
     /// Behind the endpoint, which is dropped first.
@@ -69,12 +64,13 @@ impl Executor {
         core.serve_too(serve_own_calls);
         let activity = remote.activity(core.id()).clone();
         let counts = remote.counts(core.id()).clone();
+        let classes = remote.core_classes(core.id()).clone();
         Self {
             core,
             home,
             lifecycle: remote.lifecycle().clone(),
             remote,
-            queue: RefCell::default(),
+            queues: Queues::new(),
             tasks: TaskList::default(),
             timers: Rc::new(Timers::new(clock)),
             xcalls: Rc::default(),
@@ -84,6 +80,7 @@ impl Executor {
             polls: Cell::new(counts.polls.get()),
             spawned: Cell::new(counts.spawned.get()),
             begun: Cell::new(counts.finished.get()),
+            classes,
             activity,
             counts,
             departure: RefCell::default(),
@@ -111,6 +108,23 @@ impl Executor {
 
     pub(crate) fn is_peer(&self, home: &Home) -> bool {
         home.fabric.is_same(&self.home.fabric)
+    }
+
+    /// Polls that a turn has made, and how many of them were the first one of their task.
+    #[inline(always)]
+    pub(crate) fn count_polls(&self, polls: u32, begun: u64) {
+        self.polls.set(self.polls.get() + u64::from(polls));
+        self.begun.set(self.begun.get() + begun);
+    }
+
+    #[inline(always)]
+    pub(crate) fn queues(&self) -> &Queues {
+        &self.queues
+    }
+
+    #[inline(always)]
+    pub(crate) fn classes(&self) -> &CoreClasses {
+        &self.classes
     }
 
     pub(crate) fn tasks(&self) -> &TaskList {
@@ -151,7 +165,7 @@ impl Executor {
         counts.spawned.set(self.spawned.get());
         // Who has been polled and is not listed has ended.
         counts.finished.set(self.begun.get() - self.tasks.len() as u64);
-        counts.ready.set(self.queue.borrow().len() as u64);
+        counts.ready.set(self.queues.ready() as u64);
         counts.timers.set(self.timers.len() as u64);
     }
 
@@ -184,10 +198,10 @@ impl Executor {
     /// How many tasks can run on this core now, beside the one that is polled.
     #[must_use]
     pub fn ready_tasks(&self) -> usize {
-        self.queue.borrow().len()
+        self.queues.ready()
     }
 
-    /// Spawns a future on this core; it need not be `Send`. While the core shuts down the task ends at once, cancelled.
+    /// Spawns a future on this core, in the [class](Self::class) of the running code; it need not be `Send`. While the core shuts down the task ends at once, cancelled.
     #[inline(always)]
     #[track_caller]
     pub fn spawn<Fut>(&self, future: Fut) -> JoinHandle<Fut::Output>
@@ -203,23 +217,57 @@ impl Executor {
     where
         Fut: Future + 'static,
     {
-        spawn_here(self, spawned_at, future)
+        spawn_here(self, self.origin(spawned_at), future)
+    }
+
+    /// Spawns on `core` the future that `init` makes there, in the [class](Self::class) of the running code. `init` crosses; the future need not be `Send`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such core.
+    #[inline(always)]
+    #[track_caller]
+    pub fn spawn_on<Init, Fut>(&self, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        self.spawn_on_at(Location::caller(), core, init)
+    }
+
+    /// As [`spawn_on`](Self::spawn_on), for a caller that knows better where the task is spawned.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such core.
+    #[inline(always)]
+    #[track_caller]
+    pub fn spawn_on_at<Init, Fut>(
+        &self,
+        spawned_at: &'static Location<'static>,
+        core: CoreId,
+        init: Init,
+    ) -> JoinHandle<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        self.remote.spawn_from(self.origin(spawned_at), core, init)
     }
 
     #[inline(always)]
-    pub(crate) fn enqueue(&self, runnable: Runnable<Meta>) {
-        if self.core.is_closing() {
-            // [loop E1]
-            runnable.metadata().cancel();
-        }
-        self.queue.borrow_mut().push_back(runnable);
+    fn origin(&self, spawned_at: &'static Location<'static>) -> Origin {
+        // [classes C1]
+        Origin { spawned_at, class: self.core.tag() }
     }
 
     /// [loop E1]: every task that is here ends at its next poll, and is scheduled for it.
     pub(crate) fn cancel_all(&self) {
-        // [loop E1]
+        // [loop E1] tasks in a queue are told when they leave it.
         self.core.close();
-        self.queue.borrow().iter().for_each(|runnable| runnable.metadata().cancel());
+        self.queues.close();
         // Waking runs nothing: it only queues.
         self.tasks.for_each(|task| {
             task.cancel();
@@ -233,35 +281,7 @@ impl Executor {
     }
 
     pub(crate) fn has_runnable(&self) -> bool {
-        !self.queue.borrow().is_empty() || !self.own_calls.is_empty()
-    }
-
-    /// Polls up to `budget` tasks, fewer if something waits for a safe point. Returns how many it polled.
-    #[inline(always)]
-    pub(crate) fn run_tasks(&self, budget: u32) -> u32 {
-        let (mut polled, mut begun) = (0, 0);
-        while polled < budget {
-            let Some(runnable) = self.next_runnable() else { break };
-            polled += 1;
-            begun += u64::from(self.poll(runnable));
-            if self.core.wants_safe_point() {
-                break;
-            }
-        }
-        self.polls.set(self.polls.get() + u64::from(polled));
-        self.begun.set(self.begun.get() + begun);
-        self.activity.polls_nothing(polled as usize + self.queue.borrow().len());
-        polled
-    }
-
-    #[inline(always)]
-    fn next_runnable(&self) -> Option<Runnable<Meta>> {
-        let mut queue = self.queue.borrow_mut();
-        let next = queue.pop_front()?;
-        if let Some(later) = queue.get(AHEAD) {
-            prefetch(later.metadata());
-        }
-        Some(next)
+        !self.queues.is_empty() || !self.own_calls.is_empty()
     }
 
     /// Makes this the calling thread's executor until the guard is dropped.

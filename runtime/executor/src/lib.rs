@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`task`] | a future is polled and dropped on its home core only; a panic stays in its task |
 //! | [`core_loop`] | nothing that can run starves; when nothing can, the core sleeps in one place |
+//! | [`classes`] | classes of tasks get CPU time by their shares |
 //! | [`time`] | no timer early, none lost |
 //! | [`xcall`] | a function on every core; a wait ends when all of it has run, and not before |
 //! | [`probe`] | what a core is in the middle of, asked by another thread; costs the core nothing until then, or nearly so |
@@ -18,6 +19,7 @@ extern crate alloc;
 extern crate std;
 
 mod call;
+pub mod classes;
 pub mod core_loop;
 mod counts;
 mod cuts;

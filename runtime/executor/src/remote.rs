@@ -12,11 +12,13 @@ use ipiq_fabric::call::CallError;
 use ipiq_fabric::port::Clock;
 use ipiq_fabric::{CoreId, Fabric, Message, assert_core, catch, contain};
 
+use crate::Executor;
+use crate::classes::{CoreClasses, Table};
 use crate::core_loop::Lifecycle;
 use crate::counts::{CoreLoad, Counts};
 use crate::executor::with_current;
 use crate::probe::Activity;
-use crate::task::{Home, JoinHandle, refuse, spawn_there};
+use crate::task::{Home, JoinHandle, Origin, refuse, spawn_there};
 
 /// The way to a set of cores from any thread. Clones are cheap and refer to the same cores.
 #[derive(Clone)]
@@ -24,6 +26,8 @@ pub struct Remote {
     homes: Arc<[Arc<Home>]>,
     activities: Arc<[Arc<Activity>]>,
     counts: Arc<[Arc<Counts>]>,
+    classes: Arc<Table>,
+    core_classes: Arc<[Arc<CoreClasses>]>,
     lifecycle: Arc<Lifecycle>,
 }
 
@@ -43,8 +47,16 @@ impl Remote {
             homes: (0..fabric.cores()).map(home).collect(),
             activities: (0..fabric.cores()).map(|_| Arc::default()).collect(),
             counts: (0..fabric.cores()).map(|_| Arc::default()).collect(),
+            classes: Arc::new(Table::new()),
+            core_classes: (0..fabric.cores()).map(|_| Arc::default()).collect(),
             lifecycle: Arc::new(Lifecycle::new(fabric.cores())),
         }
+    }
+
+    /// Whether both mean the same cores.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.homes, &other.homes)
     }
 
     /// How many cores there are.
@@ -103,18 +115,27 @@ impl Remote {
         &self.activities
     }
 
+    #[inline(always)]
+    pub(crate) fn classes(&self) -> &Table {
+        &self.classes
+    }
+
+    pub(crate) fn core_classes(&self, core: CoreId) -> &Arc<CoreClasses> {
+        &self.core_classes[core.index()]
+    }
+
     pub(crate) fn lifecycle(&self) -> &Arc<Lifecycle> {
         &self.lifecycle
     }
 
-    /// Spawns on `core` the future that `init` makes there. `init` crosses; the future need not be `Send`.
+    /// Spawns on `core` the future that `init` makes there, in the default class, or on one of the cores that of the running code. `init` crosses; the future need
+    /// not be `Send`.
     ///
     /// Never waits. On a runtime that has been told to stop the task is cancelled at once.
     ///
     /// # Panics
     ///
     /// If there is no such core.
-    #[inline(always)]
     #[track_caller]
     pub fn spawn_on<Init, Fut>(&self, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
     where
@@ -130,7 +151,6 @@ impl Remote {
     /// # Panics
     ///
     /// If there is no such core.
-    #[inline(always)]
     #[track_caller]
     pub fn spawn_on_at<Init, Fut>(
         &self,
@@ -143,27 +163,40 @@ impl Remote {
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
+        // [classes C1]
+        self.spawn_from(Origin { spawned_at, class: self.caller_class() }, core, init)
+    }
+
+    /// That of the running code, if the calling thread is one of these cores.
+    fn caller_class(&self) -> u8 {
+        let class = |executor: &Executor| executor.is_peer(&self.homes[0]).then(|| executor.core().tag());
+        with_current(&**self.fabric().port(), class).flatten().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    pub(crate) fn spawn_from<Init, Fut>(&self, origin: Origin, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
+    where
+        Init: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
         if self.lifecycle.is_stopping() {
-            return self.spawn_while_stopping(spawned_at, core, init);
+            return self.spawn_while_stopping(origin, core, init);
         }
-        spawn_there(self.home(core), spawned_at, init)
+        spawn_there(self.home(core), origin, init)
     }
 
     #[cold]
     #[track_caller]
-    fn spawn_while_stopping<Init, Fut>(
-        &self,
-        spawned_at: &'static Location<'static>,
-        core: CoreId,
-        init: Init,
-    ) -> JoinHandle<Fut::Output>
+    fn spawn_while_stopping<Init, Fut>(&self, origin: Origin, core: CoreId, init: Init) -> JoinHandle<Fut::Output>
     where
         Init: FnOnce() -> Fut + Send + 'static,
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
         let home = self.home(core);
-        if self.refuses_caller() { refuse(home, spawned_at, init) } else { spawn_there(home, spawned_at, init) }
+        if self.refuses_caller() { refuse(home, origin, init) } else { spawn_there(home, origin, init) }
     }
 
     /// [loop E1]: the calling thread is none of the cores, and they have been told to end.

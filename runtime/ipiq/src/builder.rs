@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipiq_driver::{DriverError, DriverKind};
+use ipiq_executor::classes::{ClassError, ClassSpec};
 use ipiq_fabric::watch::{Stall, Watch};
 use ipiq_fabric::{ConfigError, CoreId};
 use ipiq_linux::interrupt::InterruptError;
@@ -66,6 +67,7 @@ pub struct Builder {
     pub(crate) blocking_threads: usize,
     pub(crate) phases: Plan,
     pub(crate) call_limit: Limit,
+    pub(crate) classes: Vec<ClassSpec>,
 }
 
 impl fmt::Debug for Builder {
@@ -84,6 +86,7 @@ impl fmt::Debug for Builder {
             .field("paused_clock", &self.paused_clock)
             .field("blocking_threads", &self.blocking_threads)
             .field("call_limit", &self.call_limit)
+            .field("classes", &self.classes)
             .finish_non_exhaustive()
     }
 }
@@ -107,6 +110,7 @@ impl Builder {
             blocking_threads: 256,
             phases: Plan::default(),
             call_limit: Limit::default(),
+            classes: Vec::new(),
         }
     }
 
@@ -205,6 +209,8 @@ impl Builder {
 
     /// How long a core may run messages and tasks in one turn of its loop before [`should_yield`](crate::should_yield) says that it is time to give
     /// way. Default: 10 ms; a millisecond at least; `None`: never.
+    ///
+    /// A [class](Self::scheduling_class) may have a slice of its own, and the latency goal of one shortens the slices of the others; with `None` here no class has any.
     ///
     /// A thread of its own looks at all cores twice per slice, so the answer comes one to two slices after the turn began. When
     /// all cores have slept for some slices it sleeps too.
@@ -315,6 +321,15 @@ impl Builder {
         self
     }
 
+    /// Makes a [scheduling class](crate::classes) at the start; [`Handle::create_class`](crate::Handle::create_class) makes one later.
+    ///
+    /// One of the name `default` says what is promised to tasks that were not spawned into another class. Two of one name, or more than
+    /// [`MAX_CLASSES`](crate::classes::MAX_CLASSES), let [`build`](Self::build) fail.
+    pub fn scheduling_class(mut self, class: ClassSpec) -> Self {
+        self.classes.push(class);
+        self
+    }
+
     /// Starts the cores.
     ///
     /// # Errors
@@ -340,6 +355,7 @@ pub struct BuildError {
 
 pub(crate) enum Cause {
     Config(ConfigError),
+    Class(ClassError),
     Placement(PlacementError),
     Thread(CoreId, io::Error),
     Slices(io::Error),
@@ -357,7 +373,7 @@ impl BuildError {
     /// Whether the builder's own values are out of bounds, as opposed to something that the machine refused.
     #[must_use]
     pub fn is_config(&self) -> bool {
-        matches!(self.cause, Cause::Config(_) | Cause::Placement(_))
+        matches!(self.cause, Cause::Config(_) | Cause::Class(_) | Cause::Placement(_))
     }
 
     /// Whether the I/O driver was refused.
@@ -383,6 +399,7 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             Cause::Config(error) => error.fmt(f),
+            Cause::Class(error) => error.fmt(f),
             Cause::Placement(error) => error.fmt(f),
             Cause::Thread(core, error) => write!(f, "{core}: its thread could not be started: {error}"),
             Cause::Slices(error) => {
@@ -403,7 +420,7 @@ impl std::error::Error for BuildError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.cause {
             // The text is the whole of it.
-            Cause::Config(_) | Cause::Placement(_) => None,
+            Cause::Config(_) | Cause::Class(_) | Cause::Placement(_) => None,
             Cause::Thread(_, error) | Cause::Slices(error) => Some(error),
             Cause::Pin(_, error) => Some(error),
             Cause::Driver(_, error) => Some(error),

@@ -146,7 +146,7 @@ where
         Ok(if calls::context::is_set() {
             calls::spawn_on_in_context(executor, spawned_at, core, init)
         } else {
-            remote.spawn_on_at(spawned_at, core, init)
+            executor.spawn_on_at(spawned_at, core, init)
         })
     });
     match spawned {

@@ -70,6 +70,7 @@
 //! | a value of one core in the hands of others | [`ForeignBox`] |
 //! | a queue, one value, the latest value, so many at a time | [`sync::cross`]; [`sync`] for the tasks of one core |
 //! | a queue from each core to each other, or some | [`mesh::Mesh`] |
+//! | work that gets less, or more, of a core's time than other work | [`classes`] |
 //! | a long computation that does not hold up updates of the next two | [`preemptible`](preemptible()) |
 //! | a value that every core reads all the time | [`Replicated`] |
 //! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere |
@@ -112,6 +113,7 @@ mod blocking;
 mod builder;
 mod calls;
 mod cancel;
+pub mod classes;
 mod core_cache;
 mod core_local;
 mod cores;

@@ -11,6 +11,7 @@ use std::thread::{JoinHandle as ThreadHandle, Thread};
 use std::time::Instant;
 
 use ipiq_driver::{DriverKind, Notifier};
+use ipiq_executor::classes::{ClassId, ClassSpec};
 use ipiq_executor::{Remote, SpinPolicy};
 use ipiq_fabric::port::{Clock, FenceKind, Port};
 use ipiq_fabric::{Config, CoreId, Fabric, Seat};
@@ -121,6 +122,7 @@ impl Runtime {
         };
         fork::watch();
         let remote = Remote::new(&fabric);
+        make_classes(&remote, &builder.classes)?;
         let bell = Arc::new(Bell::default());
         let blocking = blocking_pool(builder.blocking_threads, allowed.cpus.clone(), interrupts.clone());
         let time: Arc<dyn Clock + Send + Sync> = match &clock {
@@ -280,6 +282,20 @@ impl Runtime {
             sleeper.sleep_until(None);
         }
     }
+}
+
+fn make_classes(remote: &Remote, classes: &[ClassSpec]) -> Result<(), BuildError> {
+    // The default one is there already: the first that has its name changes it.
+    for (index, class) in classes.iter().enumerate() {
+        let is_first = || classes[..index].iter().all(|other| other.name() != class.name());
+        let default = remote.class_terms(ClassId::DEFAULT);
+        if class.name() == default.name() && is_first() {
+            default.set(class);
+        } else {
+            remote.create_class(class.clone()).map_err(|error| BuildError::new(Cause::Class(error)))?;
+        }
+    }
+    Ok(())
 }
 
 /// What interrupts cores, or why nothing does.

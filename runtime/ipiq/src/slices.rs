@@ -141,7 +141,7 @@ impl Watcher {
     }
 
     fn period(&self) -> Duration {
-        let slice = self.slice.map(|slice| slice / LOOKS);
+        let slice = self.slice.map(|slice| self.inspect.remote().shortest_turn_limit(slice) / LOOKS);
         let stall = self.stalls.as_ref().map(StallWatch::period);
         slice.into_iter().chain(stall).min().unwrap_or(Duration::MAX)
     }
@@ -154,7 +154,9 @@ impl Watcher {
             let core = CoreId::new(index);
             *seen = Seen::next(*seen, self.fabric().progress(core), now);
             let Some(seen) = seen else { continue };
-            if self.slice.is_some_and(|slice| seen.age(now) >= slice) {
+            if let Some(slice) = self.slice
+                && seen.age(now) >= inspect.remote().turn_limit(core, slice)
+            {
                 self.fabric().end_slice(core);
             }
             if let Some(stalls) = &mut self.stalls {

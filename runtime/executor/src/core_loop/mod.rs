@@ -142,6 +142,7 @@ impl Executor {
         self.tell();
         turn.io_active = idle.poll() > 0;
         turn.ending = self.lifecycle.is_ending(self.core().id());
+        self.count_queued();
         turn.looks = turn.looks.wrapping_add(1);
         if turn.looks.is_multiple_of(WATCH_LOOKS) {
             // [loop L7]

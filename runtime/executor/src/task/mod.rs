@@ -71,6 +71,8 @@ pub(crate) struct Meta {
     /// References counted at home.
     own: Cell<i16>,
     phase: Cell<Phase>,
+    /// Which queue it goes to (`classes`).
+    class: u8,
     /// The place in the home's list.
     place: Cell<u32>,
     resting: Cell<Option<Runnable<Self>>>,
@@ -116,6 +118,12 @@ impl Meta {
     unsafe fn kind(&self) -> &'static Kind {
         // SAFETY: 1. until then the address of a static is there.
         unsafe { &*self.second.get().cast::<Kind>() }
+    }
+
+    /// Its class's number.
+    #[inline(always)]
+    pub(crate) fn class(&self) -> u8 {
+        self.class
     }
 
     /// The task ends at its next poll. By who holds its runnable, or at home.
@@ -283,6 +291,14 @@ fn schedule(runnable: Runnable<Meta>) {
     }
 }
 
+/// Where a task comes from.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    /// The place in the program.
+    pub(crate) spawned_at: &'static Location<'static>,
+    pub(crate) class: u8,
+}
+
 /// Not by way of a reference: [`Kept`](waker::Kept) makes a count of it.
 fn address(home: &Arc<Home>) -> NonNull<Home> {
     NonNull::new(Arc::as_ptr(home).cast_mut()).expect("an `Arc` is not null")
@@ -290,7 +306,7 @@ fn address(home: &Arc<Home>) -> NonNull<Home> {
 
 fn build<Init, Fut>(
     home: &Arc<Home>,
-    spawned_at: &'static Location<'static>,
+    origin: Origin,
     phase: Phase,
     held: Held<Init, Fut>,
 ) -> (Runnable<Meta>, JoinHandle<Fut::Output>)
@@ -303,11 +319,12 @@ where
         word: Word::new(),
         own: Cell::new(0),
         phase: Cell::new(phase),
+        class: origin.class,
         place: Cell::new(list::UNLISTED),
         resting: Cell::new(None),
         first: Cell::new(core::ptr::null()),
         second: Cell::new(core::ptr::from_ref::<Kind>(TaskFuture::<Init, Fut>::KIND).cast()),
-        spawned_at,
+        spawned_at: origin.spawned_at,
     };
     // [task T1]
     let future = move |meta: &Meta| TaskFuture::new(meta, held);
@@ -319,31 +336,22 @@ where
 }
 
 /// As yet without a future.
-fn build_unmade<Init, Fut>(
-    home: &Arc<Home>,
-    spawned_at: &'static Location<'static>,
-    init: Init,
-) -> (Runnable<Meta>, JoinHandle<Fut::Output>)
+fn build_unmade<Init, Fut>(home: &Arc<Home>, origin: Origin, init: Init) -> (Runnable<Meta>, JoinHandle<Fut::Output>)
 where
     Init: FnOnce() -> Fut + Send + 'static,
     Fut: Future + 'static,
     Fut::Output: Send,
 {
-    build(home, spawned_at, Phase::Unmade, Held::init(init))
+    build(home, origin, Phase::Unmade, Held::init(init))
 }
 
 /// Spawns a future that is already at home.
 #[inline(always)]
-pub(crate) fn spawn_here<Fut>(
-    executor: &Executor,
-    spawned_at: &'static Location<'static>,
-    future: Fut,
-) -> JoinHandle<Fut::Output>
+pub(crate) fn spawn_here<Fut>(executor: &Executor, origin: Origin, future: Fut) -> JoinHandle<Fut::Output>
 where
     Fut: Future + 'static,
 {
-    let (runnable, handle) =
-        build::<fn() -> Fut, Fut>(executor.home(), spawned_at, Phase::Unpolled, Held::future(future));
+    let (runnable, handle) = build::<fn() -> Fut, Fut>(executor.home(), origin, Phase::Unpolled, Held::future(future));
     executor.count_spawned();
     executor.enqueue(runnable);
     handle
@@ -351,33 +359,25 @@ where
 
 /// Spawns the future that `init` will make on `home`, from any thread.
 #[inline(always)]
-pub(crate) fn spawn_there<Init, Fut>(
-    home: &Arc<Home>,
-    spawned_at: &'static Location<'static>,
-    init: Init,
-) -> JoinHandle<Fut::Output>
+pub(crate) fn spawn_there<Init, Fut>(home: &Arc<Home>, origin: Origin, init: Init) -> JoinHandle<Fut::Output>
 where
     Init: FnOnce() -> Fut + Send + 'static,
     Fut: Future + 'static,
     Fut::Output: Send,
 {
-    let (runnable, handle) = build_unmade(home, spawned_at, init);
+    let (runnable, handle) = build_unmade(home, origin, init);
     runnable.schedule();
     handle
 }
 
 /// [task T9]: a task that is cancelled without ever being sent to `home`.
-pub(crate) fn refuse<Init, Fut>(
-    home: &Arc<Home>,
-    spawned_at: &'static Location<'static>,
-    init: Init,
-) -> JoinHandle<Fut::Output>
+pub(crate) fn refuse<Init, Fut>(home: &Arc<Home>, origin: Origin, init: Init) -> JoinHandle<Fut::Output>
 where
     Init: FnOnce() -> Fut + Send + 'static,
     Fut: Future + 'static,
     Fut::Output: Send,
 {
-    let (runnable, handle) = build_unmade(home, spawned_at, init);
+    let (runnable, handle) = build_unmade(home, origin, init);
     finish_unpolled(runnable);
     handle
 }

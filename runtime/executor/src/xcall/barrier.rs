@@ -12,7 +12,7 @@ use ipiq_fabric::Message;
 use ipiq_fabric::call::CallError;
 
 use super::{Class, Everywhere};
-use crate::task::spawn_there;
+use crate::task::{Origin, spawn_there};
 use crate::{Executor, Remote};
 
 /// Passes one core; dropping it is the answer.
@@ -51,7 +51,8 @@ impl Barrier {
                     drop(remote.fabric().post(target, Message::foreign(move |_, _| drop(passing))));
                 }
                 Class::Low => {
-                    drop(spawn_there(remote.home(target), Location::caller(), move || async move { drop(passing) }))
+                    let origin = Origin { spawned_at: Location::caller(), class: 0 };
+                    drop(spawn_there(remote.home(target), origin, move || async move { drop(passing) }));
                 }
             }
             answered

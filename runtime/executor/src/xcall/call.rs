@@ -280,7 +280,7 @@ impl Executor {
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
-        self.xcall(Class::Low, self.everywhere(|target| self.remote().spawn_on_at(spawned_at, target, init.clone())))
+        self.xcall(Class::Low, self.everywhere(|target| self.spawn_on_at(spawned_at, target, init.clone())))
     }
 
     /// Spawns on `target` the future that `init` makes there. The task was spawned at `spawned_at`.
@@ -301,7 +301,7 @@ impl Executor {
         Fut::Output: Send + 'static,
     {
         self.xcalls().count_unicast();
-        self.xcall(Class::Low, self.remote().spawn_on_at(spawned_at, target, init))
+        self.xcall(Class::Low, self.spawn_on_at(spawned_at, target, init))
     }
 }
 

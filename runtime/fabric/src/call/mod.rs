@@ -279,13 +279,13 @@ struct Request<F, R> {
     f: F,
 }
 
-impl<F, R> Deliver for Request<F, R>
+impl<F, R> Request<F, R>
 where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
     #[inline(always)]
-    fn deliver(self, core: &Core, source: CoreId) {
+    fn run(self, core: &Core) -> Reply<R> {
         let Self { name, f } = self;
         // [call T1]
         let outcome = if core.is_closing() {
@@ -294,8 +294,20 @@ where
         } else {
             catch(f).map_err(CallError::panicked)
         };
+        Reply { name, outcome }
+    }
+}
+
+impl<F, R> Deliver for Request<F, R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    #[inline(always)]
+    fn deliver(self, core: &Core, source: CoreId) {
+        let reply = self.run(core);
         // [call T2]
-        core.deliver_or_list(source, Reply { name, outcome });
+        core.deliver_or_list(source, reply);
     }
 
     fn take_back(self) {
@@ -307,6 +319,30 @@ where
         unsafe { self.name.complete(Err(CallError::gone())) };
         let f = self.f;
         contain(move || drop(f));
+    }
+}
+
+/// A request of a core whose [tag](Core::tag) is not 0: that one needs no room in the others.
+struct Tagged<F, R> {
+    request: Request<F, R>,
+    tag: u8,
+}
+
+impl<F, R> Deliver for Tagged<F, R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    fn deliver(self, core: &Core, source: CoreId) {
+        let Self { request, tag } = self;
+        // [call T1]
+        let reply = core.with_tag(tag, || request.run(core));
+        // [call T2]
+        core.deliver_or_list(source, reply);
+    }
+
+    fn take_back(self) {
+        self.request.take_back();
     }
 }
 
@@ -341,6 +377,8 @@ enum Stage<F, R> {
 #[must_use = "a call that is not polled may never be sent"]
 pub struct PendingCall<F, R> {
     target: CoreId,
+    /// The home's, when the call was made.
+    tag: u8,
     stage: Stage<F, R>,
     /// A name may travel, in messages; who follows it may not.
     not_send: PhantomData<*const ()>,
@@ -373,34 +411,50 @@ where
         let stage = if target == core.id() {
             Stage::Answered(catch(f).map_err(CallError::panicked))
         } else {
-            Self::send(core, target, f, SpaceWait::default())
+            Self::send(core, target, core.tag(), f, SpaceWait::default())
         };
-        Self { target, stage, not_send: PhantomData }
+        Self { target, tag: core.tag(), stage, not_send: PhantomData }
     }
 
     #[inline(always)]
-    fn send(core: &Core, target: CoreId, f: F, mut wait: SpaceWait) -> Stage<F, R> {
+    fn send(core: &Core, target: CoreId, tag: u8, f: F, wait: SpaceWait) -> Stage<F, R> {
+        if tag != 0 {
+            return Self::send_tagged(core, target, tag, f, wait);
+        }
         let name = Name::new(core);
         // [call H1]
         match core.try_deliver(target, Request { name, f }, &wait) {
-            Ok(()) => {
-                if wait.ticket.is_some() {
-                    core.end_wait(&mut wait);
-                }
-                Stage::Sent(name)
-            }
-            Err(refused) => Self::refused(name, refused, wait),
+            Ok(()) => Self::sent(core, name, wait),
+            Err(refused) => Self::refused(name, refused, |request| request.f, wait),
         }
     }
 
+    #[inline(never)]
+    fn send_tagged(core: &Core, target: CoreId, tag: u8, f: F, wait: SpaceWait) -> Stage<F, R> {
+        let name = Name::new(core);
+        // [call H1]
+        match core.try_deliver(target, Tagged { request: Request { name, f }, tag }, &wait) {
+            Ok(()) => Self::sent(core, name, wait),
+            Err(refused) => Self::refused(name, refused, |tagged| tagged.request.f, wait),
+        }
+    }
+
+    #[inline(always)]
+    fn sent(core: &Core, name: Name<R>, mut wait: SpaceWait) -> Stage<F, R> {
+        if wait.ticket.is_some() {
+            core.end_wait(&mut wait);
+        }
+        Stage::Sent(name)
+    }
+
     #[cold]
-    fn refused(name: Name<R>, refused: SendError<Request<F, R>>, wait: SpaceWait) -> Stage<F, R> {
+    fn refused<M>(name: Name<R>, refused: SendError<M>, function: fn(M) -> F, wait: SpaceWait) -> Stage<F, R> {
         // SAFETY: 1. this is home. 2. no request was sent: nobody else owns the block.
         unsafe { name.free() };
         match refused {
-            SendError::Full(request) => Stage::Unsent(request.f, wait),
+            SendError::Full(request) => Stage::Unsent(function(request), wait),
             SendError::Gone(request) => {
-                let f = request.f;
+                let f = function(request);
                 contain(move || drop(f));
                 Stage::Answered(Err(CallError::gone()))
             }
@@ -419,7 +473,7 @@ where
                 return Poll::Pending;
             }
             if let Stage::Unsent(f, wait) = core::mem::replace(&mut self.stage, Stage::Finished) {
-                self.stage = Self::send(core, self.target, f, wait);
+                self.stage = Self::send(core, self.target, self.tag, f, wait);
             }
         }
         if self.is_unsent() {

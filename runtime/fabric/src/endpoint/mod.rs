@@ -72,6 +72,8 @@ pub struct Core {
     /// Heavy fences refused in a row.
     refusals: Cell<u32>,
     nesting: Cell<u32>,
+    /// See [`Core::tag`].
+    tag: Cell<u8>,
     deferred: safe_point::Deferred,
     pub(crate) handlers: Local,
     pub(crate) cpusync: cpusync::Own,
@@ -103,6 +105,7 @@ impl Core {
             tick: Cell::new(0),
             refusals: Cell::new(0),
             nesting: Cell::new(0),
+            tag: Cell::new(0),
             deferred: safe_point::Deferred::default(),
             handlers: Local::default(),
             cpusync: cpusync::Own::default(),
@@ -204,6 +207,31 @@ impl Core {
 }
 
 impl Core {
+    /// A byte of whoever runs tasks here: calls that this core makes take it along, and their functions find it on the core where they run. 0 unless it was set.
+    #[must_use]
+    #[inline(always)]
+    pub fn tag(&self) -> u8 {
+        self.tag.get()
+    }
+
+    /// Sets the [tag](Self::tag).
+    #[inline(always)]
+    pub fn set_tag(&self, tag: u8) {
+        self.tag.set(tag);
+    }
+
+    /// Runs `f` under a tag, and puts the one before back.
+    pub(crate) fn with_tag<R>(&self, tag: u8, f: impl FnOnce() -> R) -> R {
+        struct Restore<'a>(&'a Cell<u8>, u8);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.1);
+            }
+        }
+        let _restore = Restore(&self.tag, self.tag.replace(tag));
+        f()
+    }
+
     /// From now on requests of other cores' calls are answered with "gone" instead of being run.
     pub fn close(&self) {
         self.closing.set(true);

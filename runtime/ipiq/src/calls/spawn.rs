@@ -40,7 +40,7 @@ where
     Fut::Output: Send + 'static,
 {
     let context = current();
-    executor.remote().spawn_on_at(spawned_at, core, move || in_task(context, async move { init().await }))
+    executor.spawn_on_at(spawned_at, core, move || in_task(context, async move { init().await }))
 }
 
 /// What a task runs that has a context: the whole of it. On the task's core.

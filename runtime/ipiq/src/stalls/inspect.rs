@@ -83,6 +83,10 @@ impl Inspect {
         Self { remote, instruments, interrupted, turns, asking: Mutex::default(), all: Mutex::default() }
     }
 
+    pub(crate) fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
     pub(crate) fn fabric(&self) -> &Fabric {
         self.remote.fabric()
     }

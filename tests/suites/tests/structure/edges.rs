@@ -20,8 +20,8 @@ const EDGES: [(&str, &[&str]); 7] = [
 const NO_STD: [&str; 3] = ["ipiq-fabric", "ipiq-executor", "ipiq-baremetal"];
 
 /// What those may use of others: each builds without `std` when its default features are off.
-const NO_STD_LIBRARIES: [&str; 7] =
-    ["async-task", "atomic-waker", "crossbeam-queue", "futures-channel", "hashbrown", "tracing", "x86_64"];
+const NO_STD_LIBRARIES: [&str; 8] =
+    ["async-task", "atomic-waker", "crossbeam-queue", "futures-channel", "hashbrown", "once_cell", "tracing", "x86_64"];
 
 /// Crates without a line of `unsafe`.
 const NO_UNSAFE: [&str; 2] = ["ipiq", "ipiq-macros"];
