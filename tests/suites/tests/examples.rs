@@ -79,6 +79,59 @@ fn map_reduce_says_what_it_cannot_read_and_counts_the_rest() {
     assert!(text(&output.stderr).contains("which files?") && text(&output.stderr).contains("Usage:"), "{output:?}");
 }
 
+/// What `jobs` says of each class after it was cancelled: shares, and parts of a thousand.
+fn shares(output: &str) -> HashMap<&str, (u64, f64)> {
+    let table = output.lines().skip_while(|line| !line.starts_with("class")).skip(1);
+    let row = |line: &'_ str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let number = |word: &str| word.parse::<f64>().expect("a number");
+        (number(words[1]) as u64, number(words[4]))
+    };
+    let rows = table.take_while(|line| !line.starts_with("jobs:"));
+    rows.map(|line| (line.split_whitespace().next().expect("a name"), row(line))).collect()
+}
+
+#[test]
+fn jobs_share_what_the_requests_leave_until_their_time_is_over() {
+    let _watch = watch("jobs");
+    let output = example("jobs", &["--cores", "1", "--seconds", "2", "--job", "large=600", "--job", "small=200"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = text(&output.stdout);
+    assert!(said.starts_with("jobs: running\njobs: the time is over\n"), "{said}");
+    let shares = shares(said);
+    assert_eq!(shares.len(), 3, "{said}");
+    assert_eq!((shares["requests"].0, shares["large"].0, shares["small"].0), (1_000, 600, 200));
+    // How exactly is another test's matter.
+    assert!(shares["large"].1 > 1.5 * shares["small"].1, "{said}");
+    let answered = said.lines().last().and_then(|line| line.strip_prefix("jobs: ")).expect("the last line");
+    assert!(answered.ends_with(" requests answered") && !answered.starts_with("0 "), "{said}");
+}
+
+#[test]
+fn jobs_are_cancelled_by_ctrl_c_and_a_job_that_makes_no_sense_is_refused() {
+    let _watch = watch("jobs, cancelled");
+    let mut command = Command::new(built("ipiq-examples", "jobs"));
+    let mut child = command.args(["--cores", "2"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut output = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("text");
+    assert_eq!(line, "jobs: running\n");
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).expect("it runs");
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).expect("text");
+    assert!(child.wait().expect("it ends").success());
+    assert!(rest.starts_with("jobs: cancelled by a signal\n"), "{rest}");
+    assert!(shares(&rest).contains_key("index"), "{rest}");
+    for (wrong, said) in [("index", "NAME=SHARES"), ("index=x", "invalid digit")] {
+        let output = example("jobs", &["--job", wrong]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(said), "{output:?}");
+    }
+    let output = example("jobs", &["--seconds", "1", "--job", "requests=1"]);
+    assert!(text(&output.stderr).contains("there is a scheduling class `requests` already"), "{output:?}");
+}
+
 /// A chat server, killed if the test fails.
 struct Chat {
     child: Child,
