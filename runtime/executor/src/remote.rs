@@ -222,13 +222,15 @@ impl Remote {
         if self.refuses_caller() {
             return RemoteCall { receiver, told: false };
         }
+        // [classes C1]
+        let class = self.caller_class();
         let message = Message::foreign(move |core, _| {
             if core.is_closing() {
                 // `f` is dropped here, and then the sender, which says "gone".
                 contain(|| drop(f));
             } else {
                 // Nobody waits any more: the value is dropped here.
-                contain(|| drop(sender.send(catch(f))));
+                contain(|| drop(sender.send(core.with_tag(class, || catch(f)))));
             }
         });
         // A core that has left gives the message back; dropping it ends the channel.

@@ -284,6 +284,36 @@ fn dropping_a_call_at_any_point_drops_its_value_once() {
 }
 
 #[test]
+fn a_call_takes_the_tag_along_that_its_home_has_when_it_is_made() {
+    std::thread_local!(static FAR: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) });
+    let (_fabric, mut cores) = cores(2, 2);
+    let far = Rc::new(cores.pop().expect("two"));
+    FAR.set(Some(far.clone()));
+    let home = &cores[0];
+    let make = |tag| {
+        home.set_tag(tag);
+        (tag, PendingCall::new(home, B, || FAR.with_borrow(|far| far.as_ref().map(|far| far.tag()))))
+    };
+    // More than the ring has space for.
+    let calls = [0, 7, 255, 0, 9].map(make);
+    home.set_tag(1);
+    far.set_tag(3);
+    for (tag, mut call) in calls {
+        let answer = loop {
+            if let Poll::Ready(answer) = poll(&mut call, home) {
+                break answer.expect("no panic");
+            }
+            far.drain(64);
+            home.drain(64);
+        };
+        // A call without one leaves what is there.
+        assert_eq!(answer, Some(if tag == 0 { 3 } else { tag }));
+        assert_eq!((home.tag(), far.tag()), (1, 3));
+    }
+    FAR.set(None);
+}
+
+#[test]
 fn a_panic_in_a_called_closure_reaches_the_caller_alone() {
     let (_fabric, cores) = cores(2, 4);
     let hook = std::panic::take_hook();

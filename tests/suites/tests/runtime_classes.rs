@@ -171,6 +171,7 @@ fn a_class_goes_along_with_spawns_calls_and_what_they_spawn() {
                         yield_now().await;
                         names.push(call_on(other, current_name).await.expect("no panic"));
                         names.push(call_on(target, current_name).await.expect("no panic"));
+                        names.push(handle().call_on(other, current_name).await.expect("no panic"));
                         let spawned = call_on(other, || spawn_local(async { current_name() }));
                         names.push(spawned.await.expect("no panic").await.expect("no panic"));
                         // More than the ring holds: some wait for space, and take their class along then.
@@ -304,37 +305,36 @@ fn each_class_has_its_slice_and_a_goal_shortens_those_of_the_others() {
 }
 
 #[test]
-fn a_class_with_a_goal_waits_less_than_one_without_beside_many() {
+fn a_class_with_a_goal_goes_before_many_others() {
     with_watchdog("goals", LIMIT, || {
-        let goal = Duration::from_millis(2);
-        let runtime = Runtime::builder().cores(1).build().expect("a runtime");
+        // The clock stands still, so that all take the same time whatever the machine does, and a goal of a millisecond is always about to be passed.
+        let runtime = Runtime::builder().cores(1).paused_clock().build().expect("a runtime");
         let make = |spec| runtime.handle().create_class(spec).expect("there is room");
-        let classes = [make(ClassSpec::new("goal").latency_goal(goal)), make(ClassSpec::new("none"))];
+        let goal = make(ClassSpec::new("goal").latency_goal(Duration::from_millis(1)));
+        let none = make(ClassSpec::new("none"));
         let others: Vec<_> = (0..12).map(|n| make(ClassSpec::new(format!("other {n}")))).collect();
-        let turns = scaled(40, 400);
-        let rounds = runtime.block_on(move || async move {
-            let loads: Vec<_> = others.iter().map(|other| load(other, 2, 20_000)).collect();
-            // Bursts of several turns, far below their shares. Turns of others are counted, not time: the machine's load does not matter.
-            let turned = || -> u64 { others.iter().map(|other| other.counters(A).contended_turns).sum() };
-            let mut rounds = [0_u64; 2];
-            for _ in 0..turns {
-                for (class, sum) in classes.iter().zip(&mut rounds) {
-                    time::sleep(Duration::from_millis(1)).await;
+        let turns = runtime.block_on(move || async move {
+            let loads: Vec<_> = others.iter().map(|other| load(other, 2, 0)).collect();
+            let others: Rc<[SchedulingClass]> = others.into();
+            let mut turns = Vec::new();
+            for class in [goal, none] {
+                let others = others.clone();
+                turns.push(class.spawn_local(async move {
+                    let turned = || -> u64 { others.iter().map(|other| other.counters(A).contended_turns).sum() };
                     let before = turned();
-                    let burst = async {
-                        for _ in 0..4 {
-                            work(20_000);
-                            yield_now().await;
-                        }
-                    };
-                    class.spawn_local(burst).await.expect("no panic");
-                    *sum += turned() - before;
-                }
+                    // More than a turn's polls.
+                    for _ in 0..500 {
+                        yield_now().await;
+                    }
+                    turned() - before
+                }));
             }
+            let turns = [turns.remove(0).await.expect("no panic"), turns.remove(0).await.expect("no panic")];
             drop(loads);
-            rounds
+            turns
         });
-        assert!(rounds[0] < rounds[1], "turns of others meanwhile: {rounds:?}");
+        assert_eq!(turns[0], 0, "turns of others");
+        assert!(turns[1] > 100, "{} turns of others", turns[1]);
     });
 }
 

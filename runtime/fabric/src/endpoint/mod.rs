@@ -220,8 +220,8 @@ impl Core {
         self.tag.set(tag);
     }
 
-    /// Runs `f` under a tag, and puts the one before back.
-    pub(crate) fn with_tag<R>(&self, tag: u8, f: impl FnOnce() -> R) -> R {
+    /// Runs `f` under a [tag](Self::tag), and puts the one before back.
+    pub fn with_tag<R>(&self, tag: u8, f: impl FnOnce() -> R) -> R {
         struct Restore<'a>(&'a Cell<u8>, u8);
         impl Drop for Restore<'_> {
             fn drop(&mut self) {
