@@ -1,7 +1,9 @@
 //! The invariants of the layers that a machine can check: edges between crates, protocol tags, where atomics may be named, that listed tests exist.
 
 mod edges;
+mod features;
 mod known_failures;
+mod named_tests;
 mod seams;
 mod tags;
 
