@@ -56,14 +56,16 @@ impl CountersReader {
         Self(counts)
     }
 
-    /// The counters now; they need not be of the same instant.
+    /// The counters now; they need not be of the same instant, but there are no more batches than completions.
     #[must_use]
     pub fn read(&self) -> DriverCounters {
         let Counts { submissions, completions, batches, enters, transfers } = &*self.0;
+        // Against the order in which they are added to: each batch has found some.
+        let batches = batches.get();
         DriverCounters {
             submissions: submissions.get(),
             completions: completions.get(),
-            batches: batches.get(),
+            batches,
             enters: enters.get(),
             transfers: transfers.get(),
         }
@@ -81,14 +83,16 @@ impl fmt::Debug for CountersReader {
 pub(crate) struct Count(AtomicU64);
 
 impl Count {
+    /// Release: who reads this value finds what was added before.
     #[inline]
     pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
     }
 
+    /// Acquire: what is read after it is no older.
     #[inline]
     fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -110,5 +114,23 @@ impl Counts {
             self.completions.add(completions as u64);
             self.batches.add(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_reader_finds_more_batches_than_completions() {
+        let counts = Arc::new(Counts::default());
+        let reader = CountersReader::new(counts.clone());
+        let driver = std::thread::spawn(move || (0..2_000_000).for_each(|_| counts.found(1)));
+        while !driver.is_finished() {
+            let DriverCounters { completions, batches, .. } = reader.read();
+            assert!(batches <= completions, "{batches} batches of {completions} completions");
+        }
+        driver.join().expect("no panic");
+        assert_eq!((reader.read().completions, reader.read().batches), (2_000_000, 2_000_000));
     }
 }
