@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Exact once the core has nothing to do; a busy core tells of its polls and tasks whenever it looks at timers and I/O, every 95 polls at the
 /// latest. Times are those of its clock, read where the loop reads it anyway: a gap between two pieces of work counts as spinning once
 /// the core has looked 64 times in vain, a microsecond or two, and up to its last such look; what is shorter counts as busy. What goes on is
-/// told up to now, so a time may be found to be a little less when it has turned out that the core did something else by then.
+/// told up to now, so a time may be found to be less by such a gap when it has turned out that the core did something else by then. In each reading the three
+/// parts add up to the whole, and no more tasks have panicked than ended, nor ended than been spawned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CoreLoad {
@@ -75,12 +76,14 @@ impl Count {
         self.set(self.get().wrapping_add(n));
     }
 
+    /// Release: who reads this value finds what was set before.
     pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
+        self.0.store(value, Ordering::Release);
     }
 
+    /// Acquire: what is read after it is no older.
     pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -106,10 +109,17 @@ impl Stopwatch {
 
     /// How long it has been so at `now_ns`.
     fn read(&self, now_ns: u64) -> u64 {
-        let word = self.0.get();
+        Self::told(self.0.get(), now_ns)
+    }
+
+    /// What the word `word` says at `now_ns`.
+    fn told(word: u64, now_ns: u64) -> u64 {
         if word >> 63 == 0 { word } else { now_ns.saturating_sub(!word) }
     }
 }
+
+/// Looks for a clock reading during which no stopwatch changes.
+const TRIES: usize = 8;
 
 /// One core's words, on lines of their own.
 #[derive(Default)]
@@ -129,12 +139,14 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// What they say at the time that `now_ns` reads, from any thread.
-    pub(crate) fn read(&self, now_ns: impl FnOnce() -> u64) -> CoreLoad {
-        // What has ended was spawned: in this order there is never more of it.
-        let (tasks_finished, tasks_panicked) = (self.finished.get(), self.panicked.get());
-        let now_ns = now_ns();
-        let (up_ns, spinning_ns, parked_ns) =
-            (self.up.read(now_ns), self.spinning.read(now_ns), self.parked.read(now_ns));
+    pub(crate) fn read(&self, now_ns: impl FnMut() -> u64) -> CoreLoad {
+        // Against the order in which the core tells: who has panicked has ended, and who has ended was spawned.
+        let tasks_panicked = self.panicked.get();
+        let tasks_finished = self.finished.get();
+        let [up_ns, spinning_ns, parked_ns] = self.times(now_ns);
+        // A reader that was held up each time has words of several states: the whole is right, and the parts are no more than it.
+        let spinning_ns = spinning_ns.min(up_ns);
+        let parked_ns = parked_ns.min(up_ns - spinning_ns);
         CoreLoad {
             polls: self.polls.get(),
             tasks_spawned: self.spawned.get(),
@@ -144,9 +156,25 @@ impl Counts {
             timers: self.timers.get(),
             timers_fired: self.timers_fired.get(),
             up_ns,
-            busy_ns: up_ns.saturating_sub(spinning_ns).saturating_sub(parked_ns),
+            busy_ns: up_ns - spinning_ns - parked_ns,
             spinning_ns,
             parked_ns,
+        }
+    }
+
+    /// How long it has been up, spinning and parked. A reader may be held up between the clock and the words: unless these are the same before and
+    /// after, a sleep that began meanwhile would seem never to have been.
+    fn times(&self, mut now_ns: impl FnMut() -> u64) -> [u64; 3] {
+        let words = || [&self.up, &self.spinning, &self.parked].map(|watch| watch.0.get());
+        let (mut before, mut tries) = (words(), 0);
+        loop {
+            let now_ns = now_ns();
+            let after = words();
+            tries += 1;
+            if before == after || tries == TRIES {
+                return after.map(|word| Stopwatch::told(word, now_ns));
+            }
+            before = after;
         }
     }
 }
@@ -182,6 +210,42 @@ mod tests {
         counts.parked.begin(150);
         let load = counts.read(|| 190);
         assert_eq!((load.up_ns, load.busy_ns, load.spinning_ns, load.parked_ns), (90, 30, 20, 40));
+    }
+
+    #[test]
+    fn a_reader_that_is_held_up_does_not_take_what_came_meanwhile_for_what_was() {
+        let counts = Counts::default();
+        counts.up.begin(0);
+        counts.spinning.begin(100);
+        let mut times = [2_000, 9_000].into_iter();
+        let load = counts.read(|| {
+            let now_ns = times.next().expect("a second reading is of one state");
+            // Between the reader's clock and its look at the words, once.
+            if now_ns == 2_000 {
+                counts.spinning.end(3_000);
+                counts.parked.begin(3_000);
+            }
+            now_ns
+        });
+        assert_eq!((load.up_ns, load.busy_ns, load.spinning_ns, load.parked_ns), (9_000, 100, 2_900, 6_000));
+    }
+
+    #[test]
+    fn times_add_up_however_often_a_reader_is_held_up() {
+        let counts = Counts::default();
+        counts.up.begin(10_000);
+        let mut now_ns = 0;
+        let load = counts.read(|| {
+            now_ns += 10_000;
+            // It spins from a little after a reading of the clock until a little before the next but one.
+            if now_ns % 20_000 == 0 {
+                counts.spinning.end(now_ns + 9_999)
+            } else {
+                counts.spinning.begin(now_ns + 1)
+            }
+            now_ns
+        });
+        assert_eq!(load.up_ns, load.busy_ns + load.spinning_ns + load.parked_ns, "{load:?}");
     }
 
     #[test]

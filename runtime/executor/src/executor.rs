@@ -36,6 +36,7 @@ pub struct Executor {
     spawned: Cell<u64>,
     /// Tasks that have been polled once.
     begun: Cell<u64>,
+    panicked: Cell<u64>,
     classes: Arc<CoreClasses>,
     activity: Arc<Activity>,
     counts: Arc<Counts>,
@@ -80,6 +81,7 @@ impl Executor {
             polls: Cell::new(counts.polls.get()),
             spawned: Cell::new(counts.spawned.get()),
             begun: Cell::new(counts.finished.get()),
+            panicked: Cell::new(counts.panicked.get()),
             classes,
             activity,
             counts,
@@ -158,13 +160,19 @@ impl Executor {
         self.spawned.set(self.spawned.get() + 1);
     }
 
-    /// Tells other threads what was counted.
+    /// A task of this core ends by a panic.
+    pub(crate) fn count_panicked(&self) {
+        self.panicked.set(self.panicked.get() + 1);
+    }
+
+    /// Tells other threads what was counted. What was spawned before what has ended, and that before what has panicked: a reader goes the other way.
     pub(crate) fn tell(&self) {
         let counts = &*self.counts;
         counts.polls.set(self.polls.get());
         counts.spawned.set(self.spawned.get());
         // Who has been polled and is not listed has ended.
         counts.finished.set(self.begun.get() - self.tasks.len() as u64);
+        counts.panicked.set(self.panicked.get());
         counts.ready.set(self.queues.ready() as u64);
         counts.timers.set(self.timers.len() as u64);
     }

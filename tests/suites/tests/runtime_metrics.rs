@@ -165,6 +165,22 @@ fn tasks_and_timers_are_counted_from_their_beginning_to_their_end() {
     });
 }
 
+#[test]
+fn a_task_that_panicked_has_ended_and_one_that_ended_was_spawned_also_in_the_middle_of_the_next_poll() {
+    let _watch =
+        watch("a_task_that_panicked_has_ended_and_one_that_ended_was_spawned_also_in_the_middle_of_the_next_poll");
+    let runtime = Runtime::builder().cores(1).build().expect("a runtime");
+    let handle = runtime.handle();
+    let load = runtime.block_on(|| async move {
+        let panics = ipiq::spawn_local(async { std::panic::panic_any(()) });
+        let reads = ipiq::spawn_local(async move { of(&handle.metrics(), A).load });
+        assert!(panics.await.expect_err("it panics").is_panic());
+        reads.await.expect("it ends")
+    });
+    assert!(load.tasks_panicked <= load.tasks_finished, "{load:?}");
+    assert!(load.tasks_finished <= load.tasks_spawned, "{load:?}");
+}
+
 /// Whether `part` of the core's time grows, while `others` stand still.
 fn grows(handle: &Handle, core: CoreId, part: fn(&CoreMetrics) -> u64, others: fn(&CoreMetrics) -> u64) {
     let before = handle.metrics();

@@ -265,7 +265,7 @@ impl<Init, Fut: Future> TaskFuture<Init, Fut> {
 
 #[cold]
 fn count_panic(meta: &Meta) {
-    with_executor(meta, |executor| executor.counts().panicked.add(1));
+    with_executor(meta, |executor| executor.count_panicked());
 }
 
 /// [task T8]: the task leaves the list; who refers to it from now on keeps its allocation and its home.
