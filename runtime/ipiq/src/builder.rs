@@ -22,8 +22,8 @@ use crate::{Placement, Runtime, StallReport};
 /// What a core does when it has nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IdlePolicy {
-    /// Looks on for a while, as long as the gaps it has seen make that pay (50 µs at most), then sleeps. When there are more
-    /// cores than CPUs it lets the others run once, and then sleeps.
+    /// Looks on for a while, as long as the gaps it has seen make that pay (50 µs at most), then sleeps. Where cores
+    /// share CPUs, or are more than a quota grants CPUs' worth of time, it lets the others run once, and then sleeps.
     #[default]
     Adaptive,
     /// Sleeps at once: least CPU time, and every message to an idle core pays a wake-up.
@@ -114,7 +114,8 @@ impl Builder {
         }
     }
 
-    /// How many cores, 1 to 256. Default: one per CPU that this process may use.
+    /// How many cores, 1 to 256. Default: one per CPU that this process may use, but no more than the quota of its control
+    /// group grants CPUs' worth of time, rounded up.
     pub fn cores(mut self, cores: usize) -> Self {
         self.cores = Some(cores);
         self

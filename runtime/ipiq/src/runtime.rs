@@ -21,6 +21,7 @@ use ipiq_linux::fork;
 use ipiq_linux::interrupt::{DEFAULT_SIGNAL, Interrupts};
 use ipiq_linux::kick::Kick;
 use ipiq_linux::pin;
+use ipiq_linux::placement::shares_cpus;
 use ipiq_linux::port::LinuxPort;
 use ipiq_linux::topology;
 
@@ -43,7 +44,7 @@ use crate::{Handle, IdlePolicy, InterruptPolicy};
 pub struct RuntimeInfo {
     /// How many cores.
     pub cores: usize,
-    /// The CPU of each core; `None`: unpinned.
+    /// The CPU of each core; `None`: it is pinned to none, for the reason that [`Handle::topology`] tells.
     pub cpus: Vec<Option<usize>>,
     /// The kernel interface for I/O; never [`DriverKind::Auto`].
     pub driver: DriverKind,
@@ -115,7 +116,7 @@ impl Runtime {
         let spin = match builder.idle {
             // Nothing that a spin ends by the clock would ever end.
             _ if builder.paused_clock => SpinPolicy::Never,
-            IdlePolicy::Adaptive if cores > allowed.default_cores() => SpinPolicy::Yield,
+            IdlePolicy::Adaptive if shares_cpus(&spots, &allowed) => SpinPolicy::Yield,
             IdlePolicy::Adaptive => SpinPolicy::default(),
             IdlePolicy::Park => SpinPolicy::Never,
             IdlePolicy::Spin => SpinPolicy::Always,

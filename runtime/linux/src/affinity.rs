@@ -5,11 +5,12 @@
 use std::ffi::c_ulong;
 use std::io;
 
+use crate::cpus::list::MAX_CPUS;
+
 const WORD_BITS: usize = c_ulong::BITS as usize;
 /// The first try: 1024 CPUs.
 const FIRST_WORDS: usize = 1024 / WORD_BITS;
-/// 2^20 CPUs; no kernel is built for more.
-const MAX_WORDS: usize = (1 << 20) / WORD_BITS;
+const MAX_WORDS: usize = MAX_CPUS / WORD_BITS;
 
 /// The CPUs in the calling thread's mask, ascending.
 pub(crate) fn get() -> io::Result<Vec<usize>> {
@@ -30,9 +31,12 @@ pub(crate) fn get() -> io::Result<Vec<usize>> {
     }
 }
 
-/// Makes `cpus` the calling thread's mask.
+/// Makes `cpus` the calling thread's mask. A number that no CPU can have is refused as the kernel refuses one that none has.
 pub(crate) fn set(cpus: &[usize]) -> io::Result<()> {
     let last = cpus.iter().max().copied().unwrap_or(0);
+    if last >= MAX_CPUS {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     let mut words: Vec<c_ulong> = vec![0; last / WORD_BITS + 1];
     cpus.iter().for_each(|cpu| words[cpu / WORD_BITS] |= 1 << (cpu % WORD_BITS));
     let bytes = size_of_val(&words[..]);

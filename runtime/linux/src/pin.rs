@@ -175,6 +175,15 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_no_cpu_can_have_is_refused_like_any_other() {
+        for cpu in [1 << 20, usize::MAX / 2, usize::MAX] {
+            let error = in_a_thread(move || pin_current(cpu)).expect_err("no such CPU");
+            assert!(error.is_not_allowed() && error.cpu() == cpu, "{error}");
+            assert!(in_a_thread(move || unpin_current(&[0, cpu])).is_err());
+        }
+    }
+
+    #[test]
     fn a_cpu_that_does_not_exist_below_1024_is_refused_too() {
         let allowed = affinity::get().expect("a mask");
         let Some(missing) = (0..1024).rev().find(|cpu| !allowed.contains(cpu)) else { return };

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// No kernel is built for more CPUs; a larger number in a file is damage.
-const MAX_CPUS: usize = 1 << 20;
+pub(crate) const MAX_CPUS: usize = 1 << 20;
 
 /// The CPUs of a list, ascending and without repetition; `None` if it is no list. An empty list is empty.
 pub(crate) fn parse(text: &str) -> Option<Vec<usize>> {

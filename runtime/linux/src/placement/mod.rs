@@ -142,6 +142,8 @@ pub enum PlacementError {
     NotAllowed {
         /// The CPU.
         cpu: usize,
+        /// Those that it may use.
+        allowed: Vec<usize>,
     },
     /// A node that has no CPU which the process may use.
     NoSuchNode {
@@ -162,10 +164,17 @@ impl fmt::Display for PlacementError {
                 )
             }
             Self::ListTooShort { cores, listed } => {
-                write!(f, "{cores} cores are to be pinned, but the list names only {listed}: name a CPU for each")
+                write!(
+                    f,
+                    "{cores} cores are to be pinned, but the list names only {listed}: name a CPU for each, or ask for fewer cores"
+                )
             }
-            Self::NotAllowed { cpu } => {
-                write!(f, "CPU {cpu} is not among those that this process may use: `taskset -cp $$` lists them")
+            Self::NotAllowed { cpu, allowed } => {
+                write!(
+                    f,
+                    "CPU {cpu} is not among those that this process may use, {}: choose among them",
+                    Ranges(allowed)
+                )
             }
             Self::NoSuchNode { node, nodes } => {
                 write!(
@@ -208,7 +217,7 @@ impl Placement {
                     return Err(PlacementError::ListTooShort { cores, listed: list.len() });
                 }
                 match list[..cores].iter().find(|cpu| !cpus.contains(cpu)) {
-                    Some(&cpu) => Err(PlacementError::NotAllowed { cpu }),
+                    Some(&cpu) => Err(PlacementError::NotAllowed { cpu, allowed: cpus.clone() }),
                     None => Ok(pinned(list, cores)),
                 }
             }
@@ -220,6 +229,17 @@ impl Placement {
     pub fn is_demand(&self) -> bool {
         matches!(self, Self::Pinned | Self::Fixed(_))
     }
+}
+
+/// Whether cores on `spots` share CPUs, or the time on them: then one that looks on without anything to do keeps another from running.
+#[must_use]
+pub fn shares_cpus(spots: &[Spot], allowed: &Cpus) -> bool {
+    let mut pinned = Chosen::new();
+    spots.iter().filter_map(Spot::cpu).for_each(|cpu| pinned.add(cpu));
+    let twice = pinned.0.values().any(|&cores| cores > 1);
+    // Cores are kept to nodes, and not pinned, only where these have too few CPUs.
+    let crowded = spots.iter().any(|spot| matches!(spot, Spot::Node { .. }));
+    twice || crowded || spots.len() > allowed.default_cores()
 }
 
 fn pinned(cpus: &[usize], cores: usize) -> Vec<Spot> {

@@ -85,11 +85,29 @@ fn lists_and_nodes_that_cannot_be_had_are_refused_by_name() {
     let allowed = Cpus::of(&[4, 6]);
     let assign = |placement: Placement, cores| placement.assign(cores, &allowed, &machine);
     assert_eq!(assign(Placement::Fixed(vec![6, 6]), 2), Ok(vec![Spot::Cpu(6); 2]));
-    assert_eq!(assign(Placement::Fixed(vec![5]), 1), Err(PlacementError::NotAllowed { cpu: 5 }));
+    let error = assign(Placement::Fixed(vec![4, 5]), 2).expect_err("it is not allowed");
+    assert_eq!(error, PlacementError::NotAllowed { cpu: 5, allowed: vec![4, 6] });
+    assert_eq!(error.to_string(), "CPU 5 is not among those that this process may use, 4,6: choose among them");
     assert_eq!(assign(Placement::Fixed(vec![4]), 2), Err(PlacementError::ListTooShort { cores: 2, listed: 1 }));
     let error = assign(Placement::Nodes(vec![1, 0]), 1).expect_err("its CPUs are not allowed");
     assert_eq!(error, PlacementError::NoSuchNode { node: 0, nodes: vec![1] });
     assert_eq!(assign(Placement::Unpinned, 1), Ok(vec![Spot::Anywhere(WhyUnpinned::Asked)]));
+}
+
+#[test]
+fn cores_share_cpus_where_a_list_names_one_twice_a_node_has_too_few_or_a_quota_grants_less() {
+    let machine = machine(trees::TWO_SOCKETS);
+    let shares = |placement: Placement, cores, allowed: Cpus| {
+        shares_cpus(&placement.assign(cores, &allowed, &machine).expect("a placement"), &allowed)
+    };
+    let all = || Cpus::of(&(0..16).collect::<Vec<_>>());
+    assert!(shares(Placement::Fixed(vec![3, 3]), 2, all()));
+    assert!(!shares(Placement::Fixed(vec![3, 4]), 2, all()));
+    assert!(!shares(Placement::Fixed(vec![3, 4, 3]), 2, all()), "the third is nobody's");
+    assert!(shares(Placement::Nodes(vec![1]), 9, all()));
+    assert!(!shares(Placement::Nodes(vec![1]), 8, all()));
+    assert!(shares(Placement::Unpinned, 17, all()) && !shares(Placement::Unpinned, 16, all()));
+    assert!(shares(Placement::Auto, 3, all().with_quota(1.5)) && !shares(Placement::Auto, 2, all().with_quota(1.5)));
 }
 
 /// A machine that nobody has built: holes, and groups of any size.
