@@ -39,8 +39,19 @@ fn counts_and_gauges_are_published_with_their_labels_now_and_each_interval() {
             ipiq::call_on(CoreId::new(1), || ()).await.expect("a core that runs");
         }
     });
+    // A core counts what it has received after it has answered.
+    let begun = Instant::now();
+    while runtime.handle().pair_counters(CoreId::new(0), CoreId::new(1)).queued > 0 {
+        assert!(begun.elapsed() < WATCHDOG);
+        std::thread::yield_now();
+    }
     publisher.publish();
     let published = recorded(&snapshotter);
+    for figure in ["up_nanoseconds", "ticks", "mailbox_full"] {
+        assert!(published.contains_key(&format!("ipiq_{figure}_total core=0")), "{figure}");
+    }
+    assert!(published.contains_key("ipiq_kicks_repeated_total source=0 target=1"));
+    assert!(published.contains_key("ipiq_heavy_fences_targeted_total"));
     let pair = runtime.handle().pair_counters(CoreId::new(0), CoreId::new(1));
     assert!(pair.sent >= 7);
     assert_eq!(published["ipiq_messages_sent_total source=0 target=1"], DebugValue::Counter(pair.sent));

@@ -19,9 +19,11 @@ const CORE_COUNTS: &[Figure<CoreMetrics>] = &[
     ("ipiq_tasks_finished_total", Unit::Count, "Tasks that ended.", |of| of.load.tasks_finished),
     ("ipiq_tasks_panicked_total", Unit::Count, "Tasks that ended by a panic.", |of| of.load.tasks_panicked),
     ("ipiq_timers_fired_total", Unit::Count, "Timers that have fired.", |of| of.load.timers_fired),
+    ("ipiq_up_nanoseconds_total", Unit::Nanoseconds, "Time since the loop began.", |of| of.load.up_ns),
     ("ipiq_busy_nanoseconds_total", Unit::Nanoseconds, "Time spent working.", |of| of.load.busy_ns),
     ("ipiq_spinning_nanoseconds_total", Unit::Nanoseconds, "Time spent looking for work.", |of| of.load.spinning_ns),
     ("ipiq_parked_nanoseconds_total", Unit::Nanoseconds, "Time spent asleep.", |of| of.load.parked_ns),
+    ("ipiq_ticks_total", Unit::Count, "Passes over the inbox.", |of| of.counters.ticks),
     ("ipiq_parks_total", Unit::Count, "Sleeps.", |of| of.counters.parked),
     ("ipiq_parks_refused_total", Unit::Count, "Sleeps that were not begun.", |of| of.counters.park_refused),
     ("ipiq_foreign_messages_received_total", Unit::Count, "Messages of threads that are no core.", |of| {
@@ -29,6 +31,7 @@ const CORE_COUNTS: &[Figure<CoreMetrics>] = &[
     }),
     ("ipiq_handlers_run_total", Unit::Count, "Runs of registered handlers.", |of| of.counters.handlers_run),
     ("ipiq_handlers_panicked_total", Unit::Count, "Handlers that panicked.", |of| of.counters.handler_panics),
+    ("ipiq_mailbox_full_total", Unit::Count, "Senders that found the mailbox full.", |of| of.counters.mailbox_full),
     ("ipiq_urgent_run_total", Unit::Count, "Runs of urgent functions.", |of| of.counters.urgent_run),
     ("ipiq_interrupts_sent_total", Unit::Count, "Interrupts sent to the core.", |of| of.counters.interrupts_sent),
     ("ipiq_interrupts_refused_total", Unit::Count, "Interrupts of the core that were refused.", |of| {
@@ -61,6 +64,7 @@ const PAIR_COUNTS: &[Figure<PairMetrics>] = &[
     ("ipiq_messages_passive_total", Unit::Count, "Messages sent passively.", |of| of.counters.passive),
     ("ipiq_messages_full_total", Unit::Count, "Sends that found no space.", |of| of.counters.full),
     ("ipiq_messages_overflowed_total", Unit::Count, "Messages that were listed first.", |of| of.counters.overflowed),
+    ("ipiq_kicks_repeated_total", Unit::Count, "Kicks beside those of sends.", |of| of.counters.repeated),
 ];
 
 const PAIR_GAUGES: &[Figure<PairMetrics>] = &[
@@ -70,6 +74,7 @@ const PAIR_GAUGES: &[Figure<PairMetrics>] = &[
 
 const RUNTIME_COUNTS: &[Figure<Metrics>] = &[
     ("ipiq_heavy_fences_total", Unit::Count, "Heavy fences of the process.", |of| of.fences.issued),
+    ("ipiq_heavy_fences_targeted_total", Unit::Count, "Heavy fences that went to one CPU.", |of| of.fences.targeted),
     ("ipiq_heavy_fences_refused_total", Unit::Count, "Heavy fences that were not to be had.", |of| of.fences.refused),
 ];
 
