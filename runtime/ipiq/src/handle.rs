@@ -7,7 +7,6 @@ use ipiq_executor::xcall::{Class, RemoteBarrier, RemoteHighBroadcast, RemoteLowB
 use ipiq_executor::{JoinHandle, Remote, RemoteCall};
 use ipiq_fabric::watch::Wait;
 use ipiq_fabric::{CoreCounters, CoreId, PairCounters, assert_core};
-use ipiq_linux::fork;
 
 use crate::Cores;
 use crate::blocking::{self, Blocking, Pool};
@@ -57,6 +56,7 @@ impl Handle {
     }
 
     pub(crate) fn threads(&self) -> &Threads {
+        self.notice_fork();
         &self.threads
     }
 
@@ -65,14 +65,20 @@ impl Handle {
     }
 
     pub(crate) fn board(&self) -> &Arc<Board> {
+        self.notice_fork();
         &self.board
     }
 
     pub(crate) fn remote(&self) -> &Remote {
-        if fork::generation() != self.board.generation() {
-            self.remote.abandon();
-        }
+        self.notice_fork();
         &self.remote
+    }
+
+    fn notice_fork(&self) {
+        if self.board.is_orphaned() {
+            self.remote.abandon();
+            self.board.abandon();
+        }
     }
 
     /// Spawns a task on `core`, as [`spawn_on`](crate::spawn_on) does. Never waits. Once the runtime has stopped the task ends at

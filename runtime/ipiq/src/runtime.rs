@@ -64,8 +64,8 @@ pub struct RuntimeInfo {
 /// them apart.
 ///
 /// Dropping it stops it: every core drops its tasks, on its own thread, and ends; the drop returns when all have. Awaiting
-/// handles resolve to "cancelled". Where its [end in phases](crate::shutdown) has begun the drop lets these come to their end first. A child that is forked without `execve` has none of its threads: there a [`Handle`] answers as if the runtime had stopped, tasks "cancelled" and calls "gone", dropping the
-/// runtime does nothing, and everything else of it is to be left alone. A runtime dropped on the thread of one of its own cores is told to stop, unless its phases do that, and not waited for.
+/// handles resolve to "cancelled". Where its [end in phases](crate::shutdown) has begun the drop lets these come to their end first. A child that is forked without `execve` has none of its threads: there a [`Handle`] answers as if the runtime had stopped, tasks "cancelled" and calls "gone",
+/// [`shutdown`](Handle::shutdown) is refused, dropping the runtime does nothing, and everything else of it is to be left alone. A runtime dropped on the thread of one of its own cores is told to stop, unless its phases do that, and not waited for.
 pub struct Runtime {
     remote: Remote,
     threads: Arc<Threads>,
@@ -386,7 +386,7 @@ impl Wake for Sleeper {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if fork::generation() != self.board.generation() {
+        if self.board.is_orphaned() {
             // The threads are the parent's.
             std::mem::forget(self.threads.take());
             self.slices.take().into_iter().for_each(std::mem::forget);

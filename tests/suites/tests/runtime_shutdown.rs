@@ -272,6 +272,27 @@ fn services_stop_after_what_drains_the_last_one_started_first() {
 }
 
 #[test]
+fn a_stop_that_is_under_way_is_waited_for_before_services_started_earlier_stop() {
+    each_driver("a_stop_that_is_under_way_is_waited_for_before_services_started_earlier_stop", |builder| {
+        let runtime = builder.build().expect("a runtime");
+        let (log, order): (Sender<&str>, Receiver<&str>) = channel();
+        runtime.block_on(move || async move {
+            let storage = log.clone();
+            drop(Sharded::start(move |_| async move { Logged("storage", storage) }).await.expect("a service"));
+            let front = Sharded::start(|_| async {}).await.expect("a service");
+            drop(front.stop_with(async move |_| {
+                time::sleep(Duration::from_millis(20)).await;
+                let _ = log.send("front flushed");
+            }));
+        });
+        let report = end(&runtime);
+        assert!(report.is_clean(), "{report}");
+        drop(runtime);
+        assert_eq!(order.iter().collect::<Vec<_>>(), ["front flushed", "front flushed", "storage", "storage"]);
+    });
+}
+
+#[test]
 fn a_service_that_does_not_stop_in_time_is_named() {
     each_driver("a_service_that_does_not_stop_in_time_is_named", |builder| {
         let runtime = builder.phase(DRAIN, SHORT).build().expect("a runtime");
@@ -289,6 +310,21 @@ fn a_service_that_does_not_stop_in_time_is_named() {
         assert_eq!(drain.held_by.len(), 1, "{report}");
         assert!(drain.held_by[0].name.contains("Cell<u8>"), "{report}");
         assert!(drain.held_by[0].location.file().ends_with("runtime_shutdown.rs"), "{report}");
+    });
+}
+
+#[test]
+fn tasks_of_shards_that_are_cut_are_told() {
+    each_driver("tasks_of_shards_that_are_cut_are_told", |builder| {
+        let runtime = builder.phase(DRAIN, SHORT).build().expect("a runtime");
+        runtime.block_on(|| async {
+            let service = Sharded::start(|_| async { Cell::new(1_u8) }).await.expect("a service");
+            drop(service.on(B).spawn(async |_| named("indexer", pending::<()>()).await));
+            spawn_on(B, yield_now).await.expect("no panic");
+        });
+        let report = end(&runtime);
+        assert_eq!(report.tasks_cut.len(), 1, "{report}");
+        assert!(report.to_string().contains("cut on core 1: indexer"), "{report}");
     });
 }
 
@@ -344,6 +380,30 @@ fn a_stop_cuts_what_is_held() {
 }
 
 #[test]
+fn services_that_a_stop_cuts_are_told_of() {
+    each_driver("services_that_a_stop_cuts_are_told_of", |builder| {
+        for builder in [builder.clone(), builder.paused_clock()] {
+            let runtime = builder.build().expect("a runtime");
+            let (stops, stopping) = channel();
+            runtime.block_on(|| async move {
+                let service = Sharded::start(|_| async {}).await.expect("a service");
+                drop(service.stop_with(async move |_| {
+                    let _ = stops.send(());
+                    pending::<()>().await;
+                }));
+            });
+            let (handle, begun) = (runtime.handle(), runtime.handle().phase(DRAIN));
+            let ending = handle.shutdown();
+            drop(Runtime::wait(begun));
+            stopping.recv().expect("it stops");
+            handle.stop();
+            let report = Runtime::wait(ending);
+            assert!(!report.phase(DRAIN).expect("reported").is_clean(), "{report}");
+        }
+    });
+}
+
+#[test]
 fn a_drop_lets_the_phases_come_to_their_end() {
     each_driver("a_drop_lets_the_phases_come_to_their_end", |builder| {
         for on_own_core in [false, true] {
@@ -394,6 +454,28 @@ fn who_awaits_a_phase_that_never_begins_is_told_by_the_end() {
         drop(runtime);
         assert!(waiting.join().expect("no panic"));
         assert!(!began.load(Ordering::Acquire), "a task is dropped instead");
+    });
+}
+
+#[test]
+fn who_awaits_a_phase_on_a_core_and_then_on_another_thread_is_told() {
+    each_driver("who_awaits_a_phase_on_a_core_and_then_on_another_thread_is_told", |builder| {
+        let runtime = builder.build().expect("a runtime");
+        let begun = runtime.block_on(|| async {
+            let mut begin = shutdown::phase(DRAIN);
+            assert!(futures::FutureExt::now_or_never(&mut begin).is_none());
+            begin
+        });
+        let (say, said) = channel();
+        let waiting = thread::spawn(move || {
+            let mut begun = Box::pin(begun);
+            assert!(futures::FutureExt::now_or_never(begun.as_mut()).is_none());
+            say.send(()).expect("somebody waits");
+            Runtime::wait(begun).is_late()
+        });
+        said.recv().expect("it waits");
+        drop(runtime);
+        assert!(waiting.join().expect("no panic"));
     });
 }
 

@@ -90,9 +90,6 @@ impl<T> Sharded<T> {
         self.assert_here("Sharded::stop");
         let here = on_core("Sharded::stop", |executor| executor.core().id());
         let (first, ended) = self.begin_stop();
-        if let Some(number) = self.service.known_as.get() {
-            self.service.handle.board().forget_service(*number);
-        }
         let stop = if first {
             // Not by the task itself: a core that shuts down never polls it.
             let over = Over { service: self.service.clone() };
@@ -182,6 +179,10 @@ struct Over {
 
 impl Drop for Over {
     fn drop(&mut self) {
+        // [shutdown B4] until here the runtime's end waits for it.
+        if let Some(number) = self.service.known_as.get() {
+            self.service.handle.board().forget_service(*number);
+        }
         // Who waits is woken by the drop, outside the lock.
         let _waiting = std::mem::replace(&mut *self.service.stopping(), Stopping::Over);
     }

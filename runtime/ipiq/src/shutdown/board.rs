@@ -25,7 +25,7 @@ use crate::sharded::StopError;
 const OVER: usize = usize::MAX;
 
 /// Where tasks are from that users know nothing of.
-const OWN_TASKS: [&str; 3] = ["ipiq::home::", "ipiq::sharded::", "ipiq::shutdown::"];
+const OWN_TASKS: [&str; 3] = ["ipiq::home::", "ipiq::sharded::stop::", "ipiq::shutdown::"];
 
 /// How a service is stopped.
 pub(crate) type StopService = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), StopError>>>> + Send + Sync>;
@@ -101,6 +101,12 @@ pub(super) struct Place {
     key: usize,
 }
 
+impl Place {
+    pub(super) fn is_in(self, row: usize) -> bool {
+        self.row == row
+    }
+}
+
 /// What somebody who awaits a phase finds.
 pub(super) enum Begun {
     /// It is left in the place.
@@ -137,9 +143,15 @@ impl Board {
         }
     }
 
-    /// That of the process which has the cores' threads; its forked children have another one.
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation
+    /// Whether this process is a forked child of the one that has the cores' threads. Other threads' locks may be taken here for ever.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        fork::generation() != self.generation
+    }
+
+    /// In a forked child: nothing is held, and nothing waits.
+    pub(crate) fn abandon(&self) {
+        // [shutdown B9] the child has one thread: there is nobody to tell.
+        self.stage.store(OVER, Ordering::Relaxed);
     }
 
     pub(super) fn plan(&self) -> &Plan {
@@ -169,13 +181,16 @@ impl Board {
         name: Cow<'static, str>,
         location: &'static Location<'static>,
     ) -> Option<Place> {
+        if self.is_over(phase) {
+            return None;
+        }
         let mut holders = lock(&self.rows[row]);
         // [shutdown G1]
         let open = !self.is_over(phase);
         open.then(|| Place { row, key: holders.insert(Holder { phase, name, location, waiting: None }) })
     }
 
-    /// Leaves a waker, in `place` or a new one, for the begin of a phase, unless it has begun.
+    /// Leaves a waker for the begin of a phase, unless it has begun: in `place`, which is in `row`, or in a new one.
     pub(super) fn await_begin(
         &self,
         place: &mut Option<Place>,
@@ -183,9 +198,12 @@ impl Board {
         (phase, name, location): (usize, &Cow<'static, str>, &'static Location<'static>),
         waker: &Waker,
     ) -> Begun {
+        if place.is_none() && self.is_over(phase) {
+            return Begun::Over;
+        }
         // Foreign code, as the drop of the one before.
         let waker = waker.clone();
-        let mut holders = lock(&self.rows[place.map_or(row, |place| place.row)]);
+        let mut holders = lock(&self.rows[row]);
         // [shutdown G1]
         if self.is_over(phase) {
             let left = place.take().and_then(|place| holders.remove(place.key));
@@ -359,7 +377,7 @@ impl Board {
 
     /// Whether every core's thread is at its end.
     pub(crate) fn has_ended(&self) -> bool {
-        self.not_ended().is_empty()
+        self.is_orphaned() || self.not_ended().is_empty()
     }
 
     pub(super) fn add_phase(&self, phase: PhaseReport) {
@@ -371,6 +389,13 @@ impl Board {
         if let Some(report) = lock(&self.state).report.phases.get_mut(phase) {
             change(report);
         }
+    }
+
+    /// The phase that was under way last when the runtime was stopped, without whoever goes through them: who holds it is put into its report.
+    pub(super) fn cut_short(&self) {
+        let Some(phase) = lock(&self.state).report.phases.len().checked_sub(1) else { return };
+        let held_by = self.holders(phase);
+        self.change_phase(phase, |report| report.cut_by_stop(held_by));
     }
 
     /// The phases that the report does not have yet, before [`CANCEL`](super::CANCEL).

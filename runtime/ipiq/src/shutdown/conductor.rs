@@ -14,7 +14,7 @@ use ipiq_fabric::CoreId;
 use super::board::{Board, Service};
 use super::guard::Guard;
 use super::plan::{DRAIN, Step};
-use super::report::{PhaseHolder, PhaseReport, StuckCore};
+use super::report::{PhaseHolder, PhaseReport, ShutdownReport, StuckCore};
 use crate::runtime::Sleeper;
 use crate::{Runtime, time};
 
@@ -24,7 +24,9 @@ pub(super) fn main(board: Arc<Board>) {
         let on_core = board.clone();
         // Where the runtime is stopped meanwhile it is cut, and what it has not told has not begun.
         let task = board.remote.spawn_on(CoreId::new(0), move || hold_phases(on_core, Timer::Core));
-        let _ = Runtime::wait(task);
+        if Runtime::wait(task).is_err() {
+            board.cut_short();
+        }
     } else {
         let timer = Rc::new(Cell::new(None));
         wait_until(&timer, hold_phases(board.clone(), Timer::Machine(timer.clone())));
@@ -41,6 +43,14 @@ pub(super) fn stop_at_once(board: &Board, reason: String) {
         board.add_phase(report(&step));
     }
     board.tell(Some(reason));
+}
+
+/// [shutdown B9]: what a forked child is told, in which nothing is locked.
+pub(super) fn of_nobody(board: &Board) -> ShutdownReport {
+    let plan = board.plan();
+    let phases = plan.held().iter().chain([plan.cancel(), plan.join()]).map(report).collect();
+    let refused = Some("this process is a forked child, and has none of the runtime's threads".into());
+    ShutdownReport { phases, refused, ..ShutdownReport::default() }
 }
 
 /// Who measures the limits.
@@ -107,7 +117,12 @@ async fn hold_phases(board: Arc<Board>, timer: Timer) {
             held_by.extend(board.services().iter().map(Service::holder));
         }
         let took = timer.now(start).saturating_sub(begun);
-        board.change_phase(phase, |report| (report.took, report.held_by) = (Some(took), held_by));
+        let stopped = board.remote.is_stopping();
+        board.change_phase(phase, |report| {
+            report.took = Some(took);
+            // Who is cut by the stop may have let go before the look.
+            if stopped { report.cut_by_stop(held_by) } else { report.held_by = held_by }
+        });
     }
     // [shutdown B5]
     board.over();

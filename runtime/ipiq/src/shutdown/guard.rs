@@ -94,6 +94,9 @@ impl Future for PhaseBegin {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Guard> {
         let this = &mut *self;
         let row = this.board.row(here(&this.board));
+        // Polled elsewhere than before, it stands in both places for a moment, so that no phase misses it.
+        let before = this.place.take_if(|place| !place.is_in(row));
+        let _before = before.map(|place| Guard { board: this.board.clone(), phase: this.phase, place: Some(place) });
         let asks = (this.phase, &this.name, this.location);
         match this.board.await_begin(&mut this.place, row, asks, cx.waker()) {
             Begun::NotYet => Poll::Pending,

@@ -198,6 +198,12 @@ impl Future for Shutdown {
 
 /// [`Handle::shutdown`].
 pub(crate) fn begin(board: &Arc<Board>) -> Shutdown {
+    if board.is_orphaned() {
+        // [shutdown B9]
+        let (tell, report) = oneshot::channel();
+        drop(tell.send(conductor::of_nobody(board)));
+        return Shutdown { report };
+    }
     let conduct = board.clone();
     let (report, refused) =
         board.ask(|| thread::Builder::new().name("ipiq-shutdown".into()).spawn(move || conductor::main(conduct)));

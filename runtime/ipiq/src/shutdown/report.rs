@@ -40,7 +40,7 @@ pub struct PhaseReport {
     pub cores: Vec<StuckCore>,
     /// Threads of [`spawn_blocking`](crate::spawn_blocking) that held `join` open.
     pub blocking: usize,
-    /// What has failed in it, such as a service whose stop panicked.
+    /// What has failed in it, such as a service whose stop panicked; or that the runtime was [stopped](crate::Handle::stop) meanwhile.
     pub failures: Vec<String>,
 }
 
@@ -82,6 +82,14 @@ impl ShutdownReport {
 }
 
 impl PhaseReport {
+    /// The runtime was stopped meanwhile; whether somebody was in the middle of something then is not known where nobody holds it any more.
+    pub(super) fn cut_by_stop(&mut self, held_by: Vec<PhaseHolder>) {
+        if held_by.is_empty() {
+            self.failures.push("the runtime was stopped meanwhile".into());
+        }
+        self.held_by = held_by;
+    }
+
     /// Whether it began, came to its end in time, and nothing failed.
     #[must_use]
     pub fn is_clean(&self) -> bool {
