@@ -26,8 +26,9 @@
 //! # }
 //! ```
 //!
-//! While somebody listens to a signal, it does nothing else; when nobody does, again what it does by default. What the process had set for it before is called, too. Signals of one number that
-//! come before they were received are one. The first to listen starts a thread, `ipiq-signals`, which stays as long as the process; the crate `signal-hook` does the work.
+//! While somebody listens to a signal, it does nothing else; when nobody does, again what it did before: by default, or nothing where it was ignored. A handler that the process had set for it before is
+//! called in any case. Signals of one number that come before they were received are one. The first to listen starts a thread, `ipiq-signals`, which stays as long as the process; the crate `signal-hook`
+//! does the work. A child that is forked without `execve` has no such thread: there no signal of these does anything until somebody listens again.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -38,6 +39,8 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use ipiq_fabric::contain;
+use ipiq_linux::fork;
+use ipiq_linux::interrupt::is_default;
 use signal_hook::consts::FORBIDDEN;
 pub use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle as HookHandle, Signals as Hook};
@@ -189,7 +192,15 @@ impl Handle {
 /// Who listens, process-wide.
 struct Hub {
     listeners: Slab<Heard>,
-    hook: Option<HookHandle>,
+    hook: Option<Hooked>,
+    /// Signals that did what they do by default before they were listened to.
+    defaults: Vec<i32>,
+}
+
+/// What brings signals here, and the process that it does so in: a forked child has not got the thread.
+struct Hooked {
+    handle: HookHandle,
+    generation: u32,
 }
 
 struct Heard {
@@ -210,7 +221,7 @@ enum Effect {
 }
 
 fn hub() -> MutexGuard<'static, Hub> {
-    static HUB: Mutex<Hub> = Mutex::new(Hub { listeners: Slab::new(), hook: None });
+    static HUB: Mutex<Hub> = Mutex::new(Hub { listeners: Slab::new(), hook: None, defaults: Vec::new() });
     // No code of a user's runs under it.
     HUB.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -221,15 +232,9 @@ fn hear(signals: &[i32], listener: Listener) -> io::Result<usize> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     let mut hub = hub();
-    let hook = match &hub.hook {
-        Some(hook) => hook.clone(),
-        None => {
-            let mut hook = Hook::new([] as [i32; 0])?;
-            let handle = hook.handle();
-            thread::Builder::new().name("ipiq-signals".into()).spawn(move || hook.forever().for_each(came))?;
-            hub.hook.insert(handle).clone()
-        }
-    };
+    let hook = hub.hook()?;
+    let new: Vec<i32> = signals.iter().copied().filter(|signal| is_default(*signal)).collect();
+    hub.defaults.extend(new);
     // It comes in from here on, and waits for the lock.
     signals.iter().try_for_each(|signal| hook.add_signal(*signal))?;
     let ended = hub.forget_the_ended();
@@ -241,10 +246,13 @@ fn hear(signals: &[i32], listener: Listener) -> io::Result<usize> {
 
 /// On the thread of the signals.
 fn came(signal: i32) {
-    let (effects, ended) = hub().tell(signal);
+    let mut hub = hub();
+    let (effects, ended) = hub.tell(signal);
+    let by_default = effects.is_empty() && hub.defaults.contains(&signal);
+    drop(hub);
     // Where they are the last to have it, it is dropped here, outside the lock.
     drop(ended);
-    if effects.is_empty() {
+    if by_default {
         // What it does by default; where that cannot be done, nothing.
         let _ = emulate_default_handler(signal);
     }
@@ -258,6 +266,21 @@ fn came(signal: i32) {
 }
 
 impl Hub {
+    /// What brings signals here, started where it is not there yet.
+    fn hook(&mut self) -> io::Result<HookHandle> {
+        fork::watch();
+        let generation = fork::generation();
+        if let Some(hooked) = self.hook.as_ref().filter(|hooked| hooked.generation == generation) {
+            return Ok(hooked.handle.clone());
+        }
+        // In a forked child, of those that listened before, too.
+        let mut hook = Hook::new(self.listeners.iter().flat_map(|(_, heard)| &heard.signals))?;
+        let handle = hook.handle();
+        thread::Builder::new().name("ipiq-signals".into()).spawn(move || hook.forever().for_each(came))?;
+        self.hook = Some(Hooked { handle: handle.clone(), generation });
+        Ok(handle)
+    }
+
     /// Tells whoever listens to the signal; no effect: nobody does. Returns, to be dropped outside the lock, what it has looked at, too.
     fn tell(&mut self, signal: i32) -> (Vec<Effect>, Vec<Arc<Board>>) {
         let ended = self.forget_the_ended();

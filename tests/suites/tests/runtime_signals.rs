@@ -3,6 +3,7 @@
 use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ipiq::signal::{self, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -75,6 +76,68 @@ fn a_signal_that_nobody_listens_to_any_more_does_what_it_does_by_default() {
         }
     });
     assert_eq!(status.signal(), Some(SIGTERM));
+}
+
+static HEARD: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn hear(_: i32) {
+    HEARD.fetch_add(1, Ordering::SeqCst);
+}
+
+#[test]
+fn a_signal_that_the_process_has_a_handler_for_or_ignores_ends_nobody_when_nobody_listens_any_more() {
+    let test = "a_signal_that_the_process_has_a_handler_for_or_ignores_ends_nobody_when_nobody_listens_any_more";
+    alone(test, LIMIT, || {
+        // SAFETY: 1. the handler is async-signal-safe.
+        unsafe { libc::signal(SIGTERM, hear as *const () as usize) };
+        // SAFETY: 1. there is no handler.
+        unsafe { libc::signal(SIGHUP, libc::SIG_IGN) };
+        let runtime = one_core();
+        runtime.handle().shutdown_on_signals().expect("a handler");
+        drop(runtime);
+        drop(signal::listen([SIGHUP]).expect("a handler"));
+        raise(SIGTERM);
+        raise(SIGHUP);
+        // They are told of in their order.
+        let mut after = signal::listen([SIGUSR1]).expect("a handler");
+        raise(SIGUSR1);
+        assert_eq!(Runtime::wait(after.recv()), SIGUSR1);
+        assert_eq!(HEARD.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_forked_child_hears_signals_with_a_runtime_of_its_own_and_its_parent_hears_none_of_them() {
+    let test = "a_forked_child_hears_signals_with_a_runtime_of_its_own_and_its_parent_hears_none_of_them";
+    alone(test, LIMIT, || {
+        let runtime = one_core();
+        runtime.handle().shutdown_on_signals().expect("a handler");
+        let mut ours = signal::listen([SIGUSR1]).expect("a handler");
+        // SAFETY: 1. the child, which has this thread alone, allocates at most, as glibc lets it, and ends by `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            with_watchdog(test, LIMIT, || {
+                let own = one_core();
+                own.handle().shutdown_on_signals().expect("a handler");
+                let mut theirs = signal::listen([SIGUSR1]).expect("a handler");
+                raise(SIGUSR1);
+                assert_eq!(Runtime::wait(theirs.recv()), SIGUSR1);
+                raise(SIGTERM);
+                drop(Runtime::wait(own.handle().phase(shutdown::DRAIN)));
+                drop(own);
+            });
+            // SAFETY: 1. it takes a number.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = 0;
+        // SAFETY: 1. `status` is valid for writes.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status}");
+        assert!(futures::FutureExt::now_or_never(Box::pin(ours.recv())).is_none());
+        raise(SIGUSR1);
+        assert_eq!(Runtime::wait(ours.recv()), SIGUSR1);
+        drop(runtime);
+    });
 }
 
 #[test]

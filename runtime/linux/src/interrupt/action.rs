@@ -107,6 +107,12 @@ fn install(signal: c_int, mut current: libc::sigaction) -> io::Result<libc::siga
     }
 }
 
+/// Whether what a signal does is its default now: no handler is installed, and it is not ignored.
+#[must_use]
+pub fn is_default(signal: c_int) -> bool {
+    change(signal, None).is_ok_and(|action| action.sa_sigaction == libc::SIG_DFL)
+}
+
 /// `sigaction`: sets the action of `signal`, if there is a new one, and returns the old one.
 fn change(signal: c_int, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     let new = new.map_or(ptr::null(), ptr::from_ref);

@@ -14,6 +14,7 @@ use std::ptr;
 
 use ipiq_fabric::port::Gate;
 
+pub use action::is_default;
 pub use error::InterruptError;
 pub use thread::CoreThread;
 pub(crate) use thread::Target;
