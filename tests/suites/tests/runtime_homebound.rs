@@ -298,3 +298,18 @@ fn core_locals_that_use_each_other_when_they_are_dropped_let_the_runtime_end() {
         drop(runtime);
     });
 }
+
+#[test]
+fn a_core_that_keeps_very_many_boxes_ends_as_soon_as_each_is_dropped() {
+    with_watchdog("very many boxes", LIMIT, || {
+        let (census, count) = (Census::default(), scaled(300_000, 1_000_000));
+        let runtime = Runtime::builder().cores(1).build().expect("a runtime");
+        let counted = census.clone();
+        let boxes: Vec<ForeignBox<Homebound>> = runtime
+            .block_on(move || async move { (0..count).map(|_| ForeignBox::new(Homebound::new(&counted))).collect() });
+        // Its core drops them all: each look for the next one must not go past all that were.
+        drop(runtime);
+        assert_eq!(census.alive(), 0);
+        drop(boxes);
+    });
+}

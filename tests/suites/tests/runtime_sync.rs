@@ -731,3 +731,95 @@ fn waits_of_one_core_end_with_the_runtime_in_every_state() {
         });
     });
 }
+
+#[test]
+fn turns_of_a_core_that_leaves_go_to_the_others() {
+    each_runtime("cross, who waits leaves", scaled(6, 60), |runtime, ledger| {
+        let (ledger, handle) = (ledger.clone(), runtime.handle());
+        runtime.block_on(move || async move {
+            const PERMITS: usize = 2;
+            let permits = cross::Semaphore::new(PERMITS);
+            let (value, watched) = watch::channel(0);
+            let (sender, mut receiver) = mpsc::channel::<Parcel>(2);
+            let (home, turns) = (home(), Arc::new(AtomicUsize::new(0)));
+            for core in cores().flat_map(|core| [core; 3]) {
+                let (permits, mut watched, sender) = (permits.clone(), watched.clone(), sender.clone());
+                let (ledger, turns) = (ledger.clone(), turns.clone());
+                drop(spawn_on(core, move || async move {
+                    for number in 0..if core == B { usize::MAX } else { 10 } {
+                        // Held, in line, called, on its way, when the core leaves.
+                        let permit = permits.acquire_many(fastrand::usize(1..=PERMITS)).await.expect("open");
+                        turns.fetch_add(1, Ordering::AcqRel);
+                        some_turns().await;
+                        drop(permit);
+                        drop(briefly(permits.acquire()).await);
+                        let _ = briefly(watched.changed()).await;
+                        let _ = sender.send(ledger.parcel(number, home)).await;
+                    }
+                }));
+            }
+            drop((sender, watched));
+            let enough = fastrand::usize(1..60);
+            let leaves = async {
+                while turns.load(Ordering::Acquire) < enough {
+                    value.send(enough);
+                    yield_now().await;
+                }
+                handle.leave(B).expect("it may").await;
+            };
+            let receives = async { while receiver.recv().await.is_some() {} };
+            futures::join!(leaves, receives);
+            // All have come back.
+            drop(permits.acquire_many(PERMITS).await.expect("open"));
+        });
+    });
+}
+
+#[test]
+fn ends_are_used_and_outlived_on_the_cores_of_another_runtime() {
+    each_runtime("cross, another runtime", scaled(4, 40), |runtime, ledger| {
+        let other = Runtime::builder().cores(2).ring_capacity(2).build().expect("a runtime");
+        let ledger = ledger.clone();
+        let (promise, permits, mut watched, sender) = runtime.block_on(|| async move {
+            let (promise, promised) = oneshot::channel::<u32>();
+            let (value, watched) = watch::channel(0);
+            let (sender, mut receiver) = mpsc::channel::<Parcel>(1);
+            let permits = cross::Semaphore::new(1);
+            let id = home();
+            let (own, filled) = (sender.clone(), ledger.clone());
+            // One of each kind is in flight when the runtime ends.
+            drop(spawn_on(B, move || async move { while own.send(filled.parcel(0, id)).await.is_ok() {} }));
+            drop(receiver.recv().await);
+            value.send(1);
+            drop(spawn_local(async move {
+                let _stay = (promised, value, receiver);
+                std::future::pending::<()>().await;
+            }));
+            (promise, permits, watched, sender)
+        });
+        let waits = other.handle().spawn_on(B, move || async move {
+            let permit = permits.acquire().await.expect("open");
+            assert!(permits.try_acquire().await.is_none());
+            assert_eq!(watched.changed().await, Ok(1));
+            drop(briefly(permits.acquire()).await);
+            drop(permit);
+            let permit = permits.acquire().await.expect("open");
+            let (ended, changed) = futures::join!(permits.acquire(), watched.changed());
+            assert!(ended.is_err() && changed.is_err());
+            drop((permit, permits, watched));
+            assert!(promise.send(1).is_err_and(|back| back.is_closed()));
+            drop(sender);
+        });
+        if fastrand::bool() {
+            for _ in 0..fastrand::u32(..200) {
+                thread::yield_now();
+            }
+        }
+        runtime.handle().stop();
+        let ended = other.block_on(|| waits);
+        if let Err(error) = ended {
+            // It was too late for the first permit.
+            assert!(error.is_panic(), "{error}");
+        }
+    });
+}

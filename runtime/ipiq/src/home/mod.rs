@@ -23,6 +23,8 @@ thread_local! {
 struct Table {
     numbered: Vec<Option<Numbered>>,
     boxes: Slab<Boxed>,
+    /// Where the keeper looks for the next box: one that looked from the start would pass all that were, for each.
+    next_box: usize,
     /// Whether the keeper runs.
     kept: bool,
     /// Whose values the keeper has dropped so far, while it empties the table.
@@ -180,7 +182,7 @@ impl Drop for Hidden {
 
 impl Table {
     const fn new() -> Self {
-        Self { numbered: Vec::new(), boxes: Slab::new(), kept: false, emptied: Vec::new() }
+        Self { numbered: Vec::new(), boxes: Slab::new(), next_box: 0, kept: false, emptied: Vec::new() }
     }
 
     /// The place of the number that has `key`, with its value.
@@ -190,9 +192,21 @@ impl Table {
         self.numbered.get_mut(key.index()).filter(is_its)
     }
 
+    /// [home T2] goes round: what is put meanwhile may have a place that it has passed.
+    fn pop_box(&mut self) -> Option<Boxed> {
+        while !self.boxes.is_empty() {
+            let place = self.next_box;
+            self.next_box = if place < self.boxes.capacity() { place + 1 } else { 0 };
+            if let Some(boxed) = self.boxes.try_remove(place) {
+                return Some(boxed);
+            }
+        }
+        None
+    }
+
     fn pop(&mut self) -> Option<Rc<dyn Any>> {
-        if let Some(place) = self.boxes.iter().next().map(|(place, _)| place) {
-            return Some(self.boxes.remove(place).value);
+        if let Some(boxed) = self.pop_box() {
+            return Some(boxed.value);
         }
         loop {
             if let Some(Numbered { value, number }) = self.numbered.pop()? {

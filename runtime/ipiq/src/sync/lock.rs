@@ -75,7 +75,8 @@ impl<T> Mutex<T> {
 
 impl<T: fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mutex").field("value", &self.value).finish_non_exhaustive()
+        // With a turn: showing the value is anybody's code, and may try to lock it.
+        show(f, "Mutex", self.try_lock().as_deref())
     }
 }
 
@@ -191,8 +192,16 @@ impl<T> RwLock<T> {
 
 impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RwLock").field("value", &self.value).finish_non_exhaustive()
+        // With a turn: showing the value is anybody's code, and may try to lock it.
+        show(f, "RwLock", self.try_read().as_deref())
     }
+}
+
+/// A lock, with its value unless that is locked.
+fn show<T: fmt::Debug>(f: &mut fmt::Formatter<'_>, name: &str, value: Option<&T>) -> fmt::Result {
+    let locked: &dyn fmt::Debug = &format_args!("<locked>");
+    let value = value.map_or(locked, |value| value);
+    f.debug_struct(name).field("value", value).finish_non_exhaustive()
 }
 
 impl<T: Default> Default for RwLock<T> {

@@ -139,7 +139,7 @@ impl Future for Notified<'_> {
         if this.ended {
             return Poll::Ready(());
         }
-        let (ended, mut old) = {
+        let (mut ended, mut old) = {
             let state = &mut *this.notify.state.borrow_mut();
             let (ended, old) = this.look(state);
             if !ended && this.key.is_some_and(|key| state.line.knows(key, cx.waker())) {
@@ -147,18 +147,19 @@ impl Future for Notified<'_> {
             }
             (ended, old)
         };
-        let mut ended = ended;
         if !ended {
             // [sync W2] outside of the borrow.
-            let waker = cx.waker().clone();
-            let state = &mut *this.notify.state.borrow_mut();
-            (ended, old) = this.look(state);
-            if !ended {
-                match this.key {
-                    Some(key) => old = state.line.keep(key, waker),
-                    None => this.key = Some(state.line.join(1, waker)),
+            let mut waker = Some(cx.waker().clone());
+            {
+                let state = &mut *this.notify.state.borrow_mut();
+                (ended, old) = this.look(state);
+                match (ended, this.key) {
+                    (true, _) => {}
+                    (false, Some(key)) => old = waker.take().and_then(|waker| state.line.keep(key, waker)),
+                    (false, None) => this.key = waker.take().map(|waker| state.line.join(1, waker)),
                 }
             }
+            waker.into_iter().for_each(discard);
         }
         old.into_iter().for_each(discard);
         if ended { Poll::Ready(()) } else { Poll::Pending }

@@ -190,6 +190,10 @@ impl State {
     }
 
     fn grant_first(&mut self) -> Option<Waker> {
+        if self.closed {
+            // Those in line are about to be told.
+            return None;
+        }
         let need = self.line.first_need()?;
         self.available = self.available.checked_sub(need)?;
         self.line.call_first(Called::Granted(need))

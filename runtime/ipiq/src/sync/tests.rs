@@ -560,3 +560,37 @@ fn a_watcher_sees_the_last_value_once() {
     assert_eq!(second.changed().now_or_never(), Some(Ok(Rc::new(2))));
     assert_eq!((*second.get(), second.changed().now_or_never()), (2, Some(Err(Closed))));
 }
+
+#[test]
+fn nobody_is_granted_what_came_back_while_a_semaphore_closes() {
+    let semaphore = Rc::new(Semaphore::new(0));
+    let (mut first, mut second) = (semaphore.acquire(), semaphore.acquire());
+    let waker = Waker::from(Arc::new(Reenter));
+    assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(Pin::new(&mut second).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let theirs = semaphore.clone();
+    ACTION.set(Some(Rc::new(move || theirs.add_permits(1))));
+    semaphore.close();
+    ACTION.set(None);
+    assert!(first.now_or_never().expect("closed").is_err());
+    assert!(second.now_or_never().expect("closed").is_err());
+}
+
+#[test]
+fn what_shows_a_locked_value_may_try_to_lock_it() {
+    struct Shows(std::rc::Weak<(Mutex<Option<Shows>>, RwLock<Option<Shows>>)>);
+    impl std::fmt::Debug for Shows {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            let locks = self.0.upgrade().expect("it is there");
+            write!(f, "{} {}", locks.0.try_lock().is_some(), locks.1.try_write().is_some())
+        }
+    }
+    let locks = Rc::new((Mutex::new(None), RwLock::new(None)));
+    *locks.0.try_lock().expect("free") = Some(Shows(Rc::downgrade(&locks)));
+    *locks.1.try_write().expect("free") = Some(Shows(Rc::downgrade(&locks)));
+    assert_eq!(format!("{:?}", locks.0), "Mutex { value: Some(false true), .. }");
+    assert_eq!(format!("{:?}", locks.1), "RwLock { value: Some(true false), .. }");
+    let _held = (locks.0.try_lock(), locks.1.try_write());
+    assert_eq!(format!("{:?}", locks.0), "Mutex { value: <locked>, .. }");
+    assert_eq!(format!("{:?}", locks.1), "RwLock { value: <locked>, .. }");
+}

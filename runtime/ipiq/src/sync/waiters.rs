@@ -141,11 +141,12 @@ impl WakerSlot {
             Some(known) if known.will_wake(waker) => self.0.replace(Some(known)),
             old => {
                 let between = self.0.replace(Some(waker.clone()));
-                drop(between);
+                between.into_iter().for_each(discard);
                 old
             }
         };
-        drop(old);
+        // [sync W2]
+        old.into_iter().for_each(discard);
     }
 
     /// [sync W2]
