@@ -77,8 +77,8 @@ impl AbortHandle {
         Fut: Future + 'static,
     {
         let handle = Self { shared: Arc::default() };
-        let shared = handle.shared.clone();
-        (crate::spawn_local(Abortable { shared, begun: false, future }), handle)
+        let task = handle.task();
+        (crate::spawn_local(Abortable { future, begun: false, task }), handle)
     }
 
     /// As [`spawn_on`](crate::spawn_on), with an abort handle.
@@ -94,8 +94,12 @@ impl AbortHandle {
         Fut::Output: Send + 'static,
     {
         let handle = Self { shared: Arc::default() };
-        let shared = handle.shared.clone();
-        (crate::spawn_on(core, move || Abortable { shared, begun: false, future: init() }), handle)
+        let task = handle.task();
+        (crate::spawn_on(core, move || Abortable { future: init(), begun: false, task }), handle)
+    }
+
+    fn task(&self) -> Task {
+        Task { shared: self.shared.clone() }
     }
 
     /// Asks the task to end, as [`JoinHandle::abort`] does. From any thread.
@@ -109,26 +113,32 @@ impl AbortHandle {
         }
     }
 
-    /// Whether the task's future is gone: it was ready, or was dropped.
+    /// Whether the task's future is gone: it was ready, was dropped, or was never made.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         matches!(*self.shared.lock(), State::Ended)
     }
 }
 
+/// What the task, or the message that brings it, has of the two.
+struct Task {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        // The reference to the task, if there is one, ends outside of the lock.
+        drop(self.shared.change(|_| Some(State::Ended)));
+    }
+}
+
 pin_project! {
     struct Abortable<F> {
-        shared: Arc<Shared>,
-        begun: bool,
         #[pin]
         future: F,
-    }
-
-    impl<F> PinnedDrop for Abortable<F> {
-        fn drop(this: Pin<&mut Self>) {
-            // The reference to the task, if there is one, ends outside of the lock.
-            drop(this.shared.change(|_| Some(State::Ended)));
-        }
+        begun: bool,
+        // Dropped after the future.
+        task: Task,
     }
 }
 
@@ -140,7 +150,7 @@ impl<F: Future> Future for Abortable<F> {
         if !std::mem::replace(this.begun, true) {
             let running = State::Running(cx.waker().clone());
             let begin = |state: &State| matches!(state, State::Unpolled).then_some(running);
-            if this.shared.change(begin).is_none() {
+            if this.task.shared.change(begin).is_none() {
                 // It ends in place of its next poll.
                 abort_by(cx.waker());
                 return Poll::Pending;

@@ -11,8 +11,8 @@ use crate::current::on_core;
 
 /// Spawns a task on a core that has little to do, for work that is no core's own: `init` travels there and makes the future, as with [`spawn_on`](crate::spawn_on).
 ///
-/// Of two cores that are drawn by lot it takes the one with fewer tasks to run, counting what the caller has sent there and was not received yet. So no core has to look at all others, and no two
-/// cores that spawn at the same time pick the same one. The task stays where it is put: this spreads work that comes in small pieces, and balances nothing later.
+/// Of two cores that are drawn by lot it takes the one with fewer tasks to run, counting what the caller has sent there and was not received yet. So no core has to look at all others, and
+/// cores that spawn at the same time seldom all pick the same one. The task stays where it is put: this spreads work that comes in small pieces, and balances nothing later.
 ///
 /// ```
 /// #[ipiq::main(cores = 2)]
@@ -55,6 +55,7 @@ where
 
 impl Handle {
     /// Spawns a task on a core that has little to do, as [`spawn_any`] does. What this thread has sent and was not received is not counted.
+    #[track_caller]
     pub fn spawn_any<Init, Fut>(&self, init: Init) -> JoinHandle<Fut::Output>
     where
         Init: FnOnce() -> Fut + Send + 'static,

@@ -75,7 +75,8 @@ impl<T> LocalKey<T> {
 
     /// `future`, with `value` in the variable whenever it is polled, and while it is dropped.
     ///
-    /// What was there before is there again after each poll, also after one that panics.
+    /// What was there before is there again after each poll, also after one that panics. Where it is dropped inside of [`with`](Self::with) of the same variable, what it drops finds the
+    /// value of that `with`.
     ///
     /// # Cancel safety
     ///
@@ -136,6 +137,11 @@ impl<T> LocalKey<T> {
         f()
     }
 
+    /// Whether this is inside of `with`, where no value can take another one's place.
+    fn is_read(&'static self) -> bool {
+        self.slot.try_with(|slot| slot.try_borrow_mut().is_err()).unwrap_or(false)
+    }
+
     fn exchange(&'static self, value: &mut Option<T>) {
         // A thread that ends may have the variable no more; nobody can read it then.
         let _ = self.slot.try_with(|slot| match slot.try_borrow_mut() {
@@ -173,7 +179,7 @@ pin_project! {
     impl<T: 'static, F> PinnedDrop for TaskLocalFuture<T, F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if this.future.is_some() {
+            if this.future.is_some() && !this.key.is_read() {
                 this.key.during(this.value, || this.future.set(None));
             }
         }

@@ -1,7 +1,7 @@
 //! Ends of tasks: tokens, abort handles, and the variables that a task has until its end.
 
 use std::cell::Cell;
-use std::future::pending;
+use std::future::{Pending, pending};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use ipiq::{
-    AbortHandle, CancellationToken, CoreId, JoinSet, Runtime, cores, spawn_local, spawn_on, task_local, yield_now,
+    AbortHandle, CancellationToken, CoreId, JoinSet, Runtime, cores, deadline, spawn_local, spawn_on, task_local,
+    yield_now,
 };
 use ipiq_suites::homebound::Homebound;
 use ipiq_suites::runtimes::{Census, each_kind};
@@ -408,5 +409,77 @@ fn work_without_a_home_goes_to_cores_with_little_to_do() {
         let by_a_thread = (0..60).map(|_| Runtime::wait(handle.spawn_any(here)).expect("no panic"));
         assert!(by_a_thread.filter(|core| *core == 1).count() < 6);
         drop(busy);
+    });
+}
+
+/// Asks when it is dropped whether its task has finished.
+struct Asks(Rc<Cell<Option<AbortHandle>>>, Rc<Cell<Option<bool>>>);
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        self.1.set(self.0.take().map(|abort| abort.is_finished()));
+    }
+}
+
+#[test]
+fn an_abort_handle_knows_when_its_task_is_gone_even_of_one_that_never_began() {
+    on_three_cores("abort handles of tasks that never begin", scaled(5, 50), |_| async {
+        // Where its deadline had passed, where making its future panics, where its core has left.
+        let late = deadline::within(Duration::from_micros(10), async {
+            while deadline::remaining() != Some(Duration::ZERO) {
+                std::hint::spin_loop();
+            }
+            cores().map(|core| AbortHandle::spawn_on(core, pending::<()>)).collect::<Vec<_>>()
+        });
+        let mut spawned = late.await.unwrap_or_default();
+        spawned.extend(cores().map(|core| AbortHandle::spawn_on(core, || -> Pending<()> { panic!("no future") })));
+        for (task, abort) in spawned {
+            task.await.unwrap_err();
+            until(|| abort.is_finished()).await;
+        }
+        let (own, seen) = (Rc::default(), Rc::default());
+        let asks = Asks(Rc::clone(&own), Rc::clone(&seen));
+        let (task, abort) = AbortHandle::spawn_local(async move {
+            let _asks = asks;
+            yield_now().await;
+        });
+        own.set(Some(abort.clone()));
+        task.await.expect("no panic");
+        assert_eq!(seen.get(), Some(false), "its future was not gone yet");
+        assert!(abort.is_finished());
+    });
+    with_watchdog("abort handles of tasks of a core that has left", LIMIT, || {
+        let runtime = Runtime::builder().cores(2).build().expect("a runtime");
+        drop(runtime.handle().leave(B).expect("it may leave"));
+        runtime.block_on(|| async {
+            let (task, abort) = AbortHandle::spawn_on(B, pending::<()>);
+            assert!(task.await.is_err_and(|error| error.is_cancelled()));
+            until(|| abort.is_finished()).await;
+        });
+    });
+}
+
+#[test]
+fn a_scope_may_be_dropped_where_its_variable_is_read() {
+    on_three_cores("task-locals, dropped while they are read", scaled(5, 50), |_| async {
+        for polls in 0..3 {
+            let mut scope = Box::pin(DEPTH.scope(polls, async { yield_now().await }));
+            for _ in 0..polls {
+                let _ = scope.as_mut().now_or_never();
+            }
+            DEPTH.sync_scope(9, || DEPTH.with(|_| drop(scope)));
+            // In a panic it would be the second one.
+            let scope = DEPTH.scope(polls, pending::<()>());
+            let panicked = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                DEPTH.sync_scope(9, || {
+                    DEPTH.with(|_| {
+                        let _scope = scope;
+                        panic!("inside")
+                    })
+                })
+            }));
+            assert_eq!(*panicked.unwrap_err().downcast_ref::<&str>().expect("a text"), "inside");
+            assert!(DEPTH.try_with(|_| ()).is_err());
+        }
     });
 }
