@@ -10,6 +10,7 @@ use ipiq_fabric::CoreSet;
 
 use crate::Handle;
 use crate::current::on_core;
+use crate::deadline::detached;
 use crate::home::{self, Number};
 
 /// A variable of which every core has its own value, made when it is first asked for there, used and dropped there only: it need be neither `Send` nor `Sync`.
@@ -105,7 +106,8 @@ impl<T> CoreLocal<T> {
             !home::is_over(variable.number.key()),
             "a core-local was asked for again and again while its core dropped its values"
         );
-        let value = Rc::new((variable.make)());
+        // What it spawns is the core's, and not of the call that asks first.
+        let value = Rc::new(detached(|| (variable.make)()));
         // Making it may have asked for it.
         if let Some(value) = home::get(variable.number.key()) {
             return CoreRef { value };

@@ -154,7 +154,7 @@ impl Handle {
         F: AsyncFnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        remote_async_call(&self.remote, core, f)
+        remote_async_call(self.remote(), core, f)
     }
 
     /// Runs `f` on every core, as [`xcall::high::broadcast`](crate::xcall::high::broadcast) does. The future may be awaited anywhere.

@@ -11,8 +11,8 @@ use futures::FutureExt;
 use futures::future::join_all;
 use ipiq::sharded::{Shard, ShardError, Sharded};
 use ipiq::{
-    CallError, CoreId, Limit, Runtime, call_async_on, call_on, core_id, cores, deadline, spawn_local, spawn_on, time,
-    yield_now,
+    CallError, CoreId, CoreLocal, Limit, Runtime, call_async_on, call_on, core_id, cores, deadline, spawn_local,
+    spawn_on, time, yield_now,
 };
 use ipiq_suites::homebound::Homebound;
 use ipiq_suites::runtimes::{Census, each_kind};
@@ -575,5 +575,202 @@ fn a_stop_that_would_wait_for_itself_says_so_and_the_service_stops() {
             assert!(service.try_local().is_none());
         }
         none_alive(census).await;
+    });
+}
+
+#[test]
+fn a_use_under_a_call_is_known_too() {
+    on_three_cores("stops in uses under calls", scaled(5, 50), |census| async move {
+        let (user, bound) = (Sharded::start(async |_| ()).await.expect("no panic"), census.clone());
+        let service = Sharded::start(move |_| async move { Homebound::new(&bound) }).await.expect("no panic");
+        let (own, other) = (service.clone(), user.clone());
+        // A call, in it a task with a use, in that a call, which waits for the end of the use.
+        let call = user.on(B).call_async(async move |_| {
+            let (used, by) = (own.clone(), other.clone());
+            let task = used.on(C).spawn(async move |_| {
+                let call = by.on(A).call_async(async move |_| own.stop().await.unwrap_err().is_own_use());
+                call.await.expect("a shard")
+            });
+            task.await.expect("a shard")
+        });
+        assert!(call.await.expect("a shard"));
+        service.stop().await.expect("it has stopped");
+        user.stop().await.expect("it has stopped");
+        none_alive(census).await;
+    });
+}
+
+#[test]
+fn a_limit_that_is_changed_holds_for_those_in_line_too() {
+    with_watchdog("limits that change", LIMIT, || {
+        each_kind(|builder| {
+            let runtime = builder.cores(2).build().expect("a runtime");
+            runtime.block_on(|| async {
+                let service = Sharded::start(async |_| ()).await.expect("no panic");
+                let (now, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+                let call = |number: usize| {
+                    let (now, gate) = (now.clone(), gate.clone());
+                    service.on(B).call_async(async move |_| {
+                        now.fetch_add(1, Ordering::Relaxed);
+                        until(|| gate.load(Ordering::Acquire) > number).await;
+                        now.fetch_sub(1, Ordering::Relaxed);
+                    })
+                };
+                service.set_call_limit(Limit::wait(1));
+                let mut calls: Vec<_> = (0..4).map(call).map(|call| spawn_local(call)).collect();
+                until(|| now.load(Ordering::Relaxed) == 1).await;
+                // Raised: as many run at once.
+                service.set_call_limit(Limit::wait(5));
+                calls.extend((4..8).map(call).map(|call| spawn_local(call)));
+                until(|| now.load(Ordering::Relaxed) == 5).await;
+                // Lowered: who ends makes room for nobody, until fewer are outstanding.
+                service.set_call_limit(Limit::wait(2));
+                calls.push(spawn_local(call(8)));
+                gate.store(4, Ordering::Release);
+                for ended in calls.drain(..4) {
+                    ended.await.expect("no panic").expect("a shard");
+                }
+                until(|| now.load(Ordering::Relaxed) == 2).await;
+                call_on(B, || ()).await.expect("a core that runs");
+                assert_eq!(now.load(Ordering::Relaxed), 2);
+                gate.store(9, Ordering::Release);
+                for ended in calls {
+                    ended.await.expect("no panic").expect("a shard");
+                }
+                service.stop().await.expect("no panic");
+            });
+        });
+    });
+}
+
+/// What calls in a storm are made of.
+#[derive(Clone)]
+struct Storm {
+    service: Sharded<()>,
+    /// Counts those that run, or are under way.
+    _alive: Arc<()>,
+    random: fastrand::Rng,
+}
+
+/// Calls inside of calls, by way of services and tasks, that end in every way; none is awaited while another one of its maker's waits to be polled.
+fn storm(mut at: Storm, depth: usize) -> futures::future::LocalBoxFuture<'static, ()> {
+    async move {
+        let Some(below) = depth.checked_sub(1) else { return yield_now().await };
+        let core = CoreId::new(at.random.usize(..3));
+        let next = Storm { random: at.random.fork(), ..at.clone() };
+        let plain = |next: Storm, panics: bool| {
+            call_async_on(core, async move || {
+                storm(next, below).await;
+                assert!(!panics, "as it is to");
+            })
+        };
+        match at.random.u8(..9) {
+            0 | 1 => drop(plain(next, false).await),
+            2 => drop(plain(next, true).await),
+            3 => {
+                let call = at.service.on(core).call_async(async move |_| storm(next, below).await);
+                drop(call.await);
+            }
+            4 => drop(at.service.on(core).spawn(async move |_| storm(next, below).await).await),
+            5 => drop(spawn_local(storm(next, below)).await),
+            6 => {
+                // Dropped after some polls, in line or sent.
+                let mut call = plain(next, false);
+                for _ in 0..at.random.u8(..4) {
+                    if (&mut call).now_or_never().is_some() {
+                        break;
+                    }
+                    yield_now().await;
+                }
+            }
+            7 => {
+                let limit = Duration::from_micros(at.random.u64(..100));
+                let _ = deadline::within(limit, plain(next, false)).await;
+            }
+            _ => {
+                let calls = (0..3).map(|_| plain(Storm { random: at.random.fork(), ..at.clone() }, false));
+                join_all(calls.collect::<Vec<_>>()).await;
+            }
+        }
+    }
+    .boxed_local()
+}
+
+/// From here on every gate on the way around the cores has its one slot.
+fn slots_are_free(service: Sharded<()>, depth: usize) -> futures::future::LocalBoxFuture<'static, ()> {
+    async move {
+        let Some(below) = depth.checked_sub(1) else { return };
+        for core in cores() {
+            let (first, second) = (call_async_on(core, async || ()), call_async_on(core, async || ()));
+            assert!(first.is_sent() && !second.is_sent(), "{core}, {depth} from the deepest");
+            drop((first, second));
+            let first = service.on(core).call_async(async |_| ());
+            let second = service.on(core).call_async(async |_| ());
+            assert!(second.await.is_err_and(|error| error.is_over_limit()), "{core}, {depth} from the deepest");
+            first.await.expect("the one slot");
+        }
+        let next = CoreId::new((core_id().index() + 1) % 3);
+        call_async_on(next, async move || slots_are_free(service, below).await).await.expect("no panic");
+    }
+    .boxed_local()
+}
+
+#[test]
+fn no_storm_of_calls_waits_for_itself_or_loses_a_slot() {
+    with_watchdog("storms of calls", LIMIT, || {
+        let runtime = Runtime::builder().cores(3).call_limit(Limit::wait(1)).build().expect("a runtime");
+        let (handle, alive) = (runtime.handle(), Arc::new(()));
+        let service = runtime.block_on(|| async { Sharded::start(async |_| ()).await.expect("no panic") });
+        for seed in 0..scaled(4, 40) as u64 {
+            service.set_call_limit(Limit::wait(1));
+            let storms = cores_of(&runtime).map(|core| {
+                let random = fastrand::Rng::with_seed(seed * 3 + core.index() as u64);
+                let mut at = Storm { service: service.clone(), _alive: alive.clone(), random };
+                handle.spawn_on(core, move || async move {
+                    for _ in 0..20 {
+                        storm(Storm { random: at.random.fork(), ..at.clone() }, Limit::DEEPEST / 2).await;
+                    }
+                })
+            });
+            for storm in storms.collect::<Vec<_>>() {
+                Runtime::wait(storm).expect("no panic");
+            }
+            while Arc::strong_count(&alive) > 1 {
+                std::thread::yield_now();
+            }
+            service.set_call_limit(Limit::reject(1));
+            let service = service.clone();
+            runtime.block_on(move || slots_are_free(service, Limit::DEEPEST));
+        }
+    });
+}
+
+#[test]
+fn a_deadline_is_not_that_of_what_a_core_keeps() {
+    on_three_cores("deadlines and core-locals", scaled(5, 50), |_| async {
+        let local = CoreLocal::new(|| RefCell::new(Some(spawn_local(async { deadline::current() }))));
+        let asked = deadline::within(Duration::from_secs(3600), async {
+            local.get().take().expect("it was made").await.expect("no panic")
+        });
+        assert_eq!(asked.await.expect("no hour"), None);
+    });
+}
+
+#[test]
+fn shards_that_a_deadline_cuts_short_are_not_passed_over() {
+    with_paused_clock("deadlines of all shards", scaled(3, 30), || async {
+        let service = Sharded::start(async |_| ()).await.expect("no panic");
+        let on_all = || {
+            let late = service.map_async(async |_| {
+                if core_id() == B {
+                    pending().await
+                }
+            });
+            (late, service.invoke_on_all(async |_| time::sleep(9 * MS).await))
+        };
+        let (mapped, invoked) = deadline::within(5 * MS, async { on_all() }).await.expect("at once");
+        mapped.await.expect_err("one of three");
+        invoked.await.expect_err("none");
+        service.stop().await.expect("no panic");
     });
 }

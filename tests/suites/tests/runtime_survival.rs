@@ -357,6 +357,9 @@ fn a_forked_child_is_told_that_it_has_no_runtime_and_the_parent_notices_nothing(
         // SAFETY: 1. the child, which has this thread alone, allocates at most, as glibc lets it, and ends by `_exit`.
         let child = unsafe { libc::fork() };
         if child == 0 {
+            // First: each way in has to notice.
+            let call = handle.call_async_on(B, async || ());
+            let never = Runtime::wait(call).is_err_and(|error| error.is_gone());
             let cancelled = Runtime::wait(handle.spawn_on(B, yield_now)).is_err_and(|error| error.is_cancelled());
             let gone = Runtime::wait(handle.call_on(A, || ())).is_err_and(|error| error.is_gone());
             let stays = handle.leave(B).is_err_and(|error| error.is_stopping());
@@ -364,7 +367,7 @@ fn a_forked_child_is_told_that_it_has_no_runtime_and_the_parent_notices_nothing(
             let refused = report.refused.is_some() && Runtime::wait(handle.phase("drain")).is_late();
             drop(runtime.take());
             // SAFETY: 1. it takes a number.
-            unsafe { libc::_exit(if cancelled && gone && stays && refused { 0 } else { 1 }) };
+            unsafe { libc::_exit(if cancelled && gone && never && stays && refused { 0 } else { 1 }) };
         }
         let mut status = 0;
         // SAFETY: 1. `status` is valid for writes.

@@ -19,7 +19,7 @@ pub(crate) struct Service {
     pub(crate) type_name: &'static str,
 }
 
-/// One call of a chain, or the use of a service in which the first one was made.
+/// One call of a chain, or the use of a service in which the next one was made.
 pub(crate) struct Link {
     service: Option<Service>,
     core: CoreId,
@@ -72,13 +72,12 @@ fn before(link: Option<&Arc<Link>>) -> impl Iterator<Item = &Link> {
 ///
 /// What the chain looks like, if it is too long.
 pub(super) fn lengthen(service: Option<Service>, core: CoreId, here: CoreId) -> Result<Arc<Link>, String> {
-    let root = || {
-        let service = IN_USE.get()?;
-        Some(Arc::new(Link { service: Some(service), core: here, depth: 0, before: None }))
-    };
-    // [calls C1]
-    let last = context::current().chain.or_else(root);
+    let mut last = context::current().chain;
     let depth = last.as_ref().map_or(0, |last| last.depth) + 1;
+    // [calls C1]
+    if let Some(service) = IN_USE.get() {
+        last = Some(Arc::new(Link { service: Some(service), core: here, depth: depth - 1, before: last }));
+    }
     let link = Link { service, core, depth, before: last };
     // [calls C2]
     if depth > DEEPEST { Err(circle(&link)) } else { Ok(Arc::new(link)) }

@@ -37,6 +37,8 @@ const FEW: usize = 64;
 #[derive(Default)]
 pub(super) struct Gate {
     held: Cell<usize>,
+    /// How many may be, as far as the last one to come knew.
+    most: Cell<usize>,
     /// In the order in which they came.
     line: RefCell<BTreeMap<u64, Rc<Waiter>>>,
     next_place: Cell<u64>,
@@ -80,8 +82,11 @@ impl Gate {
     }
 
     pub(super) fn enter(self: Rc<Self>, limit: Limit) -> Entry {
+        self.most.set(limit.most());
+        // [calls L4]
+        self.grant();
         // [calls L1]
-        if self.held.get() < limit.most() && self.line.borrow().is_empty() {
+        if self.held.get() < limit.most() {
             self.held.set(self.held.get() + 1);
             return Entry::Slot(Slot { gate: self });
         }
@@ -94,15 +99,20 @@ impl Gate {
         Entry::Place(Place { gate: self, number, waiter })
     }
 
-    fn pass_on(&self) {
+    fn give_back(&self) {
         // [calls L2]
-        let first = self.line.borrow_mut().pop_first();
-        match first {
-            Some((_, waiter)) => {
-                waiter.granted.set(true);
-                waiter.waker.take().into_iter().for_each(Waker::wake);
-            }
-            None => self.held.set(self.held.get() - 1),
+        self.held.set(self.held.get() - 1);
+        self.grant();
+    }
+
+    /// Gives those in line what is free. Nobody is left in line afterwards, or nothing free.
+    fn grant(&self) {
+        while self.held.get() < self.most.get() {
+            let first = self.line.borrow_mut().pop_first();
+            let Some((_, waiter)) = first else { break };
+            self.held.set(self.held.get() + 1);
+            waiter.granted.set(true);
+            waiter.waker.take().into_iter().for_each(Waker::wake);
         }
     }
 }
@@ -114,7 +124,7 @@ pub(super) struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.gate.pass_on();
+        self.gate.give_back();
     }
 }
 
@@ -140,7 +150,7 @@ impl Drop for Place {
         // [calls L3]
         let left = self.gate.line.borrow_mut().remove(&self.number);
         if left.is_none() && self.waiter.granted.get() {
-            self.gate.pass_on();
+            self.gate.give_back();
         }
     }
 }
@@ -161,6 +171,25 @@ mod tests {
 
     fn enter(gate: &Rc<Gate>, limit: Limit) -> Entry {
         gate.clone().enter(limit)
+    }
+
+    #[test]
+    fn another_limit_holds_for_those_in_line_too() {
+        let gate = Rc::<Gate>::default();
+        let cx = Context::from_waker(Waker::noop());
+        let Entry::Slot(one) = enter(&gate, Limit::wait(1)) else { panic!("a slot") };
+        let line = [(); 3].map(|()| place(&gate, Limit::wait(1)));
+        assert!(line.iter().all(|place| place.poll(&cx).is_pending()));
+        let last = place(&gate, Limit::wait(4));
+        let [Poll::Ready(two), Poll::Ready(three), Poll::Ready(four)] = line.map(|place| place.poll(&cx)) else {
+            panic!("three more slots")
+        };
+        assert!(last.poll(&cx).is_pending() && matches!(enter(&gate, Limit::reject(2)), Entry::Full));
+        drop((one, two, three));
+        let Poll::Ready(slot) = last.poll(&cx) else { panic!("one of two") };
+        assert!(matches!(enter(&gate, Limit::reject(2)), Entry::Full));
+        drop((four, slot));
+        assert_eq!((gate.held.get(), gate.line.borrow().len()), (0, 0));
     }
 
     fn place(gate: &Rc<Gate>, limit: Limit) -> Place {

@@ -42,7 +42,8 @@ impl Limit {
         Self { most: most(calls), waits: false }
     }
 
-    /// At most `calls`; one more waits in line until another has ended.
+    /// At most `calls`; one more waits in line until another has ended, which is when that one's future is ready or dropped. So who begins several calls polls them together, or awaits them in
+    /// the order in which they were made: one that waits in line, and is awaited before those that have been sent, would wait for ever.
     ///
     /// # Panics
     ///

@@ -103,7 +103,8 @@ impl<T> Sharded<T> {
         self.service.handle.clone()
     }
 
-    /// Limits how many [async calls](On::call_async) of one core to the shard of another may be outstanding, from now on. Unless told otherwise it is 1,024, and one more waits.
+    /// Limits how many [async calls](On::call_async) of one core to the shard of another may be outstanding, from now on: the next
+    /// call to come from a core tells those that wait there in line. Unless told otherwise it is 1,024, and one more waits.
     pub fn set_call_limit(&self, limit: Limit) {
         self.service.limit.set(limit);
     }
@@ -172,8 +173,9 @@ impl<T> Sharded<T> {
             answers
                 .await
                 .into_iter()
-                .map(|(_, answer)| flatten(answer))
-                .filter(|had| is_of_here(had, &handle))
+                .map(|(core, answer)| (core, flatten(answer)))
+                .filter(|(core, had)| is_of_here(*core, had, &handle))
+                .map(|(_, had)| had)
                 .collect()
         }
     }
@@ -307,13 +309,13 @@ impl<T> Sharded<T> {
     {
         self.assert_here(what);
         let spawned_at = Location::caller();
-        let tasks: Vec<_> = cores.map(|core| self.on(core).spawn_at(spawned_at, f.clone())).collect();
+        let tasks: Vec<_> = cores.map(|core| (core, self.on(core).spawn_at(spawned_at, f.clone()))).collect();
         let handle = self.handle();
         async move {
             let mut values = Ok(Vec::with_capacity(tasks.len()));
-            for task in tasks {
+            for (core, task) in tasks {
                 // All are waited for, and the first error stays.
-                let value = Some(task.await).filter(|had| is_of_here(had, &handle));
+                let value = Some(task.await).filter(|had| is_of_here(core, had, &handle));
                 values = values.and_then(|mut values: Vec<R>| {
                     values.extend(value.transpose()?);
                     Ok(values)
@@ -324,8 +326,9 @@ impl<T> Sharded<T> {
     }
 }
 
-/// Whether it is the outcome of a core that is there: one that has left alone has no shard.
-fn is_of_here<R>(outcome: &Result<R, ShardError>, handle: &Handle) -> bool {
+/// Whether it is the outcome of a core that is there: one that has left alone has no shard. A task may be cancelled on one that is there, too: by its deadline.
+fn is_of_here<R>(core: CoreId, outcome: &Result<R, ShardError>, handle: &Handle) -> bool {
+    let has_left = || handle.remote().has_left(core) && !handle.remote().is_stopping();
     // [sharded L1]
-    !outcome.as_ref().is_err_and(ShardError::is_gone) || handle.remote().is_stopping()
+    !(outcome.as_ref().is_err_and(ShardError::is_gone) && has_left())
 }
