@@ -16,7 +16,7 @@ use crate::xcall::OwnPart;
 type Ran<R> = Result<R, PanicPayload>;
 type Function<R> = Box<dyn FnOnce() -> Option<Ran<R>>>;
 
-/// The value of a function that runs in a preemptible section of its core, made by [`Executor::preemptible`].
+/// The value of a function that runs in a preemptible section of its core, from `preemptible`.
 ///
 /// # Errors
 ///

@@ -32,7 +32,7 @@ impl CoreSet {
     ///
     /// # Panics
     ///
-    /// If `cores` is above [`MAX_CORES`].
+    /// If `cores` is above `MAX_CORES`, 256.
     #[must_use]
     pub fn first(cores: usize) -> Self {
         assert!(cores <= MAX_CORES, "a set has room for {MAX_CORES} cores");

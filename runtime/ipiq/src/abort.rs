@@ -27,6 +27,7 @@ use pin_project_lite::pin_project;
 ///
 /// It is asked for when the task is spawned, so that tasks without one do not pay for it: an allocation, and a reference to the task. A task that is to end in its own time is given a
 /// [`CancellationToken`](crate::CancellationToken) instead.
+#[doc(alias = "abort_handle")]
 #[derive(Clone)]
 pub struct AbortHandle {
     shared: Arc<Shared>,
@@ -100,6 +101,23 @@ impl AbortHandle {
 
     fn task(&self) -> Task {
         Task { shared: self.shared.clone() }
+    }
+
+    /// As [`spawn_any`](crate::spawn_any), with an abort handle.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core.
+    #[track_caller]
+    pub fn spawn_any<Init, Fut>(init: Init) -> (JoinHandle<Fut::Output>, Self)
+    where
+        Init: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        let handle = Self { shared: Arc::default() };
+        let shared = handle.shared.clone();
+        (crate::spawn_any(move || Abortable { shared, begun: false, future: init() }), handle)
     }
 
     /// Asks the task to end, as [`JoinHandle::abort`] does. From any thread.

@@ -12,7 +12,8 @@ use crate::current::on_core;
 /// Spawns a task on a core that has little to do, for work that is no core's own: `init` travels there and makes the future, as with [`spawn_on`](crate::spawn_on).
 ///
 /// Of two cores that are drawn by lot it takes the one with fewer tasks to run, counting what the caller has sent there and was not received yet. So no core has to look at all others, and
-/// cores that spawn at the same time seldom all pick the same one. The task stays where it is put: this spreads work that comes in small pieces, and balances nothing later.
+/// cores that spawn at the same time seldom all pick the same one. The task stays where it is put: this spreads work that comes in small pieces, and balances nothing later. One that computes for long holds up
+/// what else is on its core, unless it gives way by [`yield_if_needed`](crate::yield_if_needed); [`spawn_blocking`](crate::spawn_blocking) takes it off the cores.
 ///
 /// ```
 /// #[ipiq::main(cores = 2)]

@@ -170,7 +170,7 @@ impl Builder {
     /// While a runtime runs, the process has a handler for the signal, which calls the one that was there before; when the last runtime has ended, that one is
     /// back. Signals are sent only for triggers of urgent handlers, and to cores whose backtrace is wanted: see [`stall_limit`](Self::stall_limit) and
     /// [`Handle::backtrace_all_cores`](crate::Handle::backtrace_all_cores). Which system calls they end with `EINTR`, and more, tells
-    /// [`ipiq_linux::interrupt`].
+    /// the documentation of `ipiq_linux::interrupt`: `cargo doc -p ipiq-linux`.
     pub fn interrupts(mut self, interrupts: InterruptPolicy) -> Self {
         self.interrupts = interrupts;
         self
@@ -229,7 +229,7 @@ impl Builder {
     /// another one is not reported; [`stall_reports`](Self::stall_reports) does that. A thread that has no CPU is one that does not come back, too.
     ///
     /// Without stalls a core pays nothing for it. It is off by default because a stall is what the program decides it to be, and because the signal that asks a stuck core is felt by a
-    /// core that is inside a system call: those that are [listed](ipiq_linux::interrupt#what-programs-see) (`nanosleep`, `poll` and their kin, calls on sockets with a timeout) fail with
+    /// core that is inside a system call: those that are listed with `ipiq_linux::interrupt` (`nanosleep`, `poll` and their kin, calls on sockets with a timeout) fail with
     /// `EINTR`, as for any other signal. All others go on, and the standard library tries again where it must.
     ///
     /// ```

@@ -29,6 +29,29 @@
 //! | a call of a shard | a [`ShardError`](crate::sharded::ShardError) that [says so](crate::sharded::ShardError::is_deadline) |
 //! | a task of [`spawn_local`](crate::spawn_local), [`spawn_on`](crate::spawn_on), a [`JoinSet`](crate::JoinSet) | a [`JoinError`](crate::JoinError) that says that it was cancelled |
 //!
+//! What is awaited inside of [`within`] ends first, so a call there says it, as in the example; [`Elapsed`] comes where the future waits for something else. Both errors of
+//! calls are made of [`Elapsed`], so that one question answers for both:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use ipiq::{CallError, CoreId, deadline, time};
+//!
+//! async fn ask() -> Result<u32, CallError> {
+//!     deadline::within(Duration::from_millis(5), async {
+//!         let first = ipiq::call_on(CoreId::new(1), || 6).await?;
+//!         time::sleep(Duration::MAX).await;
+//!         Ok(first * 7)
+//!     })
+//!     .await?
+//! }
+//!
+//! #[ipiq::main(cores = 2)]
+//! async fn main() {
+//!     assert!(ask().await.unwrap_err().is_deadline());
+//! }
+//! ```
+//!
 //! A call or task that arrives too late does not begin. One that runs is polled a last time, so that it finds what it awaits ended, and is dropped then. A closure of
 //! [`call_on`](crate::call_on) that has begun runs to its end. Other ways to other cores, [`xcall`](crate::xcall) and a [`Handle`](crate::Handle) among them, carry no deadline. What is to go on after the
 //! deadline, such as a log that is written behind, is spawned by [`detached`].

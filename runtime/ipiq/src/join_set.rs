@@ -31,7 +31,7 @@ const LOOKS: usize = 4;
 /// }
 /// ```
 ///
-/// The interface is that of tokio's `JoinSet`. It is a [`Stream`], too. A task that is to be aborted alone is spawned with an [`AbortHandle`](crate::AbortHandle), and inserted.
+/// The interface is that of tokio's `JoinSet`. It is a [`Stream`](https://docs.rs/futures/latest/futures/stream/trait.Stream.html), too. A closure of [`spawn_blocking`](crate::spawn_blocking) joins it inside a task: `set.spawn_local(ipiq::spawn_blocking(f))`. A task that is to be aborted alone is spawned with an [`AbortHandle`](crate::AbortHandle), and inserted.
 #[must_use = "a dropped set aborts its tasks"]
 pub struct JoinSet<T> {
     tasks: FuturesUnordered<JoinHandle<T>>,
@@ -98,6 +98,21 @@ impl<T> JoinSet<T> {
         T: Send + 'static,
     {
         self.insert(crate::spawn_on(core, init));
+    }
+
+    /// Spawns a task on a core that has little to do, as [`spawn_any`](crate::spawn_any) does.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs no core.
+    #[track_caller]
+    pub fn spawn_any<Init, Fut>(&mut self, init: Init)
+    where
+        Init: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+        T: Send + 'static,
+    {
+        self.insert(crate::spawn_any(init));
     }
 
     /// Awaits the next task to end; `None` when all have been joined.

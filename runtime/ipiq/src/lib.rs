@@ -76,6 +76,9 @@
 //! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere |
 //! | all cores at one moment | [`pause`](pause()); [`pause_prompt`] in the middle of [`preemptible`](preemptible()) code, too |
 //!
+//! What belongs to a whole server: services ([`sharded`]), their requests' [`deadline`]s and [`Limit`]s, the [end in phases](shutdown), [signals](signal), [`metrics`], and
+//! [classes](classes) of tasks with shares of the time. What ends tasks: [`JoinHandle::abort`], an [`AbortHandle`], a [`CancellationToken`], the drop of a [`JoinSet`] or [`scope`](scope()), a deadline.
+//!
 //! [`Handle::metrics`] tells what the cores have done and how they spend their time. [`Handle::waits`] and [`Builder::stall_reports`] tell which core keeps which waiting, [`Builder::stall_limit`] and [`Handle::backtrace_all_cores`] what it does all the
 //! while.
 //!
@@ -94,6 +97,8 @@
 //!   timers. [`signal`] awaits signals.
 //! - Channels, `select!` and the like of `futures` and `tokio::sync` work; what needs tokio's own runtime (`tokio::net`,
 //!   `tokio::time`, `tokio::spawn`) does not.
+//! - Names that differ: a spawned closure's task outlives its caller, an async *call* ends with it; `JoinHandle::abort_handle` is [`AbortHandle::spawn_on`] and its siblings, `start_paused` is
+//!   [`paused_clock`](Builder::paused_clock), a timeout that reaches what was called and spawned is [`deadline::within`].
 //! - A panic ends its task or call and is returned as an error, [`JoinError`] or [`CallError`]; the core goes on.
 //! - [`shutdown`] is the graceful end, in phases; [`net`] shows a server's. Dropping the [`Runtime`], which the end of `#[ipiq::main]` does too, drops
 //!   what still runs.

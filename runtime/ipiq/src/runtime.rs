@@ -219,6 +219,8 @@ impl Runtime {
     /// `init` is sent to core 0, and the future is made there: it need not be `Send`. Tasks that it started and did not await go on
     /// until the runtime is dropped. Several threads may call this at a time.
     ///
+    /// The value comes back from core 0, so it is `Send`: an error of any kind is a `Box<dyn Error + Send + Sync>` here, where `#[ipiq::main]` takes a `Box<dyn Error>`, too.
+    ///
     /// ```
     /// let runtime = ipiq::Runtime::builder().cores(1).build()?;
     /// let name = String::from("core");

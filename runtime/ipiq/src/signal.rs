@@ -167,7 +167,8 @@ impl Handle {
     /// give it: 128 and the signal's number.
     ///
     /// With several runtimes that ask for it the signal begins the end of all of them. [`Runtime::block_on`](crate::Runtime::block_on), and so `#[ipiq::main]`, panics if its task is cut in the phase
-    /// `cancel`: let it await [`shutdown::phase`](crate::shutdown::phase()), and return; the phases come to their end all the same.
+    /// `cancel`: let it await [`shutdown::phase`](crate::shutdown::phase()), and return; the phases come to their end all the same. A plain `main` is told how they went by
+    /// `Runtime::wait(handle.shutdown())` after its `block_on`: who asks later is given the same report.
     ///
     /// ```no_run
     /// use ipiq::shutdown;

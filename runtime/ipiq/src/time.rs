@@ -94,6 +94,8 @@ pub fn sleep(duration: Duration) -> Sleep {
 
 /// `future`, unless `duration` passes first.
 ///
+/// It ends `future` alone: [`deadline::within`](crate::deadline::within) ends what that has called and spawned, too.
+///
 /// # Errors
 ///
 /// The future resolves to [`Elapsed`] then, and `future` is dropped with it.

@@ -35,7 +35,7 @@
 //! once it runs where the core can be [interrupted](crate::Builder::interrupts) and is in no [`critical`] section; if the core is asleep or has nothing to do, when it wakes up or
 //! looks, at once too; else, and if the signal gets lost, at the end of the core's poll.
 //!
-//! The signal, and what it does to a program's system calls, is [described with it](ipiq_linux::interrupt#what-programs-see). What urgent handlers interrupt is protected: the
+//! The signal, and what it does to a program's system calls, is described with `ipiq_linux::interrupt`: `cargo doc -p ipiq-linux`. What urgent handlers interrupt is protected: the
 //! runtime, the allocator and every other library go on as if nothing had been, because a handler touches nothing of them.
 //!
 //! The idea is the interrupt between CPUs itself; Go stops its goroutines by a signal in the same way.

@@ -225,6 +225,7 @@ fn a_deadline_goes_with_calls_and_spawns_to_every_core_and_the_earliest_counts()
             assert_eq!(remaining(), Some(8 * MS));
         });
         all.await.expect("in time");
+        assert!(CallError::from(time::Elapsed).is_deadline() && ShardError::from(time::Elapsed).is_deadline());
         assert!(deadline::current().is_none());
         let none = call_async_on(B, async || deadline::current().is_none());
         assert!(none.await.expect("a core that runs"));

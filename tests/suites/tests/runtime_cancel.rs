@@ -1,6 +1,7 @@
 //! Ends of tasks: tokens, abort handles, and the variables that a task has until its end.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::future::{Pending, pending};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -199,6 +200,10 @@ fn an_abort_handle_ends_its_task_in_every_state_from_everywhere() {
             abort.clone().abort();
             assert!(task.await.is_err_and(|error| error.is_cancelled()));
             assert!(abort.is_finished());
+            // Wherever it is.
+            let (task, abort) = AbortHandle::spawn_any(pending::<()>);
+            abort.abort();
+            assert!(task.await.is_err_and(|error| error.is_cancelled()));
             // While it runs, by another core, and by a thread.
             let (task, abort) = spawn(usize::MAX);
             until(|| census.alive() > 0).await;
@@ -387,6 +392,12 @@ fn work_without_a_home_goes_to_cores_with_little_to_do() {
             counts
         };
         let counts = runtime.block_on(move || spread(scaled(20, 200)));
+        let in_a_set = runtime.block_on(move || async move {
+            let mut set = ipiq::JoinSet::new();
+            (0..60).for_each(|_| set.spawn_any(here));
+            set.join_all().await.into_iter().map(Result::unwrap).collect::<BTreeSet<_>>()
+        });
+        assert!(in_a_set.len() > 1, "one core has them all: {in_a_set:?}");
         let total: usize = counts.iter().sum();
         assert!(counts.iter().all(|count| *count > total / 20), "idle cores share it: {counts:?}");
         // Core 1 has so much to do that it counts for more than all that is sent.

@@ -7,6 +7,8 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
+use ipiq_fabric::call::CallError;
+
 use super::{NEVER, Timer, Timers};
 use crate::Executor;
 
@@ -108,6 +110,13 @@ impl fmt::Display for Elapsed {
 }
 
 impl core::error::Error for Elapsed {}
+
+/// An error that says that the [deadline](CallError::is_deadline) has passed.
+impl From<Elapsed> for CallError {
+    fn from(Elapsed: Elapsed) -> Self {
+        Self::deadline()
+    }
+}
 
 /// A future with a deadline.
 ///

@@ -37,30 +37,35 @@ enum Refusal {
 
 impl CallError {
     /// The closure panicked, with this payload.
+    #[doc(hidden)]
     #[must_use]
     pub fn panicked(payload: PanicPayload) -> Self {
         Self { cause: Cause::Panicked(Panic::new(payload)) }
     }
 
     /// The target has left, or is closing; the closure did not run.
+    #[doc(hidden)]
     #[must_use]
     pub fn gone() -> Self {
         Self { cause: Cause::Gone }
     }
 
     /// The deadline of the call has passed.
+    #[doc(hidden)]
     #[must_use]
     pub fn deadline() -> Self {
         Self::refused(Refusal::Deadline)
     }
 
     /// As many calls as the limit allows, `most`, are outstanding.
+    #[doc(hidden)]
     #[must_use]
     pub fn over_limit(most: usize) -> Self {
         Self::refused(Refusal::OverLimit(most))
     }
 
     /// Calls inside of calls are as deep as may be; `path` says which.
+    #[doc(hidden)]
     #[must_use]
     pub fn circular(path: String) -> Self {
         Self::refused(Refusal::Circular(path))

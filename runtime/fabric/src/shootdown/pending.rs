@@ -27,7 +27,7 @@ impl State {
     }
 }
 
-/// Ready when every core of the set has acknowledged: see [`Core::shootdown`]. The last acknowledgement wakes the task.
+/// Ready when every core of the set has acknowledged a shootdown. The last acknowledgement wakes the task.
 ///
 /// It stays on the core that asked, which alone writes the outcome: so neither that nor the waker needs an atomic, and the type is not [`Send`]. A task that
 /// awaits it stays there too, as all tasks do.

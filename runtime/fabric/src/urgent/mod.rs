@@ -26,7 +26,7 @@ pub use table::{MAX_URGENT, TableFull, UrgentId};
 
 use serve::Marked;
 
-/// A function that may run between any two instructions of a thread: what [`Fabric::register_urgent`] and [`Core::call_urgent`] take.
+/// A function that may run between any two instructions of a thread: what urgent handlers and calls are made of.
 #[derive(Clone, Copy)]
 pub struct InterruptSafe<F>(F);
 

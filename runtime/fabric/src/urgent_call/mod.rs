@@ -191,7 +191,7 @@ fn wake(block: NonNull<Header>) {
     contain(|| waker.into_iter().for_each(Waker::wake));
 }
 
-/// An urgent call under way, made by [`Core::call_urgent`]. It stays on its home.
+/// An urgent call under way. It stays on its home.
 ///
 /// It is sent whether it is polled or not. The value comes when its home drains. One that outlives its home's endpoint is not woken any more; polled after every core has left, it
 /// says what became of it.

@@ -36,6 +36,21 @@ use pool::{Job, Place, Refused};
 /// }
 /// ```
 ///
+/// Nothing stops a closure from outside. One that takes long looks at a [`CancellationToken`](crate::CancellationToken), one load, and is waited for when it was told to end:
+///
+/// ```
+/// #[ipiq::main(cores = 1)]
+/// async fn main() -> Result<(), ipiq::BlockingError> {
+///     let end = ipiq::CancellationToken::new();
+///     let theirs = end.clone();
+///     let rounds = ipiq::spawn_blocking(move || (0u64..).take_while(|_| !theirs.is_cancelled()).count());
+///     ipiq::time::sleep(std::time::Duration::from_millis(2)).await;
+///     end.cancel();
+///     println!("{} rounds", rounds.await?);
+///     Ok(())
+/// }
+/// ```
+///
 /// # Errors
 ///
 /// The future resolves to [`BlockingError`] if `f` panicked, the runtime ended before it began, or the system has no thread for it.

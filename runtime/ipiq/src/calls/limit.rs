@@ -6,6 +6,9 @@ use super::chain;
 
 /// How many async calls of one core to another may be outstanding, and what happens to one too many.
 ///
+/// Those of [`call_async_on`](crate::call_async_on) and of a shard's [`call_async`](crate::sharded::On::call_async) count; closures that do not await are over too soon to need it, and tasks that are
+/// spawned are nobody's calls.
+///
 /// It holds for each pair of cores, each [service](crate::sharded::Sharded) and each depth of calls inside of calls: a call made by the closure of another one does not wait for
 /// that one's slot. So calls that go in a circle do not wait for themselves.
 ///

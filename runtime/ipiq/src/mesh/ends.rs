@@ -139,7 +139,7 @@ impl<T: Send> Sender<T> {
     }
 }
 
-/// What a core of a mesh receives with: a [`Stream`] of the values of all sources, each with its source. Dropped, it drops what was not received.
+/// What a core of a mesh receives with: a [`Stream`](https://docs.rs/futures/latest/futures/stream/trait.Stream.html) of the values of all sources, each with its source. Dropped, it drops what was not received.
 pub struct Receivers<T: Send + 'static> {
     here: CoreId,
     /// In ascending order.

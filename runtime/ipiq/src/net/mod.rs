@@ -41,10 +41,13 @@
 //! # The end of a server
 //!
 //! The runtime's [end in phases](crate::shutdown) ends the accepting, then waits for connections that hold the phase `drain` open, for as long as its limit says, and drops the others.
+//! A connection that awaits the phase beside its next request holds it only until what it is at is answered, and one that is idle ends at once.
 //!
 //! ```
 //! use std::io;
+//! use std::pin::pin;
 //!
+//! use futures::future::{Either, select};
 //! use ipiq::net::{BufResult, TcpListener, TcpStream, is_shutdown};
 //! use ipiq::{Runtime, shutdown};
 //!
@@ -55,17 +58,25 @@
 //!             Err(error) if is_shutdown(&error) => return Ok(()),
 //!             Err(error) => return Err(error),
 //!         };
-//!         let open = shutdown::guard_named(shutdown::DRAIN, "connection");
-//!         drop(ipiq::spawn_local(async move {
-//!             let _open = open; // Until this task ends.
-//!             serve(stream).await
-//!         }));
+//!         drop(ipiq::spawn_local(serve(stream))); // Not waited for.
 //!     }
 //! }
 //!
 //! async fn serve(stream: TcpStream) -> io::Result<()> {
-//!     let BufResult(received, _bytes) = stream.recv(Vec::with_capacity(100)).await;
-//!     received.map(drop)
+//!     // From its first poll on the phase waits for this task.
+//!     let mut drain = pin!(shutdown::phase(shutdown::DRAIN));
+//!     loop {
+//!         let request = pin!(stream.recv(Vec::with_capacity(100)));
+//!         let (received, request) = match select(request, drain.as_mut()).await {
+//!             Either::Left((BufResult(received, request), _)) => (received?, request),
+//!             Either::Right((_open, _)) => return Ok(()), // Idle.
+//!         };
+//!         if received == 0 {
+//!             return Ok(());
+//!         }
+//!         let BufResult(sent, _request) = stream.send_all(request).await;
+//!         sent?;
+//!     }
 //! }
 //!
 //! let runtime = Runtime::builder().cores(2).build()?;
@@ -74,9 +85,9 @@
 //!     let servers = TcpListener::bind_each_core("127.0.0.1:0", accept)?;
 //!     std::net::TcpStream::connect(servers.local_addr())
 //! })?;
-//! let ending = runtime.handle().shutdown();
-//! drop(client);
-//! println!("{}", Runtime::wait(ending));
+//! let report = Runtime::wait(runtime.handle().shutdown());
+//! assert!(report.phase(shutdown::DRAIN).unwrap().is_clean(), "{report}");
+//! # drop(client);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use ipiq_executor::time::Elapsed;
 use ipiq_executor::{CallError, JoinError};
 use ipiq_fabric::{CoreId, PanicPayload};
 
@@ -92,6 +93,13 @@ impl From<Stopped> for ShardError {
 impl From<CallError> for ShardError {
     fn from(error: CallError) -> Self {
         Self { cause: Cause::Call(error) }
+    }
+}
+
+/// An error that says that the [deadline](ShardError::is_deadline) has passed.
+impl From<Elapsed> for ShardError {
+    fn from(elapsed: Elapsed) -> Self {
+        CallError::from(elapsed).into()
     }
 }
 

@@ -27,6 +27,15 @@
 //! }
 //! ```
 //!
+//! | Wanted | one shard | every shard | Under a [deadline](crate::deadline) | When its future is dropped |
+//! |---|---|---|---|---|
+//! | a value, by a short closure | [`call`](On::call) | [`map`](Sharded::map), [`map_reduce`](Sharded::map_reduce) | `call` does not begin late | goes on |
+//! | the same, by an async closure | [`call_async`](On::call_async) | | ends | ends |
+//! | a task with a life of its own | [`spawn`](On::spawn) | [`map_async`](Sharded::map_async), [`invoke_on_all`](Sharded::invoke_on_all) without a value | `spawn` ends | goes on |
+//!
+//! `call`, `call_async` and `spawn` are [`call_on`](crate::call_on), [`call_async_on`](crate::call_async_on) and [`spawn_on`](crate::spawn_on) with a shard. Of
+//! all of them `call_async` alone is counted by a [limit](Sharded::set_call_limit).
+//!
 //! How it works, step by step:
 //!
 #![doc = include_str!("README.md")]

@@ -11,11 +11,9 @@
 //! | [`JOIN`] | 5 s | the cores' threads end, and those of [`spawn_blocking`](crate::spawn_blocking) |
 //!
 //! A phase that nobody holds open is over at once. A [`guard()`] holds one open until it is dropped; [`phase()`] awaits the begin of one and gives such a guard. When its limit has passed a phase is
-//! cut: the next one begins, and the [`ShutdownReport`] tells who held it.
+//! cut: the next one begins, and the [`ShutdownReport`] tells who held it. [`net`](crate::net) shows a server that answers what is under way and closes what is idle.
 //!
 //! ```
-//! use std::cell::Cell;
-//! use std::rc::Rc;
 //! use std::time::Duration;
 //!
 //! use ipiq::{Runtime, shutdown, time};

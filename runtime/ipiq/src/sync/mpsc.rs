@@ -218,7 +218,7 @@ impl<T> Drop for Permit<'_, T> {
     }
 }
 
-/// The end that receives. It is a [`Stream`], too.
+/// The end that receives. It is a [`Stream`](https://docs.rs/futures/latest/futures/stream/trait.Stream.html), too.
 pub struct Receiver<T> {
     shared: Rc<Shared<T>>,
 }

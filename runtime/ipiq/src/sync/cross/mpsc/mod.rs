@@ -227,7 +227,7 @@ impl<T: Send> Drop for Permit<'_, T> {
     }
 }
 
-/// The end that receives, on the core where the queue was made. It is a [`Stream`], too.
+/// The end that receives, on the core where the queue was made. It is a [`Stream`](https://docs.rs/futures/latest/futures/stream/trait.Stream.html), too.
 pub struct Receiver<T: Send + 'static> {
     inbox: Rc<Inbox<T>>,
     name: BoxName,
