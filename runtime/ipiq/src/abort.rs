@@ -99,10 +99,6 @@ impl AbortHandle {
         (crate::spawn_on(core, move || Abortable { future: init(), begun: false, task }), handle)
     }
 
-    fn task(&self) -> Task {
-        Task { shared: self.shared.clone() }
-    }
-
     /// As [`spawn_any`](crate::spawn_any), with an abort handle.
     ///
     /// # Panics
@@ -116,8 +112,12 @@ impl AbortHandle {
         Fut::Output: Send + 'static,
     {
         let handle = Self { shared: Arc::default() };
-        let shared = handle.shared.clone();
-        (crate::spawn_any(move || Abortable { shared, begun: false, future: init() }), handle)
+        let task = handle.task();
+        (crate::spawn_any(move || Abortable { future: init(), begun: false, task }), handle)
+    }
+
+    fn task(&self) -> Task {
+        Task { shared: self.shared.clone() }
     }
 
     /// Asks the task to end, as [`JoinHandle::abort`] does. From any thread.
