@@ -66,6 +66,7 @@ impl Executor {
         let activity = remote.activity(core.id()).clone();
         let counts = remote.counts(core.id()).clone();
         let classes = remote.core_classes(core.id()).clone();
+        classes.begin();
         Self {
             core,
             home,

@@ -213,7 +213,7 @@ impl Builder {
     ///
     /// A [class](Self::scheduling_class) may have a slice of its own, and the latency goal of one shortens the slices of the others; with `None` here no class has any.
     ///
-    /// A thread of its own looks at all cores twice per slice, so the answer comes one to two slices after the turn began. When
+    /// A thread of its own looks at all cores twice per slice, and ten times a second at least, so the answer comes one to two slices after the turn began. When
     /// all cores have slept for some slices it sleeps too.
     pub fn time_slice(mut self, slice: impl Into<Option<Duration>>) -> Self {
         self.time_slice = slice.into().map(|slice| slice.max(Duration::from_millis(1)));

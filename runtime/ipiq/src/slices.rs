@@ -14,6 +14,8 @@ use crate::stalls::{Inspect, Seen, StallWatch, Stalls, Teller};
 
 /// Looks per slice.
 const LOOKS: u32 = 2;
+/// The longest time between two looks while some core is awake: a class's slice or goal that is set meanwhile is seen at the next look.
+const LONGEST_PERIOD: Duration = Duration::from_millis(100);
 /// Looks that find all cores asleep before the watcher sleeps too: a core that wakes it pays a system call.
 const PATIENCE: u32 = 8;
 
@@ -142,6 +144,7 @@ impl Watcher {
 
     fn period(&self) -> Duration {
         let slice = self.slice.map(|slice| self.inspect.remote().shortest_turn_limit(slice) / LOOKS);
+        let slice = slice.map(|period| period.min(LONGEST_PERIOD));
         let stall = self.stalls.as_ref().map(StallWatch::period);
         slice.into_iter().chain(stall).min().unwrap_or(Duration::MAX)
     }

@@ -441,3 +441,39 @@ fn counters_tell_of_polls_turns_and_waits() {
         }
     });
 }
+
+#[test]
+fn a_core_that_has_ended_tells_of_no_queued_tasks() {
+    with_watchdog("queued at the end", LIMIT, || {
+        let runtime = Runtime::builder().cores(2).scheduling_class(ClassSpec::new("x")).build().expect("a runtime");
+        let handle = runtime.handle();
+        let x = handle.scheduling_class("x").expect("it was made");
+        for core in [A, B] {
+            for _ in 0..3 {
+                drop(x.spawn_on(core, || async {
+                    loop {
+                        yield_now().await;
+                    }
+                }));
+            }
+            while x.counters(core).queued == 0 {
+                thread::yield_now();
+            }
+        }
+        Runtime::wait(handle.leave(B).expect("it may"));
+        drop(runtime);
+        assert_eq!([A, B].map(|core| x.counters(core).queued), [0, 0]);
+    });
+}
+
+#[test]
+fn a_slice_that_is_set_while_the_runtime_runs_is_soon_seen() {
+    with_watchdog("slices set later", LIMIT, || {
+        // The next look by the runtime's slice is half an hour away.
+        let runtime = Runtime::builder().cores(1).time_slice(Duration::from_secs(3_600)).build().expect("a runtime");
+        runtime.block_on(|| async {
+            let late = handle().create_class(ClassSpec::new("late").time_slice(Duration::from_millis(2)));
+            late.expect("there is room").spawn_local(async { spin_until_told() }).await.expect("no panic");
+        });
+    });
+}

@@ -20,7 +20,7 @@ pub struct ClassCounters {
     pub waited_ns: u64,
     /// The longest wait before one of them.
     pub longest_wait_ns: u64,
-    /// Tasks that can run, when it was last looked: at the end of a contended turn, and whenever the core looks at timers and I/O.
+    /// Tasks that can run, when it was last looked: at the end of a contended turn, whenever the core looks at timers and I/O, and when it ends.
     pub queued: u64,
 }
 
@@ -69,6 +69,12 @@ impl CoreClasses {
         // Relaxed: hints. The default class is one that may have tasks everywhere.
         let (running, used) = (self.running.load(Ordering::Relaxed), self.used.load(Ordering::Relaxed));
         (running as usize, used | 1)
+    }
+
+    /// A core begins, perhaps in the place of one that has left: no class has had tasks or turns on this one.
+    pub(crate) fn begin(&self) {
+        self.set_used(0);
+        self.set_running(0);
     }
 
     pub(super) fn set_used(&self, classes: u32) {

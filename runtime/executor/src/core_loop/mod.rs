@@ -107,6 +107,7 @@ impl Executor {
             self.leave();
         }
         self.tell();
+        self.count_queued();
         self.counts().up.end(self.now_ns());
     }
 

@@ -230,6 +230,54 @@ fn a_goal_is_met_beside_many_within_its_share_and_starves_nobody() {
 }
 
 #[test]
+fn a_newcomer_waits_for_a_turn_of_each_other_and_for_what_those_with_goals_may_borrow() {
+    for goals in [0, 1, 3] {
+        // Those with goals wake with the newcomer, and have borrowed nothing yet.
+        let mut loads = vec![busy(100); 3];
+        let woken = busy(100).sleeping(100 * MS, u64::MAX);
+        loads.extend((0..goals).map(|_| woken.clone().goal(MS)));
+        loads.push(woken);
+        loads.iter_mut().for_each(|load| load.wakes_at = 100 * MS);
+        let mut sim = Sim::new(loads);
+        sim.run(300 * MS);
+        let waited_ns = sim.loads[3 + goals].longest_wait_ns;
+        let turns_ns = (3 + goals as u64) * sim.longest_turn_ns;
+        assert!(waited_ns <= turns_ns + goals as u64 * BORROW_NS, "{waited_ns} beside {goals}");
+        assert_eq!(waited_ns > turns_ns, goals > 0, "what they borrow comes before it: {waited_ns} beside {goals}");
+    }
+}
+
+/// Classes that can always run, some with long polls and some with short ones, beside one with a goal that sleeps.
+#[test]
+fn shares_that_change_all_the_time_are_followed_within_the_bound() {
+    for seed in 0..20 {
+        let mut rng = Rng::with_seed(seed);
+        let others = rng.usize(2..6);
+        let mut sim = Sim::new((0..others).map(|_| busy(100).per_poll(10_u64.pow(rng.u32(3..7)))).collect());
+        let goal = busy(rng.u32(1..=10_000)).goal(rng.u64(1..20) * MS);
+        sim.loads.push(goal.sleeping(rng.u64(1..30 * MS), rng.u64(1..300)));
+        for _ in 0..10 {
+            for load in &mut sim.loads[..others] {
+                load.terms.shares = 10_u32.pow(rng.u32(0..5));
+            }
+            // The debts of before, in the terms of now.
+            sim.turn();
+            let before: Vec<u64> = sim.loads.iter().map(|load| load.got_ns).collect();
+            sim.run(rng.u64(1..300) * MS);
+            // What each got, and what it may be apart by the proof, over its shares.
+            let per_share = |load: usize, ns: u64| ns as f64 / f64::from(sim.loads[load].terms.shares);
+            let got = |load: usize| per_share(load, sim.loads[load].got_ns - before[load]);
+            let slack = |load: usize| per_share(load, 2 * sim.longest_turn_ns);
+            for (a, b) in (0..others).flat_map(|a| (0..a).map(move |b| (a, b))) {
+                let apart = (got(a) - got(b)).abs();
+                // And a thousandth of a millisecond for rounding.
+                assert!(apart <= slack(a) + slack(b) + 1_000.0, "{a} and {b} are {apart} ns apart, seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
 fn with_a_clock_that_stands_still_polls_are_shared() {
     let mut sim = Sim::new(vec![busy(100).per_poll(0), busy(300).per_poll(0)]);
     let mut turns = [0_u32; 2];
