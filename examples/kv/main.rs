@@ -27,13 +27,15 @@ mod store;
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use futures::future::{Either, select};
 use ipiq::shutdown::DRAIN;
-use ipiq::{DriverKind, FenceKind, Placement, Runtime, RuntimeInfo};
+use ipiq::{CoreId, DriverKind, FenceKind, Placement, Runtime, RuntimeInfo};
 use rustix::net::sockopt::set_socket_reuseport;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -102,14 +104,18 @@ fn run(flags: Flags) -> Result<(), String> {
             ..Facts::new(address, flags.cores, driver_name(info.driver), fence_name(info.fence))
         },
     };
-    let signals = signals::listen().map_err(|error| error.to_string())?;
-    let server = runtime.block_on(move || async move {
+    let mut signals = signals::listen().map_err(|error| error.to_string())?;
+    let start = handle.spawn_on(CoreId::new(0), move || async move {
         let server = Server::new(context).await?;
         let loaded = server.start().await?;
         drop(claim);
         print(&format!("{banner}snapshot: {}, {} keys loaded\n{limits}", path.display(), loaded.keys));
         Ok::<_, String>(server)
-    })?;
+    });
+    let server = match Runtime::wait(select(start, pin!(signals.recv()))) {
+        Either::Left((started, _)) => started.map_err(|error| error.to_string())??,
+        Either::Right(_) => return Err("ended by a signal before it had started".to_owned()),
+    };
     let report = Runtime::wait(signals::wait_for_end(&handle, server, signals));
     // Connections that wait for requests are cut; what else is, is worth a word.
     report.phases.iter().filter(|phase| !phase.is_clean()).for_each(|phase| eprintln!("kv: {phase}"));

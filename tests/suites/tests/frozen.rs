@@ -92,7 +92,7 @@ fn nothing_of_the_runtime_uses_the_heap_while_a_core_is_frozen() {
         runtime.block_on(|| async {
             let over = Arc::new(AtomicBool::new(false));
             let tasks = [section(B, &over, uses_the_heap).await, section(C, &over, uses_the_heap).await];
-            for round in 0..scaled(60, 5_000) {
+            for round in 0..scaled(60, 500) {
                 let plan = if round % 2 == 0 { Pause::all() } else { Pause::cores([B]) };
                 let (_, times) = ipiq::pause_prompt(plan, body()).await.expect("no limit");
                 assert_eq!(times.in_sections, 2 - round % 2);
@@ -107,7 +107,7 @@ fn nothing_of_the_runtime_uses_the_heap_while_a_core_is_frozen() {
                 ipiq::urgent::critical(|| (0..1_000_000).for_each(|n| _ = std::hint::black_box(n)))
             });
             let tasks = [section(B, &over, uses_the_heap).await, held_off.await];
-            for _ in 0..scaled(6, 200) {
+            for _ in 0..scaled(6, 20) {
                 let plan = Pause::all().timeout(Duration::from_millis(2));
                 let stopped = ipiq::pause_prompt(plan, body()).await;
                 assert!(
@@ -151,6 +151,12 @@ fn errno() -> *mut libc::c_int {
     unsafe { libc::__errno_location() }
 }
 
+/// Sends the thread SIGALRM.
+fn alarm(thread: i32) -> bool {
+    // SAFETY: 1. no pointers; the thread is one of this process.
+    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, libc::SIGALRM) == 0 }
+}
+
 #[test]
 fn a_frozen_core_takes_signals_of_the_program_and_puts_urgent_handlers_off_and_keeps_errno() {
     const NAME: &str = "a_frozen_core_takes_signals_of_the_program_and_puts_urgent_handlers_off_and_keeps_errno";
@@ -185,22 +191,19 @@ fn a_frozen_core_takes_signals_of_the_program_and_puts_urgent_handlers_off_and_k
             while thread.load(Ordering::Relaxed) == 0 {
                 ipiq::yield_now().await;
             }
-            for _ in 0..scaled(30, 2_000) {
+            for _ in 0..scaled(30, 200) {
                 let (alarms, before) = (ALARMS.load(Ordering::Acquire), ran.load(Ordering::Acquire));
                 let (thread, ran_there, triggers) = (thread.clone(), ran.clone(), triggers.clone());
-                // SAFETY: 1. to 5. it uses atomics, triggers, and makes a system call; it waits for a signal handler of the test alone.
-                let body = unsafe {
-                    InterruptSafe::new(move |_| {
-                        let triggered = triggers.trigger(B).is_ok();
-                        let thread = thread.load(Ordering::Relaxed);
-                        // SAFETY: 1. no pointers; the thread is frozen, so there is one.
-                        let sent = libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGALRM);
-                        while ALARMS.load(Ordering::Acquire) == alarms {
-                            std::thread::yield_now();
-                        }
-                        triggered && sent == 0 && ran_there.load(Ordering::Acquire) == before
-                    })
+                let body = move |_| {
+                    let triggered = triggers.trigger(B).is_ok();
+                    let sent = alarm(thread.load(Ordering::Relaxed));
+                    while ALARMS.load(Ordering::Acquire) == alarms {
+                        std::thread::yield_now();
+                    }
+                    triggered && sent && ran_there.load(Ordering::Acquire) == before
                 };
+                // SAFETY: 1. to 5. it uses atomics, triggers, and makes a system call; it waits for a signal handler of the test alone.
+                let body = unsafe { InterruptSafe::new(body) };
                 let (put_off, times) = ipiq::pause_prompt(Pause::all(), body).await.expect("no limit");
                 assert!(put_off && times.in_sections == 1);
                 while ran.load(Ordering::Acquire) == before {

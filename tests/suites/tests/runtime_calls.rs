@@ -68,7 +68,7 @@ const MS: Duration = Duration::from_millis(1);
 
 #[test]
 fn an_async_call_runs_there_and_brings_its_value_or_its_panic_back() {
-    on_three_cores("async calls", scaled(3, 30), |census| async move {
+    on_three_cores("async calls", scaled(3, 7), |census| async move {
         for round in 0..10 {
             for core in cores() {
                 let census = census.clone();
@@ -97,7 +97,7 @@ fn an_async_call_runs_there_and_brings_its_value_or_its_panic_back() {
 
 #[test]
 fn a_call_that_is_dropped_drops_what_runs_for_it_at_home() {
-    on_three_cores("dropped async calls", scaled(5, 50), |census| async move {
+    on_three_cores("dropped async calls", scaled(5, 12), |census| async move {
         let wait_there = |core| {
             let census = census.clone();
             call_async_on(core, async move || {
@@ -161,7 +161,7 @@ fn calls_of_foreign_threads_are_answered_cancelled_or_told_that_the_runtime_is_g
 #[test]
 fn a_runtime_may_end_in_every_state_of_a_call() {
     with_watchdog("ends of runtimes under calls", LIMIT, || {
-        for round in 0..scaled(20, 200) {
+        for round in 0..scaled(20, 50) {
             let census = Census::default();
             let runtime = Runtime::builder().cores(2).ring_capacity(4).call_limit(Limit::wait(2)).build().expect("one");
             let (told, heard) = mpsc::channel();
@@ -201,7 +201,7 @@ fn a_runtime_may_end_in_every_state_of_a_call() {
 
 #[test]
 fn a_deadline_goes_with_calls_and_spawns_to_every_core_and_the_earliest_counts() {
-    with_paused_clock("deadlines travel", scaled(10, 100), || async {
+    with_paused_clock("deadlines travel", scaled(10, 25), || async {
         assert!(deadline::current().is_none());
         let all = deadline::within(10 * MS, async {
             assert_eq!(deadline::remaining(), Some(10 * MS));
@@ -234,7 +234,7 @@ fn a_deadline_goes_with_calls_and_spawns_to_every_core_and_the_earliest_counts()
 
 #[test]
 fn what_runs_past_its_deadline_ends_on_every_core() {
-    with_paused_clock("deadlines end", scaled(10, 100), || async {
+    with_paused_clock("deadlines end", scaled(10, 25), || async {
         let census = Census::default();
         let wait = |census: &Census| {
             let census = census.clone();
@@ -270,7 +270,7 @@ fn what_runs_past_its_deadline_ends_on_every_core() {
 
 #[test]
 fn what_arrives_past_its_deadline_does_not_begin() {
-    with_paused_clock("late arrivals", scaled(10, 100), || async {
+    with_paused_clock("late arrivals", scaled(10, 25), || async {
         let (go, held) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (wait, tell) = (go.clone(), held.clone());
         // Keeps the core from looking.
@@ -318,7 +318,7 @@ fn what_arrives_past_its_deadline_does_not_begin() {
 
 #[test]
 fn a_deadline_does_not_outlast_panics_and_drops() {
-    on_three_cores("deadlines are put back", scaled(5, 50), |_| async {
+    on_three_cores("deadlines are put back", scaled(5, 12), |_| async {
         let long = Duration::from_secs(3600);
         let panicked = std::panic::AssertUnwindSafe(deadline::within(long, async { panic!("inside") })).catch_unwind();
         panicked.await.unwrap_err();
@@ -384,7 +384,7 @@ fn a_limit_that_waits_admits_in_order_and_never_more() {
             runtime.block_on(|| async {
                 let (now, most, order) =
                     (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), mpsc::channel());
-                let calls = (0..scaled(60, 600)).map(|index| {
+                let calls = (0..scaled(60, 150)).map(|index| {
                     let (now, most, order) = (now.clone(), most.clone(), order.0.clone());
                     let call = call_async_on(B, async move || {
                         most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -488,7 +488,7 @@ fn look_up(
 
 #[test]
 fn circles_of_calls_do_not_wait_for_themselves_and_endless_ones_are_named() {
-    on_three_cores("circles of calls", scaled(2, 20), |_| async {
+    on_three_cores("circles of calls", scaled(2, 5), |_| async {
         let (cart, stock) = shop().await;
         // From both ends at once: each meets the other at every gate.
         let carts = (0..8).map(|_| order(&cart, 20));
@@ -539,7 +539,7 @@ fn cores_of(runtime: &Runtime) -> impl Iterator<Item = CoreId> + use<> {
 
 #[test]
 fn a_stop_that_would_wait_for_itself_says_so_and_the_service_stops() {
-    on_three_cores("stops in uses", scaled(5, 50), |census| async move {
+    on_three_cores("stops in uses", scaled(5, 12), |census| async move {
         let begin = async |census: &Census| {
             let census = census.clone();
             Sharded::start(move |_| async move { Homebound::new(&census) }).await.expect("no panic")
@@ -581,7 +581,7 @@ fn a_stop_that_would_wait_for_itself_says_so_and_the_service_stops() {
 
 #[test]
 fn a_use_under_a_call_is_known_too() {
-    on_three_cores("stops in uses under calls", scaled(5, 50), |census| async move {
+    on_three_cores("stops in uses under calls", scaled(5, 12), |census| async move {
         let (user, bound) = (Sharded::start(async |_| ()).await.expect("no panic"), census.clone());
         let service = Sharded::start(move |_| async move { Homebound::new(&bound) }).await.expect("no panic");
         let (own, other) = (service.clone(), user.clone());
@@ -722,7 +722,7 @@ fn no_storm_of_calls_waits_for_itself_or_loses_a_slot() {
         let runtime = Runtime::builder().cores(3).call_limit(Limit::wait(1)).build().expect("a runtime");
         let (handle, alive) = (runtime.handle(), Arc::new(()));
         let service = runtime.block_on(|| async { Sharded::start(async |_| ()).await.expect("no panic") });
-        for seed in 0..scaled(4, 40) as u64 {
+        for seed in 0..scaled(4, 10) as u64 {
             service.set_call_limit(Limit::wait(1));
             let storms = cores_of(&runtime).map(|core| {
                 let random = fastrand::Rng::with_seed(seed * 3 + core.index() as u64);
@@ -748,7 +748,7 @@ fn no_storm_of_calls_waits_for_itself_or_loses_a_slot() {
 
 #[test]
 fn a_deadline_is_not_that_of_what_a_core_keeps() {
-    on_three_cores("deadlines and core-locals", scaled(5, 50), |_| async {
+    on_three_cores("deadlines and core-locals", scaled(5, 12), |_| async {
         let local = CoreLocal::new(|| RefCell::new(Some(spawn_local(async { deadline::current() }))));
         let asked = deadline::within(Duration::from_secs(3600), async {
             local.get().take().expect("it was made").await.expect("no panic")
@@ -759,7 +759,7 @@ fn a_deadline_is_not_that_of_what_a_core_keeps() {
 
 #[test]
 fn shards_that_a_deadline_cuts_short_are_not_passed_over() {
-    with_paused_clock("deadlines of all shards", scaled(3, 30), || async {
+    with_paused_clock("deadlines of all shards", scaled(3, 7), || async {
         let service = Sharded::start(async |_| ()).await.expect("no panic");
         let on_all = || {
             let late = service.map_async(async |_| {

@@ -348,7 +348,7 @@ fn a_class_with_a_goal_goes_before_many_others() {
 fn every_task_of_every_class_is_dropped_at_home_when_the_runtime_ends() {
     with_watchdog("the end with classes", LIMIT, || {
         each_kind(|builder| {
-            for round in 0..scaled(10, 200) {
+            for round in 0..scaled(10, 50) {
                 let runtime = builder.clone().cores(2).ring_capacity(2).build().expect("a runtime");
                 let make = |n| runtime.handle().create_class(ClassSpec::new(format!("{n}"))).expect("there is room");
                 let classes: Vec<_> = (0..5).map(make).collect();

@@ -310,7 +310,7 @@ fn each_future_is_dropped_once_at_home_whatever_happens_to_it_in_whatever_state(
     alone("each_future_is_dropped_once_at_home_whatever_happens_to_it_in_whatever_state", LIMIT, || {
         let before = holdings();
         for driver in drivers() {
-            (0..scaled(2, 20)).for_each(|_| all_cases(&Runtime::builder().driver(driver)));
+            (0..scaled(2, 5)).for_each(|_| all_cases(&Runtime::builder().driver(driver)));
         }
         while (holdings().threads, holdings().descriptors) != (before.threads, before.descriptors) {
             thread::yield_now();

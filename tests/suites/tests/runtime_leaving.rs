@@ -174,7 +174,7 @@ async fn waits_once(token: Token) {
 fn every_call_to_a_core_that_leaves_under_it_ends_once() {
     alone("every_call_to_a_core_that_leaves_under_it_ends_once", LIMIT, || {
         each_kind(|builder| {
-            for seed in 0..scaled(5, 100) {
+            for seed in 0..scaled(5, 25) {
                 leave_amid_calls(&runtime(&builder, 4), seed);
             }
         });
@@ -219,7 +219,7 @@ fn leave_amid_calls(runtime: &Runtime, seed: u64) {
 fn a_core_that_leaves_in_the_middle_of_anything_is_out_when_that_has_ended() {
     alone("a_core_that_leaves_in_the_middle_of_anything_is_out_when_that_has_ended", LIMIT, || {
         each_kind(|builder| {
-            for _ in 0..scaled(3, 50) {
+            for _ in 0..scaled(3, 12) {
                 let before = holdings();
                 let runtime = runtime(&builder, 3);
                 let (handle, census) = (runtime.handle(), Census::default());
@@ -291,7 +291,7 @@ fn a_runtime_that_stops_while_cores_leave_ends() {
     alone("a_runtime_that_stops_while_cores_leave_ends", LIMIT, || {
         each_kind(|builder| {
             let before = holdings();
-            for seed in 0..scaled(20, 300) {
+            for seed in 0..scaled(20, 75) {
                 let runtime = runtime(&builder, 4);
                 let (handle, census, mut rng) = (runtime.handle(), Census::default(), Rng::with_seed(seed));
                 for core in handle.cores() {
@@ -457,7 +457,7 @@ fn cores_leave_while_the_others_reach_all_cores_in_every_way() {
     alone("cores_leave_while_the_others_reach_all_cores_in_every_way", LIMIT, || {
         each_kind(|builder| {
             let before = holdings();
-            for seed in 0..scaled(5, 100) {
+            for seed in 0..scaled(5, 25) {
                 leave_amid_everything(&runtime(&builder, 5), seed);
             }
             wait_for(before);

@@ -84,7 +84,7 @@ async fn receive_all(receivers: &mut Receivers<Parcel>) -> Vec<usize> {
 
 #[test]
 fn every_pair_of_a_full_mesh_keeps_its_order_and_ends() {
-    each_runtime("mesh, full", scaled(4, 40), |runtime, census| {
+    each_runtime("mesh, full", scaled(4, 10), |runtime, census| {
         let census = census.clone();
         runtime.block_on(|| async move {
             let count = cores().count();
@@ -117,7 +117,7 @@ fn every_pair_of_a_full_mesh_keeps_its_order_and_ends() {
 
 #[test]
 fn a_partial_mesh_has_its_pairs_and_names_those_that_it_has_not() {
-    each_runtime("mesh, partial", scaled(4, 40), |runtime, census| {
+    each_runtime("mesh, partial", scaled(4, 10), |runtime, census| {
         let census = census.clone();
         runtime.block_on(|| async move {
             let all: Vec<CoreId> = cores().collect();
@@ -161,7 +161,7 @@ fn a_partial_mesh_has_its_pairs_and_names_those_that_it_has_not() {
 
 #[test]
 fn a_pair_holds_so_many_and_a_slow_one_holds_up_no_other() {
-    each_runtime("mesh, bounds", scaled(4, 40), |runtime, census| {
+    each_runtime("mesh, bounds", scaled(4, 10), |runtime, census| {
         let census = census.clone();
         runtime.block_on(|| async move {
             let others_are_done = Arc::new(AtomicUsize::new(0));
@@ -210,7 +210,7 @@ fn a_pair_holds_so_many_and_a_slow_one_holds_up_no_other() {
 
 #[test]
 fn what_a_member_does_not_take_is_dropped_at_home_and_its_senders_are_told() {
-    each_runtime("mesh, receivers gone", scaled(5, 50), |runtime, census| {
+    each_runtime("mesh, receivers gone", scaled(5, 12), |runtime, census| {
         let census = census.clone();
         let astray = Arc::new(AtomicUsize::new(0));
         let strays = astray.clone();
@@ -257,7 +257,7 @@ fn what_a_member_does_not_take_is_dropped_at_home_and_its_senders_are_told() {
 
 #[test]
 fn a_mesh_that_is_dropped_while_it_is_joined_leaves_nothing() {
-    each_runtime("mesh, half joined", scaled(6, 60), |runtime, census| {
+    each_runtime("mesh, half joined", scaled(6, 15), |runtime, census| {
         let census = census.clone();
         runtime.block_on(|| async move {
             for turns in 0..6 {
@@ -290,7 +290,7 @@ fn a_mesh_that_is_dropped_while_it_is_joined_leaves_nothing() {
 
 #[test]
 fn meshes_end_with_their_runtime_in_every_state() {
-    each_runtime("mesh, the runtime's end", scaled(8, 80), |runtime, census| {
+    each_runtime("mesh, the runtime's end", scaled(8, 20), |runtime, census| {
         let (counted, handle) = (census.clone(), runtime.handle());
         let received = Arc::new(AtomicUsize::new(0));
         let count = received.clone();
@@ -326,7 +326,7 @@ fn meshes_end_with_their_runtime_in_every_state() {
 
 #[test]
 fn a_member_that_leaves_ends_its_pairs_and_no_others() {
-    each_runtime("mesh, a member leaves", scaled(5, 50), |runtime, census| {
+    each_runtime("mesh, a member leaves", scaled(5, 12), |runtime, census| {
         let (census, handle) = (census.clone(), runtime.handle());
         runtime.block_on(move || async move {
             let joined = Arc::new(AtomicUsize::new(0));

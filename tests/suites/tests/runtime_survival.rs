@@ -314,7 +314,7 @@ fn a_core_whose_thread_stands_still_delays_no_other_pair_and_loses_nothing() {
             // SAFETY: 1. no memory is passed.
             let thread = runtime.handle().call_on(victim, || unsafe { libc::syscall(libc::SYS_gettid) } as i32);
             let thread = Runtime::wait(thread).expect("no panic");
-            for _ in 0..scaled(10, 100) {
+            for _ in 0..scaled(10, 25) {
                 let (answered, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
                 // Numbered calls to the victim from both others, all the while.
                 let streams = [A, B].map(|core| {
@@ -414,7 +414,7 @@ fn the_environment_is_read_when_it_is_asked_for_and_garbage_is_named() {
 fn timers_that_are_set_cancelled_and_set_anew_on_all_cores_are_neither_early_nor_lost() {
     each("timers_that_are_set_cancelled_and_set_anew_on_all_cores_are_neither_early_nor_lost", |runtime| {
         let (tell, told) = channel();
-        let sleeps = scaled(300, 5_000);
+        let sleeps = scaled(300, 1_250);
         for core in [A, B] {
             for seed in 0..4 {
                 let tell = tell.clone();

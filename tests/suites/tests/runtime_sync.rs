@@ -143,7 +143,7 @@ async fn send_in_every_way(
 
 #[test]
 fn what_a_queue_takes_arrives_in_order_until_either_end_closes_it() {
-    each_runtime("cross mpsc", scaled(6, 60), |runtime, ledger| {
+    each_runtime("cross mpsc", scaled(6, 15), |runtime, ledger| {
         let ledger = ledger.clone();
         runtime.block_on(|| async move {
             for close in [false, true] {
@@ -180,7 +180,7 @@ fn what_a_queue_takes_arrives_in_order_until_either_end_closes_it() {
 
 #[test]
 fn a_core_has_at_most_the_capacity_under_way_and_every_waiter_gets_its_turn() {
-    each_runtime("cross mpsc, bounds", scaled(4, 40), |runtime, ledger| {
+    each_runtime("cross mpsc, bounds", scaled(4, 10), |runtime, ledger| {
         let ledger = ledger.clone();
         runtime.block_on(|| async move {
             let capacity = fastrand::usize(1..5);
@@ -225,7 +225,7 @@ fn a_core_has_at_most_the_capacity_under_way_and_every_waiter_gets_its_turn() {
 
 #[test]
 fn waiters_of_a_queue_whose_receiver_goes_have_their_values_back() {
-    each_runtime("cross mpsc, receiver gone", scaled(6, 60), |runtime, ledger| {
+    each_runtime("cross mpsc, receiver gone", scaled(6, 15), |runtime, ledger| {
         let ledger = ledger.clone();
         runtime.block_on(|| async move {
             for home_of_receiver in cores() {
@@ -280,7 +280,7 @@ fn waiters_of_a_queue_whose_receiver_goes_have_their_values_back() {
 
 #[test]
 fn a_queue_ends_by_the_last_sender_wherever_it_is_dropped() {
-    each_runtime("cross mpsc, last sender", scaled(6, 60), |runtime, ledger| {
+    each_runtime("cross mpsc, last sender", scaled(6, 15), |runtime, ledger| {
         for foreign in [false, true] {
             let ledger = ledger.clone();
             let handle = runtime.handle();
@@ -325,7 +325,7 @@ fn a_queue_ends_by_the_last_sender_wherever_it_is_dropped() {
 
 #[test]
 fn runtimes_that_end_take_every_wait_and_every_value_with_them() {
-    each_runtime("cross, the runtime's end", scaled(10, 100), |runtime, ledger| {
+    each_runtime("cross, the runtime's end", scaled(10, 25), |runtime, ledger| {
         let turns = Arc::new(AtomicUsize::new(0));
         let ended: Vec<JoinHandle<()>> = (0..runtime.handle().core_count())
             .map(CoreId::new)
@@ -375,7 +375,7 @@ fn runtimes_that_end_take_every_wait_and_every_value_with_them() {
 
 #[test]
 fn one_value_comes_from_any_thread_or_the_news_that_none_will() {
-    each_runtime("cross oneshot", scaled(6, 60), |runtime, ledger| {
+    each_runtime("cross oneshot", scaled(6, 15), |runtime, ledger| {
         let ledger = ledger.clone();
         runtime.block_on(|| async move {
             let home = home();
@@ -414,7 +414,7 @@ fn one_value_comes_from_any_thread_or_the_news_that_none_will() {
 
 #[test]
 fn watchers_on_every_core_see_rising_values_and_the_last_one() {
-    each_runtime("cross watch", scaled(6, 60), |runtime, _| {
+    each_runtime("cross watch", scaled(6, 15), |runtime, _| {
         runtime.block_on(|| async {
             let (sender, first) = watch::channel(0);
             let mut watchers = JoinSet::new();
@@ -455,7 +455,7 @@ fn watchers_on_every_core_see_rising_values_and_the_last_one() {
 
 #[test]
 fn permits_are_held_by_so_many_at_a_time_and_all_come_back() {
-    each_runtime("cross semaphore", scaled(6, 60), |runtime, _| {
+    each_runtime("cross semaphore", scaled(6, 15), |runtime, _| {
         const PERMITS: usize = 3;
         let handle = runtime.handle();
         runtime.block_on(|| async move {
@@ -516,7 +516,7 @@ fn permits_are_held_by_so_many_at_a_time_and_all_come_back() {
 
 #[test]
 fn a_wait_that_went_away_holds_up_nobody_behind_it() {
-    each_runtime("cross semaphore, abandoned", scaled(6, 60), |runtime, _| {
+    each_runtime("cross semaphore, abandoned", scaled(6, 15), |runtime, _| {
         runtime.block_on(|| async {
             for core in cores() {
                 let permits = cross::Semaphore::new(1);
@@ -535,7 +535,7 @@ fn a_wait_that_went_away_holds_up_nobody_behind_it() {
 
 #[test]
 fn a_home_that_leaves_ends_every_wait_for_it() {
-    each_runtime("cross, the home leaves", scaled(6, 60), |runtime, ledger| {
+    each_runtime("cross, the home leaves", scaled(6, 15), |runtime, ledger| {
         let (ledger, handle) = (ledger.clone(), runtime.handle());
         runtime.block_on(move || async move {
             let waiting = Arc::new(AtomicUsize::new(0));
@@ -586,7 +586,7 @@ fn a_home_that_leaves_ends_every_wait_for_it() {
 
 #[test]
 fn what_a_core_had_sent_arrives_after_it_has_left() {
-    each_runtime("cross mpsc, a sender leaves", scaled(6, 60), |runtime, ledger| {
+    each_runtime("cross mpsc, a sender leaves", scaled(6, 15), |runtime, ledger| {
         let (ledger, handle) = (ledger.clone(), runtime.handle());
         runtime.block_on(move || async move {
             let (sender, mut receiver) = mpsc::channel(fastrand::usize(1..5));
@@ -641,7 +641,7 @@ fn a_queue_is_not_sent_to_from_another_runtime() {
 
 #[test]
 fn a_turn_of_one_core_is_passed_on_by_tasks_that_are_aborted() {
-    each_runtime("local locks, aborts", scaled(6, 60), |runtime, ledger| {
+    each_runtime("local locks, aborts", scaled(6, 15), |runtime, ledger| {
         let ledger = ledger.clone();
         runtime.block_on(|| async move {
             let (mutex, permits) = (Rc::new(sync::Mutex::new(0_u32)), Rc::new(sync::Semaphore::new(2)));
@@ -702,7 +702,7 @@ impl Drop for Free<'_> {
 
 #[test]
 fn waits_of_one_core_end_with_the_runtime_in_every_state() {
-    each_runtime("local, the runtime's end", scaled(6, 60), |runtime, ledger| {
+    each_runtime("local, the runtime's end", scaled(6, 15), |runtime, ledger| {
         let ledger = ledger.clone();
         runtime.block_on(|| async move {
             let mutex = Rc::new(sync::Mutex::new(()));
@@ -734,7 +734,7 @@ fn waits_of_one_core_end_with_the_runtime_in_every_state() {
 
 #[test]
 fn turns_of_a_core_that_leaves_go_to_the_others() {
-    each_runtime("cross, who waits leaves", scaled(6, 60), |runtime, ledger| {
+    each_runtime("cross, who waits leaves", scaled(6, 15), |runtime, ledger| {
         let (ledger, handle) = (ledger.clone(), runtime.handle());
         runtime.block_on(move || async move {
             const PERMITS: usize = 2;
@@ -777,7 +777,7 @@ fn turns_of_a_core_that_leaves_go_to_the_others() {
 
 #[test]
 fn ends_are_used_and_outlived_on_the_cores_of_another_runtime() {
-    each_runtime("cross, another runtime", scaled(4, 40), |runtime, ledger| {
+    each_runtime("cross, another runtime", scaled(4, 10), |runtime, ledger| {
         let other = Runtime::builder().cores(2).ring_capacity(2).build().expect("a runtime");
         let ledger = ledger.clone();
         let (promise, permits, mut watched, sender) = runtime.block_on(|| async move {

@@ -578,7 +578,8 @@ fn nobody_is_granted_what_came_back_while_a_semaphore_closes() {
 
 #[test]
 fn what_shows_a_locked_value_may_try_to_lock_it() {
-    struct Shows(std::rc::Weak<(Mutex<Option<Shows>>, RwLock<Option<Shows>>)>);
+    type Locks = (Mutex<Option<Shows>>, RwLock<Option<Shows>>);
+    struct Shows(std::rc::Weak<Locks>);
     impl std::fmt::Debug for Shows {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             let locks = self.0.upgrade().expect("it is there");

@@ -113,7 +113,7 @@ fn a_section_that_does_everything_is_stopped_again_and_again() {
         let moving = Arc::new(Moving::default());
         let task = busy(B, &moving).await;
         let (begun, mut longest) = (Instant::now(), Duration::ZERO);
-        let pauses = scaled(60, 10_000);
+        let pauses = scaled(60, 500);
         for _ in 0..pauses {
             let stopped = ipiq::pause_prompt(Pause::all(), stands(slice::from_ref(&moving))).await;
             longest = longest.max(stopped.as_ref().map_or(Duration::ZERO, |(_, times)| times.total));
@@ -133,7 +133,7 @@ fn several_sections_are_stopped_together() {
     runtime.block_on(|| async {
         let moving = [Arc::new(Moving::default()), Arc::new(Moving::default())];
         let tasks = [busy(B, &moving[0]).await, busy(C, &moving[1]).await];
-        for round in 0..scaled(24, 2_000) {
+        for round in 0..scaled(24, 100) {
             let (plan, of) = match round % 3 {
                 0 => (Pause::cores([B]), &moving[..1]),
                 1 => (Pause::cores([A, C]), &moving[1..]),
@@ -157,7 +157,7 @@ fn two_cores_that_stop_others_and_each_other_take_turns() {
         let section = busy(C, &moving).await;
         let stopping = moving.clone();
         let pauses = move |other: CoreId| async move {
-            for round in 0..scaled(20, 1_500) {
+            for round in 0..scaled(20, 75) {
                 let plan = if round % 2 == 0 { Pause::cores([other, C]) } else { Pause::all() };
                 assert_eq!(in_sections(ipiq::pause_prompt(plan, stands(slice::from_ref(&stopping))).await), 1);
                 // Other kinds of stops in between.
@@ -198,7 +198,7 @@ fn sections_that_begin_and_end_and_panic_are_stopped_whole_or_waited_for() {
             panics
         });
         let mut caught = 0;
-        for _ in 0..scaled(60, 5_000) {
+        for _ in 0..scaled(60, 250) {
             caught += in_sections(ipiq::pause_prompt(Pause::all(), stands(slice::from_ref(&moving))).await);
             ipiq::yield_now().await;
         }
@@ -213,7 +213,7 @@ fn where_nobody_is_in_a_section_a_prompt_pause_is_as_any_other() {
     let _watchdog = watch("prompt pauses without sections");
     two_cores(Runtime::builder()).block_on(|| async {
         let moving = Arc::new(Moving::default());
-        for _ in 0..scaled(20, 1_000) {
+        for _ in 0..scaled(20, 50) {
             for plan in [Pause::all(), Pause::cores([]), Pause::cores([A]), Pause::cores([B])] {
                 assert_eq!(in_sections(ipiq::pause_prompt(plan, stands(slice::from_ref(&moving))).await), 0);
             }
@@ -235,7 +235,7 @@ fn from_another_thread_too() {
     let moving = Arc::new(Moving::default());
     let inside = moving.clone();
     let [task] = runtime.block_on(move || async move { [busy(B, &inside).await] });
-    for _ in 0..scaled(20, 1_000) {
+    for _ in 0..scaled(20, 50) {
         let stopped = Runtime::wait(handle.pause_prompt(A, Pause::all(), stands(slice::from_ref(&moving))));
         assert_eq!(in_sections(stopped), 1);
     }
@@ -275,7 +275,7 @@ fn what_holds_interrupts_off_is_waited_for_and_the_limit_ends_that() {
 fn without_interrupts_it_waits_for_the_end_of_the_section() {
     let _watchdog = watch("a section that cannot be interrupted, and a pause");
     two_cores(Runtime::builder().interrupts(InterruptPolicy::Off)).block_on(|| async {
-        for _ in 0..scaled(5, 200) {
+        for _ in 0..scaled(5, 10) {
             let moving = Arc::new(Moving::default());
             let section = busy(B, &moving).await;
             let plan = Pause::all().timeout(Duration::from_millis(1));
@@ -348,14 +348,14 @@ fn triggers_calls_updates_and_backtraces_meet_a_frozen_core() {
         let value = ipiq::Replicated::new(0u64);
         let updating = value.clone();
         let updates = ipiq::spawn_on(C, move || async move {
-            for n in 1..=scaled(8, 500) {
+            for n in 1..=scaled(8, 25) {
                 updating.replace(n).await.expect("no panic");
                 // SAFETY: 1. to 5. it does nothing.
                 let call = unsafe { InterruptSafe::new(|core: CoreId| core) };
                 assert_eq!(ipiq::urgent::call_on(B, call).await.expect("it is there"), B);
             }
         });
-        for _ in 0..scaled(24, 2_000) {
+        for _ in 0..scaled(24, 100) {
             assert_eq!(in_sections(ipiq::pause_prompt(Pause::all(), stands(slice::from_ref(&inside))).await), 1);
         }
         updates.await.expect("no panic");
@@ -390,7 +390,7 @@ fn sections_in_the_kernel_and_in_children_are_stopped_too() {
             section.await.expect("no panic")
         });
         begun.wait().await;
-        for _ in 0..scaled(24, 2_000) {
+        for _ in 0..scaled(24, 100) {
             assert_eq!(in_sections(ipiq::pause_prompt(Pause::all(), stands(slice::from_ref(&moving))).await), 1);
         }
         moving.stop();
@@ -401,7 +401,7 @@ fn sections_in_the_kernel_and_in_children_are_stopped_too() {
 #[test]
 fn a_runtime_may_end_while_sections_are_stopped() {
     let _watchdog = watch("the end of a runtime among prompt pauses");
-    for _ in 0..scaled(4, 100) {
+    for _ in 0..scaled(4, 8) {
         let runtime = two_cores(Runtime::builder());
         let handle = runtime.handle();
         let moving = Arc::new(Moving::default());
