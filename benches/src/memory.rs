@@ -19,7 +19,7 @@ static COUNTING: AtomicBool = AtomicBool::new(false);
 static BYTES: AtomicI64 = AtomicI64::new(0);
 static POLLED: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator; it counts while a [`Section`] lasts, and otherwise costs a look at one flag.
+/// The system's allocator; it counts while a `Section` lasts, and otherwise costs a look at one flag.
 #[derive(Debug)]
 pub struct Counted;
 

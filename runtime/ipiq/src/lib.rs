@@ -77,7 +77,7 @@
 //! | all cores at one moment | [`pause`](pause()); [`pause_prompt`] in the middle of [`preemptible`](preemptible()) code, too |
 //!
 //! What belongs to a whole server: services ([`sharded`]), their requests' [`deadline`]s and [`Limit`]s, the [end in phases](shutdown), [signals](signal), [`metrics`], and
-//! [classes](classes) of tasks with shares of the time. What ends tasks: [`JoinHandle::abort`], an [`AbortHandle`], a [`CancellationToken`], the drop of a [`JoinSet`] or [`scope`](scope()), a deadline.
+//! [classes] of tasks with shares of the time. What ends tasks: [`JoinHandle::abort`], an [`AbortHandle`], a [`CancellationToken`], the drop of a [`JoinSet`] or [`scope`](scope()), a deadline.
 //!
 //! [`Handle::metrics`] tells what the cores have done and how they spend their time. [`Handle::waits`] and [`Builder::stall_reports`] tell which core keeps which waiting, [`Builder::stall_limit`] and [`Handle::backtrace_all_cores`] what it does all the
 //! while.

@@ -108,7 +108,7 @@ pub fn pause_each(cores: impl IntoIterator<Item = CoreId>, f: impl Fn() + Send +
 /// As [`pause`], and does not wait for the end of [`preemptible`](crate::preemptible()) sections: a core in the middle of one is stopped there, by an interrupt, if all others of the plan stand still.
 ///
 /// For a moment in which nothing of a runtime moves, whatever its cores compute: words that they write are read together, a table that they look into is exchanged. The frozen core may
-/// be in the middle of anything, of an allocation above all, and hold the lock of it. So `body` is an [`InterruptSafe`](crate::urgent::InterruptSafe) function, as urgent calls take: atomics, and
+/// be in the middle of anything, of an allocation above all, and hold the lock of it. So `body` is an [`InterruptSafe`] function, as urgent calls take: atomics, and
 /// memory of its own. It is given the core that it runs on, the calling one. It must not panic: that ends the process, or, as a frozen core may hold what the message wants, stops it.
 ///
 /// A core in the middle of a poll delays it as it does every pause. So does a section where its core [cannot be interrupted](crate::Builder::interrupts), and, as long as it lasts, a
@@ -172,11 +172,11 @@ where
 }
 
 impl Handle {
-    /// As [`pause_prompt`](crate::pause_prompt), from any thread: `body` runs on `core`, which has to come to the end of its poll, or section. The future may be awaited anywhere.
+    /// As [`pause_prompt`], from any thread: `body` runs on `core`, which has to come to the end of its poll, or section. The future may be awaited anywhere.
     ///
     /// # Errors
     ///
-    /// As [`pause_prompt`](crate::pause_prompt); also if `core` left first, or the runtime had been told to stop.
+    /// As [`pause_prompt`]; also if `core` left first, or the runtime had been told to stop.
     ///
     /// # Cancel safety
     ///
