@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// It catches its closure's panic itself.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
+/// What a worker does first.
+type OnStart = Arc<dyn Fn() + Send + Sync>;
+
 /// Why a job was not queued; here it is again, to be dropped outside the lock.
 pub(crate) enum Refused {
     Full(Job),
@@ -38,8 +41,6 @@ pub(crate) struct Pool {
     gone: Condvar,
     most: usize,
     patience: Duration,
-    /// What a worker does first.
-    on_start: Box<dyn Fn() + Send + Sync>,
     told: Arc<Told>,
 }
 
@@ -94,6 +95,8 @@ struct State {
     next_place: u64,
     ended: bool,
     threads: Vec<ThreadHandle<()>>,
+    /// Until the end: handles keep the pool, and must not keep what this has.
+    on_start: Option<OnStart>,
 }
 
 impl Pool {
@@ -108,12 +111,11 @@ impl Pool {
         on_start: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(State { on_start: Some(Arc::new(on_start)), ..State::default() }),
             come: Condvar::new(),
             gone: Condvar::new(),
             most,
             patience,
-            on_start: Box::new(on_start),
             told: Arc::default(),
         })
     }
@@ -172,8 +174,8 @@ impl Pool {
     }
 
     fn start_worker(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
-        let pool = self.clone();
-        let thread = thread::Builder::new().name("ipiq-blocking".into()).spawn(move || pool.work())?;
+        let (pool, on_start) = (self.clone(), state.on_start.clone());
+        let thread = thread::Builder::new().name("ipiq-blocking".into()).spawn(move || pool.work(on_start))?;
         state.workers += 1;
         state.threads.retain(|thread| !thread.is_finished());
         state.threads.push(thread);
@@ -181,9 +183,10 @@ impl Pool {
     }
 
     /// A worker, from start to end.
-    fn work(&self) {
+    fn work(&self, on_start: Option<OnStart>) {
         // [blocking Q0]
-        contain(&*self.on_start);
+        contain(|| on_start.iter().for_each(|on_start| on_start()));
+        drop(on_start);
         while let Some((job, woken)) = self.next() {
             woken.into_values().for_each(|waker| contain(|| waker.wake()));
             contain(job);
@@ -230,9 +233,11 @@ impl Pool {
         // [blocking Q6]
         state.ended = true;
         let (jobs, woken) = (std::mem::take(&mut state.jobs), std::mem::take(&mut state.short_of_space));
+        let on_start = state.on_start.take();
         self.tell(&state);
         drop(state);
         self.come.notify_all();
+        drop(on_start);
         jobs.into_iter().for_each(|job| contain(|| drop(job)));
         woken.into_values().for_each(|waker| contain(|| waker.wake()));
     }
