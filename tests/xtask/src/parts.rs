@@ -106,9 +106,10 @@ impl Part {
                     // Other flags build everything anew: in a place of their own both stay built.
                     .with("CARGO_TARGET_DIR", "target/loom"),
             ],
+            // Where orders of events between cores are what may fail; the other suites run at their quick size, in the part `test`.
             Self::Stress => vec![
                 Step::cargo(
-                    "test --profile stress --package ipiq-suites --test fabric_* --test runtime_* --test shootdown --test cpusync --test handlers --test urgent --test kv_snapshot",
+                    "test --profile stress --package ipiq-suites --test fabric_* --test runtime_[dfilotwx]* --test runtime_c[al]* --test runtime_sync --test shootdown --test cpusync --test handlers --test urgent --test frozen --test kv_snapshot",
                 )
                 .with("IPIQ_STRESS", "full"),
             ],

@@ -1,11 +1,9 @@
 //! Stops that freeze sections.
 
-use core::cell::Cell;
-
 use super::board::Kind;
 use super::lead::{Deadline, Release, STUCK_TURNS};
 use super::{CpuSync, CpuSyncError, Lead, Pause};
-use crate::freeze::{self, Patience, Stood};
+use crate::freeze::{self, Stood};
 use crate::port::InterruptSafe;
 use crate::{CoreId, CoreSet};
 
@@ -59,7 +57,6 @@ impl Lead<'_> {
         let in_sections = |late: &CoreSet| late.iter().all(|core| self.is_in_section(core));
         let (mut limit, mut lasts_ns) = (STUCK_TURNS, freeze::FIRST_NS);
         loop {
-            let mut rest_ns = 0;
             let waited = self.wait_unless(Some(limit), deadline, in_sections)?;
             if in_sections(&waited.late) {
                 let order = self.board().last();
@@ -68,17 +65,14 @@ impl Lead<'_> {
                 if let Some(stood) = freeze::attempt(self.core(), &waited.late, lasts, has_answered, &body) {
                     return Ok(stood);
                 }
-                rest_ns = lasts_ns;
                 // [freeze L6]
                 lasts_ns = freeze::LAST_NS.min(lasts_ns * 2);
+                self.wait(Some(limit), deadline)?;
             }
             limit = MOST_TURNS.min(limit.saturating_mul(2));
             // [cpusync M5]
             self.order(Kind::Serve, None);
-            // [freeze L6] by the clock: a turn may be nothing, or as long as another thread has the CPU.
-            let (rest, turns) = (Patience::new(self.core().port(), rest_ns), Cell::new(0u32));
-            let is_over = || rest.is_over_by(turns.replace(turns.get().saturating_add(1)));
-            self.wait_unless(None, deadline, |late| is_over() && in_sections(late))?;
+            self.wait_unless(None, deadline, in_sections)?;
             self.order(Kind::Hold, None);
         }
     }

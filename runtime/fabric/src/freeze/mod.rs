@@ -26,14 +26,14 @@ const LOOK_TURNS: u32 = if cfg!(loom) { 1 } else { 8 };
 const MOST_TURNS: u32 = if cfg!(loom) { 4 } else { 1 << 20 };
 
 /// How long one waits.
-pub(crate) struct Patience<'a> {
+struct Patience<'a> {
     port: &'a dyn Port,
     began_ns: u64,
     lasts_ns: u64,
 }
 
 impl<'a> Patience<'a> {
-    pub(crate) fn new(port: &'a dyn Port, lasts_ns: u64) -> Self {
+    fn new(port: &'a dyn Port, lasts_ns: u64) -> Self {
         Self { port, began_ns: port.now_ns(), lasts_ns }
     }
 
@@ -43,11 +43,6 @@ impl<'a> Patience<'a> {
 
     fn is_over(&self, turn: u32) -> bool {
         turn >= MOST_TURNS || turn % LOOK_TURNS == LOOK_TURNS - 1 && self.so_far_ns() >= self.lasts_ns
-    }
-
-    /// As [`is_over`](Self::is_over), for a wait whose turns may last long, as those of a machine with more threads than CPUs do: looks each time.
-    pub(crate) fn is_over_by(&self, turn: u32) -> bool {
-        turn >= MOST_TURNS || self.so_far_ns() >= self.lasts_ns
     }
 }
 

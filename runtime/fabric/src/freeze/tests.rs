@@ -1,15 +1,10 @@
 //! What can be said on one thread, where nobody comes to let a frozen core go.
 
-use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Mutex;
+use core::sync::atomic::Ordering;
 
 use super::*;
-use crate::cpusync::CpuSync;
-use crate::port::{Clock, FenceKind, InterruptSafe};
 use crate::urgent::tests::{arrive, is_closed, machine};
-use crate::{Config, Core, CoreSet, Fabric, Seat};
+use crate::{Core, CoreSet};
 
 const B: CoreId = CoreId::new(1);
 
@@ -94,72 +89,4 @@ fn who_has_answered_need_not_freeze() {
     assert!(stood.value && stood.frozen == 0 && !is_closed());
     let alone = attempt(&cores[0], &CoreSet::empty(), FIRST_NS, |_| false, || 7).expect("nobody is late");
     assert_eq!((alone.value, alone.frozen), (7, 0));
-}
-
-/// A machine that refuses every interrupt, and where a turn of a wait takes `turn_ns`.
-struct Slow {
-    now_ns: AtomicU64,
-    turn_ns: u64,
-    refused_ns: Mutex<Vec<u64>>,
-}
-
-// SAFETY: 1. the slot is always null, and nobody sets it. 2. the fence kind is symmetric: the heavy fence is never used. 3. and 4. the defaults.
-unsafe impl Port for Slow {
-    fn fence_kind(&self) -> FenceKind {
-        FenceKind::Symmetric
-    }
-    fn heavy_fence(&self) -> bool {
-        unreachable!("symmetric")
-    }
-    fn kick(&self, _target: CoreId) {}
-    fn interrupt(&self, _target: CoreId) -> bool {
-        self.refused_ns.lock().expect("not poisoned").push(Port::now_ns(self));
-        false
-    }
-    fn relax(&self, _turn: u32) {
-        self.now_ns.fetch_add(self.turn_ns, Ordering::Relaxed);
-    }
-    fn now_ns(&self) -> u64 {
-        self.now_ns.load(Ordering::Relaxed)
-    }
-    fn current(&self) -> *const () {
-        core::ptr::null()
-    }
-    unsafe fn set_current(&self, _slot: *const ()) {}
-}
-
-impl Clock for Slow {
-    fn now_ns(&self) -> u64 {
-        Port::now_ns(self)
-    }
-}
-
-#[test]
-fn sections_go_on_for_as_long_as_an_attempt_lasts_however_long_a_turn_takes() {
-    for turn_ns in [1_000, 20_000, 3_000_000] {
-        let port = Arc::new(Slow { now_ns: AtomicU64::new(1), turn_ns, refused_ns: Mutex::default() });
-        let (_fabric, seats) =
-            Fabric::new(Config { cores: 2, ..Config::default() }, port.clone()).expect("a configuration");
-        let cores: Vec<Core> = seats.into_iter().map(Seat::enter).collect();
-        let clock = port.clone();
-        cores[0].lead(move |lead| {
-            let deadline_ns = Some(1_000_000_000);
-            let plan = CpuSync { set: late(), each: None, drain: false, deadline_ns, clock: &*clock };
-            // SAFETY: 1. to 5. it does nothing.
-            let body = unsafe { InterruptSafe::new(|_| ()) };
-            assert!(lead.prompt(&plan, &body).expect_err("nobody can be frozen").is_timeout());
-        });
-        section(&cores[1], || {
-            // SAFETY: 1. and 2. the test itself is the loop of this one too, and is not inside a read.
-            unsafe { cores[0].safe_point() };
-        });
-        let refused = port.refused_ns.lock().expect("not poisoned");
-        assert!(refused.len() > 10, "{} attempts", refused.len());
-        let mut lasts_ns = FIRST_NS;
-        for pair in refused.windows(2) {
-            let rested_ns = pair[1] - pair[0];
-            assert!((lasts_ns..lasts_ns + 4 * turn_ns).contains(&rested_ns), "{rested_ns} after {lasts_ns}");
-            lasts_ns = LAST_NS.min(lasts_ns * 2);
-        }
-    }
 }
