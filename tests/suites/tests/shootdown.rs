@@ -17,7 +17,7 @@ use ipiq_suites::watchdog::with_watchdog;
 
 /// The full scale takes its time where the CPUs are fewer than the cores.
 fn watched(what: &str, scenario: impl FnOnce()) {
-    with_watchdog(what, Duration::from_secs(scaled_up_to(120, 120, 3600)), scenario);
+    with_watchdog(what, Duration::from_secs(scaled_up_to(120, 360, 3600)), scenario);
 }
 
 /// A fabric whose generations wrap soon.
