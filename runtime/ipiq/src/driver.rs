@@ -4,38 +4,20 @@ use std::cell::RefCell;
 
 use ipiq_driver::Driver;
 
-use crate::current::outside;
+use crate::of_thread::{self, Hidden, Installed, Slot};
 
 thread_local! {
-    static DRIVER: RefCell<Option<Driver>> = const { RefCell::new(None) };
+    static DRIVER: Slot<Driver> = const { RefCell::new(None) };
 }
 
 /// Makes `driver` the calling thread's until the guard is dropped.
-pub(crate) fn install(driver: Driver) -> Installed {
-    DRIVER.with(|slot| slot.replace(Some(driver)));
-    Installed(())
+pub(crate) fn install(driver: Driver) -> Installed<Driver> {
+    of_thread::install(&DRIVER, driver)
 }
 
 /// Until the guard is dropped the thread has no driver, as far as anybody on it can tell.
-pub(crate) fn hide() -> Hidden {
-    Hidden(DRIVER.take())
-}
-
-pub(crate) struct Hidden(Option<Driver>);
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        DRIVER.set(self.0.take());
-    }
-}
-
-pub(crate) struct Installed(());
-
-impl Drop for Installed {
-    fn drop(&mut self) {
-        let driver = DRIVER.with(RefCell::take);
-        drop(driver);
-    }
+pub(crate) fn hide() -> Hidden<Driver> {
+    of_thread::hide(&DRIVER)
 }
 
 /// The calling core's driver.
@@ -46,8 +28,5 @@ impl Drop for Installed {
 #[allow(dead_code, reason = "the callers are behind features")]
 #[track_caller]
 pub(crate) fn current(what: &str) -> Driver {
-    match DRIVER.with(|slot| slot.borrow().clone()) {
-        Some(driver) => driver,
-        None => outside(what),
-    }
+    of_thread::get(&DRIVER, what)
 }

@@ -135,6 +135,7 @@ mod join_set;
 pub mod mesh;
 pub mod metrics;
 pub mod net;
+mod of_thread;
 mod pause;
 mod paused_clock;
 mod preemptible;

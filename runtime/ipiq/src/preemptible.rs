@@ -1,11 +1,14 @@
 //! Long computations that do not hold up updates.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
+use ipiq_driver::Driver;
 use ipiq_executor::Preemptible;
 
+use crate::blocking::Pool;
 use crate::current::on_core;
-use crate::{blocking, core_cache, driver, home};
+use crate::{blocking, core_cache, driver, home, of_thread};
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
@@ -19,8 +22,8 @@ pub(crate) fn is_inside() -> bool {
 /// Until it is dropped, what the thread's core has beside its executor cannot be reached either.
 struct Hidden {
     _home: home::Hidden,
-    _driver: driver::Hidden,
-    _blocking: blocking::Hidden,
+    _driver: of_thread::Hidden<Driver>,
+    _blocking: of_thread::Hidden<Arc<Pool>>,
 }
 
 impl Hidden {

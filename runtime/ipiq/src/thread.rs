@@ -15,7 +15,7 @@ use ipiq_linux::pin;
 use ipiq_linux::placement::{Spot, WhyUnpinned};
 use ipiq_linux::port::LinuxPort;
 
-use crate::blocking::{Installed, Pool};
+use crate::blocking::{self, Pool};
 use crate::builder::{Cause, ThreadHook};
 use crate::calls::{self, Limit};
 use crate::driver;
@@ -109,7 +109,7 @@ pub(crate) fn main(start: Start) {
         return;
     }
     calls::install_limit(call_limit);
-    let installed = (Installed::new(blocking), stalls::install(inspect), threads::install(threads));
+    let installed = (blocking::install(blocking), stalls::install(inspect), threads::install(threads));
     let boarded = shutdown::install(board.clone());
     if let Err(payload) = catch(|| run(seat, remote, driver, bell, spin, clock, &board)) {
         die(id, payload);

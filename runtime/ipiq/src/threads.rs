@@ -14,24 +14,16 @@ use ipiq_fabric::CoreId;
 
 use crate::Handle;
 use crate::blocking::Pool;
-use crate::current::{on_core, outside};
+use crate::current::on_core;
+use crate::of_thread::{self, Installed, Slot};
 
 thread_local! {
-    static CURRENT: RefCell<Option<Arc<Threads>>> = const { RefCell::new(None) };
+    static CURRENT: Slot<Arc<Threads>> = const { RefCell::new(None) };
 }
 
 /// Makes `threads` those of the calling core's runtime until the guard is dropped.
-pub(crate) fn install(threads: Arc<Threads>) -> Installed {
-    CURRENT.set(Some(threads));
-    Installed(())
-}
-
-pub(crate) struct Installed(());
-
-impl Drop for Installed {
-    fn drop(&mut self) {
-        drop(CURRENT.take());
-    }
+pub(crate) fn install(threads: Arc<Threads>) -> Installed<Arc<Threads>> {
+    of_thread::install(&CURRENT, threads)
 }
 
 /// Those of the calling core's runtime.
@@ -41,10 +33,7 @@ impl Drop for Installed {
 /// On a thread that runs no core; `what` names the function that was called.
 #[track_caller]
 pub(crate) fn current(what: &str) -> Arc<Threads> {
-    match CURRENT.with_borrow(Clone::clone) {
-        Some(threads) => threads,
-        None => outside(what),
-    }
+    of_thread::get(&CURRENT, what)
 }
 
 /// One runtime's.

@@ -16,9 +16,9 @@ use std::task::{Context, Poll};
 use futures_channel::oneshot;
 use ipiq_fabric::{Panic, PanicPayload, catch, contain};
 
-use crate::current::outside;
+use crate::of_thread::{self, Hidden, Installed, Slot};
 pub use pool::BlockingLoad;
-pub(crate) use pool::{BlockingReader, Hidden, Installed, Pool, hide};
+pub(crate) use pool::{BlockingReader, Pool};
 use pool::{Job, Place, Refused};
 
 /// Runs `f`, which may block, on a thread that runs no core, and brings its value back.
@@ -78,7 +78,17 @@ where
 /// On a thread that runs no core; `what` names the function that was called.
 #[track_caller]
 pub(crate) fn current(what: &str) -> Arc<Pool> {
-    CURRENT.with_borrow(Clone::clone).unwrap_or_else(|| outside(what))
+    of_thread::get(&CURRENT, what)
+}
+
+/// Makes `pool` that of the calling core's runtime until the guard is dropped.
+pub(crate) fn install(pool: Arc<Pool>) -> Installed<Arc<Pool>> {
+    of_thread::install(&CURRENT, pool)
+}
+
+/// Until the guard is dropped the thread has no pool, as far as anybody on it can tell.
+pub(crate) fn hide() -> Hidden<Arc<Pool>> {
+    of_thread::hide(&CURRENT)
 }
 
 /// As [`spawn_blocking`], from any thread.
@@ -107,7 +117,7 @@ where
 
 thread_local! {
     /// Of the runtime whose core the thread runs.
-    static CURRENT: RefCell<Option<Arc<Pool>>> = const { RefCell::new(None) };
+    static CURRENT: Slot<Arc<Pool>> = const { RefCell::new(None) };
 }
 
 /// The value of a closure that may block, from [`spawn_blocking`].

@@ -11,8 +11,6 @@ use std::time::Duration;
 
 use ipiq_fabric::contain;
 
-use super::CURRENT;
-
 /// Jobs that may wait for a worker.
 pub(super) const QUEUE: usize = 1024;
 /// How long a worker waits for a job.
@@ -300,34 +298,5 @@ impl Drop for Place {
     fn drop(&mut self) {
         let left = self.pool.lock().short_of_space.remove(&self.number);
         drop(left);
-    }
-}
-
-/// While it lives, the pool is that of the calling thread's core.
-/// Until the guard is dropped the thread has no pool, as far as anybody on it can tell.
-pub(crate) fn hide() -> Hidden {
-    Hidden(CURRENT.take())
-}
-
-pub(crate) struct Hidden(Option<Arc<Pool>>);
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        CURRENT.set(self.0.take());
-    }
-}
-
-pub(crate) struct Installed(());
-
-impl Installed {
-    pub(crate) fn new(pool: Arc<Pool>) -> Self {
-        CURRENT.set(Some(pool));
-        Self(())
-    }
-}
-
-impl Drop for Installed {
-    fn drop(&mut self) {
-        CURRENT.set(None);
     }
 }

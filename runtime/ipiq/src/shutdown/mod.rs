@@ -69,6 +69,7 @@ pub use report::{PhaseHolder, PhaseReport, ShutdownReport, StuckCore};
 
 use crate::Handle;
 use crate::current::on_core;
+use crate::of_thread::{self, Installed, Slot};
 pub(crate) use board::Board;
 pub(crate) use plan::Plan;
 
@@ -76,21 +77,12 @@ pub(crate) use plan::Plan;
 pub(crate) const ACCEPTING: usize = 0;
 
 thread_local! {
-    static CURRENT: RefCell<Option<Arc<Board>>> = const { RefCell::new(None) };
+    static CURRENT: Slot<Arc<Board>> = const { RefCell::new(None) };
 }
 
 /// Makes `board` that of the calling core's runtime until the guard is dropped.
-pub(crate) fn install(board: Arc<Board>) -> Installed {
-    CURRENT.set(Some(board));
-    Installed(())
-}
-
-pub(crate) struct Installed(());
-
-impl Drop for Installed {
-    fn drop(&mut self) {
-        drop(CURRENT.take());
-    }
+pub(crate) fn install(board: Arc<Board>) -> Installed<Arc<Board>> {
+    of_thread::install(&CURRENT, board)
 }
 
 /// That of the calling core's runtime.
@@ -101,7 +93,7 @@ impl Drop for Installed {
 #[track_caller]
 pub(crate) fn current(what: &str) -> Arc<Board> {
     on_core(what, |_| ());
-    CURRENT.with_borrow(Clone::clone).expect("a core has a board")
+    of_thread::get(&CURRENT, what)
 }
 
 /// Holds a phase open until the guard is dropped: for a request, a connection, whatever shall not be cut while it is under way.

@@ -14,8 +14,8 @@ use ipiq_linux::stack::{Captures, Trace};
 
 use super::turns::Seen;
 use super::{Backtrace, CoreBacktrace, CoreBacktraces, CoreState, NoBacktrace, PolledTask};
-use crate::current::outside;
 use crate::metrics::Instruments;
+use crate::of_thread::{self, Installed, Slot};
 
 /// How long all cores may take to answer.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -25,21 +25,12 @@ const COPIED: usize = 16 << 10;
 const PAUSE: Duration = Duration::from_micros(100);
 
 thread_local! {
-    static CURRENT: RefCell<Option<Arc<Inspect>>> = const { RefCell::new(None) };
+    static CURRENT: Slot<Arc<Inspect>> = const { RefCell::new(None) };
 }
 
 /// Makes `inspect` that of the calling core's runtime until the guard is dropped.
-pub(crate) fn install(inspect: Arc<Inspect>) -> Installed {
-    CURRENT.set(Some(inspect));
-    Installed(())
-}
-
-pub(crate) struct Installed(());
-
-impl Drop for Installed {
-    fn drop(&mut self) {
-        drop(CURRENT.take());
-    }
+pub(crate) fn install(inspect: Arc<Inspect>) -> Installed<Arc<Inspect>> {
+    of_thread::install(&CURRENT, inspect)
 }
 
 /// That of the calling core's runtime.
@@ -49,10 +40,7 @@ impl Drop for Installed {
 /// On a thread that runs no core; `what` names the function that was called.
 #[track_caller]
 pub(crate) fn current(what: &str) -> Arc<Inspect> {
-    match CURRENT.with_borrow(Clone::clone) {
-        Some(inspect) => inspect,
-        None => outside(what),
-    }
+    of_thread::get(&CURRENT, what)
 }
 
 /// What a core has told, and whether it is of the turn in question.
