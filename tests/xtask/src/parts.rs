@@ -106,10 +106,15 @@ impl Part {
                     // Other flags build everything anew: in a place of their own both stay built.
                     .with("CARGO_TARGET_DIR", "target/loom"),
             ],
-            // Where orders of events between cores are what may fail; the other suites run at their quick size, in the part `test`.
+            // Optimised: where orders of events between cores, and what is in registers, are what may fail. The others as the part `test` has built
+            // them, but for those whose quick size is the whole of it.
             Self::Stress => vec![
                 Step::cargo(
-                    "test --profile stress --package ipiq-suites --test fabric_* --test runtime_[dfilotwx]* --test runtime_c[al]* --test runtime_sync --test shootdown --test cpusync --test handlers --test urgent --test frozen --test kv_snapshot",
+                    "test --profile stress --package ipiq-suites --test fabric_* --test runtime_[fiotw]* --test runtime_xcall_storm --test shootdown --test cpusync --test handlers --test urgent --test frozen",
+                )
+                .with("IPIQ_STRESS", "full"),
+                Step::cargo(
+                    "test --workspace --test runtime_c[al]* --test runtime_[dl]* --test runtime_sync --test runtime_xcall --test kv_snapshot",
                 )
                 .with("IPIQ_STRESS", "full"),
             ],

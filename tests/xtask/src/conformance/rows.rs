@@ -37,7 +37,7 @@ impl fmt::Display for TestName {
 }
 
 impl TestName {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, "::").map(str::to_owned);
         let name = Self { package: parts.next()?, target: parts.next()?, path: parts.next()? };
         let is_word = |part: &str| {

@@ -1,13 +1,10 @@
-//! Runs the tests that rows name, those of one target together.
+//! Runs the tests that rows name, those of one program together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
+use super::builds::{Place, Program, programs};
 use super::rows::TestName;
-use crate::parts::{cargo, root};
-
-/// Targets that are built only with a feature.
-const FEATURES: [(&str, &str, &str); 1] = [("ipiq-fabric", "trace", "tracing")];
 
 /// How a test ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,54 +13,36 @@ pub(crate) enum Outcome {
     Failed(String),
 }
 
-/// Runs each test once.
-pub(crate) fn run<'a>(names: &BTreeSet<&'a TestName>) -> BTreeMap<&'a TestName, Outcome> {
-    let mut targets: BTreeMap<(&str, &str), Vec<&'a TestName>> = BTreeMap::new();
+/// Runs each test once; says why if they cannot be built.
+pub(crate) fn run<'a>(names: &BTreeSet<&'a TestName>) -> Result<BTreeMap<&'a TestName, Outcome>, String> {
+    let programs = programs(names)?;
+    let mut places: BTreeMap<Place, Vec<&'a TestName>> = BTreeMap::new();
     for &name in names {
-        targets.entry((&name.package, &name.target)).or_default().push(name);
+        places.entry((name.package.clone(), name.target.clone())).or_default().push(name);
     }
-    targets.into_iter().flat_map(|((package, target), names)| run_target(package, target, &names)).collect()
+    Ok(places.into_iter().flat_map(|(place, names)| run_program(&place, programs.get(&place), &names)).collect())
 }
 
-fn run_target<'a>(package: &str, target: &str, names: &[&'a TestName]) -> Vec<(&'a TestName, Outcome)> {
-    let selection = selection(package, target);
-    println!("$ {}cargo {} -- --exact ({} tests)", variables(target).1, selection.join(" "), names.len());
-    let paths: Vec<&str> = names.iter().map(|name| name.path.as_str()).collect();
-    let output = command(target).args(&selection).args(["--", "--exact"]).args(&paths).output();
-    let said = match output {
-        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
-        Err(error) => return names.iter().map(|&name| (name, Outcome::Failed(error.to_string()))).collect(),
-    };
-    names.iter().map(|&name| (name, outcome(&said, &name.path))).collect()
-}
-
-fn command(target: &str) -> Command {
-    let mut command = Command::new(cargo());
-    command.current_dir(root()).envs(variables(target).0).stderr(Stdio::inherit());
-    command
-}
-
-/// What the environment needs, and how one would type it.
-fn variables(target: &str) -> (Vec<(&'static str, &'static str)>, &'static str) {
-    match target {
-        "loom" => (
-            vec![("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")],
-            "RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR='target/loom' ",
-        ),
-        _ => (Vec::new(), ""),
+fn run_program<'a>(
+    (package, target): &Place,
+    program: Option<&Program>,
+    names: &[&'a TestName],
+) -> Vec<(&'a TestName, Outcome)> {
+    let all_failed = |reason: &str| names.iter().map(|&name| (name, Outcome::Failed(reason.to_owned()))).collect();
+    let Some(program) = program else { return all_failed("there is no such package or target") };
+    println!("{package}::{target}: {} tests", names.len());
+    let paths = names.iter().map(|name| name.path.as_str());
+    let mut command = Command::new(&program.file);
+    command.arg("--exact").args(paths).current_dir(&program.package_root).stderr(Stdio::inherit());
+    // As under cargo, where programs that start cargo themselves look for the package.
+    command.env("CARGO_MANIFEST_DIR", &program.package_root);
+    match command.output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout);
+            names.iter().map(|&name| (name, outcome(&said, &name.path))).collect()
+        }
+        Err(error) => all_failed(&error.to_string()),
     }
-}
-
-fn selection(package: &str, target: &str) -> Vec<String> {
-    let mut arguments = vec!["test", "--package", package];
-    match target {
-        "lib" => arguments.push("--lib"),
-        "loom" => arguments.extend(["--lib", "--profile", "stress"]),
-        name => arguments.extend(["--test", name]),
-    }
-    let feature = FEATURES.iter().find(|(of, name, _)| (*of, *name) == (package, target));
-    arguments.extend(feature.into_iter().flat_map(|(.., feature)| ["--features", feature]));
-    arguments.into_iter().map(str::to_owned).collect()
 }
 
 /// What the harness said of a test.
@@ -95,10 +74,9 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_selected_as_one_would_type_it() {
-        assert_eq!(selection("p", "lib").join(" "), "test --package p --lib");
-        assert_eq!(selection("p", "storm").join(" "), "test --package p --test storm");
-        assert_eq!(selection("p", "loom").join(" "), "test --package p --lib --profile stress");
-        assert!(selection("ipiq-fabric", "trace").ends_with(&["--features".into(), "tracing".into()]));
+    fn a_program_that_is_not_there_fails_each_of_its_tests() {
+        let name = TestName::parse("p::lib::a").expect("a name");
+        let outcomes = run_program(&("p".into(), "lib".into()), None, &[&name]);
+        assert_eq!(outcomes, [(&name, Outcome::Failed("there is no such package or target".into()))]);
     }
 }
