@@ -1,6 +1,10 @@
 //! The attribute macros, as users write them.
 
+mod error_that_is_not_send;
+mod exit_code;
+
 use std::future::pending;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use ipiq::CoreId;
@@ -58,8 +62,8 @@ async fn a_test_that_ends_leaves_no_task_behind() {
 }
 
 #[test]
-fn programs_that_are_right_run_and_those_that_are_wrong_are_told_why() {
-    let cases = trybuild::TestCases::new();
-    cases.pass("tests/macros/accepted/*.rs");
-    cases.compile_fail("tests/macros/refused/*.rs");
+fn a_main_function_may_return_whatever_one_of_std_may() {
+    let success = format!("{:?}", ExitCode::SUCCESS);
+    assert_eq!(format!("{:?}", error_that_is_not_send::main()), success);
+    assert_eq!(format!("{:?}", exit_code::main()), success);
 }

@@ -5,6 +5,6 @@ use std::process::ExitCode;
 /// Documented.
 #[ipiq::main(driver = "epoll", cores = 2)]
 #[allow(clippy::needless_return)]
-pub async fn main() -> ExitCode {
+pub(crate) async fn main() -> ExitCode {
     return ExitCode::SUCCESS;
 }

@@ -1,2 +1,4 @@
+use ipiq_macros as ipiq;
+
 #[ipiq::main(threads = 2)]
 async fn main() {}

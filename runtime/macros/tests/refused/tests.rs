@@ -1,3 +1,5 @@
+use ipiq_macros as ipiq;
+
 #[ipiq::test]
 fn not_async() {}
 

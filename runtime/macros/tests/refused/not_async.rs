@@ -1,2 +1,4 @@
+use ipiq_macros as ipiq;
+
 #[ipiq::main]
 fn main() {}

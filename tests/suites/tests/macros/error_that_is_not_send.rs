@@ -4,7 +4,7 @@ use std::error::Error;
 use std::rc::Rc;
 
 #[ipiq::main(cores = 1)]
-async fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let here = Rc::new(1);
     ipiq::yield_now().await;
     if *here == 2 {
