@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use ipiq::classes::ClassSpec;
 use ipiq::metrics::{Publisher, record};
 use ipiq::{CoreId, Runtime};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
@@ -45,6 +46,7 @@ fn counts_and_gauges_are_published_with_their_labels_now_and_each_interval() {
         assert!(begun.elapsed() < WATCHDOG);
         std::thread::yield_now();
     }
+    runtime.handle().create_class(ClassSpec::new("late").shares(7)).expect("a free name");
     publisher.publish();
     let published = recorded(&snapshotter);
     for figure in ["up_nanoseconds", "ticks", "mailbox_full"] {
@@ -52,6 +54,10 @@ fn counts_and_gauges_are_published_with_their_labels_now_and_each_interval() {
     }
     assert!(published.contains_key("ipiq_kicks_repeated_total source=0 target=1"));
     assert!(published.contains_key("ipiq_heavy_fences_targeted_total"));
+    // A class that was made after the first time is there, too.
+    assert!(silent.contains_key("ipiq_class_polls_total class=default core=1"));
+    assert_eq!(published["ipiq_class_shares class=late core=0"], DebugValue::Gauge(7.0.into()));
+    assert!(matches!(published["ipiq_class_run_nanoseconds_total class=default core=0"], DebugValue::Counter(1..)));
     let pair = runtime.handle().pair_counters(CoreId::new(0), CoreId::new(1));
     assert!(pair.sent >= 7);
     assert_eq!(published["ipiq_messages_sent_total source=0 target=1"], DebugValue::Counter(pair.sent));

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use ipiq::classes::ClassSpec;
 use ipiq::metrics::{CoreMetrics, Metrics};
 use ipiq::net::TcpListener;
 use ipiq::{CoreId, DriverKind, Handle, IdlePolicy, Runtime, Stall, time};
@@ -286,6 +287,58 @@ fn several_threads_read_what_only_grows_while_cores_run_and_what_stands_still_wh
             assert!(load.up_ns > 0);
         }
         assert_eq!(first.pair(A, B).sent, first.pair(A, B).received);
+    });
+}
+
+#[test]
+fn each_class_has_its_polls_its_queue_and_its_part_of_the_cores_time() {
+    let _watch = watch("each_class_has_its_polls_its_queue_and_its_part_of_the_cores_time");
+    each_kind(|builder| {
+        let runtime = builder.cores(2).build().expect("a runtime");
+        let handle = runtime.handle();
+        let before = handle.metrics();
+        assert_eq!(before.classes.len(), 2, "the default one on each core");
+        // Given a class that is made by then, and tasks of both that go on and on,
+        let small = handle.create_class(ClassSpec::new("small").shares(10)).expect("a free name");
+        let ended = Arc::new(AtomicBool::new(false));
+        let goes_on = |ended: Arc<AtomicBool>| {
+            move || async move {
+                while !ended.load(Ordering::Acquire) {
+                    ipiq::yield_now().await;
+                }
+            }
+        };
+        let tasks = (0..3).map(|_| small.spawn_on(B, goes_on(ended.clone())));
+        let tasks = tasks.chain((0..2).map(|_| handle.spawn_on(B, goes_on(ended.clone()))));
+        let tasks = tasks.collect::<Vec<_>>();
+        // their queues are seen while the core is busy,
+        let of_class = |metrics: &Metrics, name| metrics.class(B, name).expect("a class of the runtime").clone();
+        let busy = until(&handle, |metrics| {
+            let counters = ["small", "default"].map(|name| of_class(metrics, name).counters);
+            counters[0].queued == 3
+                && counters[1].queued == 2
+                && counters.iter().all(|class| class.contended_turns > 10)
+        }) - &before;
+        let of_small = of_class(&busy, "small");
+        assert_eq!((&*of_small.class, of_small.core, of_small.shares), ("small", B, 10));
+        assert!(of_small.counters.polls > 10 && of_small.run_ns > 0, "{of_small:?}");
+        assert!(of_class(&busy, "default").run_ns > 0);
+        assert_eq!(busy.class(A, "small").expect("on every core").counters.polls, 0);
+        // and when all has ended their parts make the whole.
+        small.set_shares(20);
+        ended.store(true, Ordering::Release);
+        tasks.into_iter().for_each(|task| Runtime::wait(task).expect("it ends"));
+        drop(runtime);
+        let metrics = handle.metrics();
+        assert_eq!(of_class(&metrics, "small").shares, 20);
+        let of_core = || metrics.classes.iter().filter(|class| class.core == B);
+        let load = of(&metrics, B).load;
+        assert_eq!(of_core().map(|class| class.counters.polls).sum::<u64>(), load.polls);
+        assert_eq!(of_core().map(|class| class.run_ns).sum::<u64>(), load.busy_ns);
+        assert!(of_core().all(|class| class.counters.queued == 0));
+        let text = metrics.to_string();
+        assert_eq!(text.lines().filter(|line| line.trim_start().starts_with("small ")).count(), 2, "{text}");
+        assert_eq!((handle.metrics() - &metrics).class(B, "small").expect("as before").run_ns, 0);
     });
 }
 

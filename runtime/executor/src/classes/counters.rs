@@ -1,5 +1,6 @@
 //! What a core tells of its classes.
 
+use core::ops::Sub;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::{ClassId, MAX_CLASSES};
@@ -12,6 +13,8 @@ use super::{ClassId, MAX_CLASSES};
 pub struct ClassCounters {
     /// Polls of its tasks.
     pub polls: u64,
+    /// Those of them in contended turns.
+    pub contended_polls: u64,
     /// Turns that began while other classes were runnable too.
     pub contended_turns: u64,
     /// How long those took, in nanoseconds. What classes that compete have of it is in proportion to their shares.
@@ -22,6 +25,23 @@ pub struct ClassCounters {
     pub longest_wait_ns: u64,
     /// Tasks that can run, when it was last looked: at the end of a contended turn, whenever the core looks at timers and I/O, and when it ends.
     pub queued: u64,
+}
+
+/// What came in between: `later - earlier`. [`longest_wait_ns`](ClassCounters::longest_wait_ns) and [`queued`](ClassCounters::queued) are the later one's.
+impl Sub for ClassCounters {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            polls: self.polls.saturating_sub(earlier.polls),
+            contended_polls: self.contended_polls.saturating_sub(earlier.contended_polls),
+            contended_turns: self.contended_turns.saturating_sub(earlier.contended_turns),
+            contended_ns: self.contended_ns.saturating_sub(earlier.contended_ns),
+            waited_ns: self.waited_ns.saturating_sub(earlier.waited_ns),
+            longest_wait_ns: self.longest_wait_ns,
+            queued: self.queued,
+        }
+    }
 }
 
 /// Written by its core with plain loads and stores.
@@ -47,6 +67,7 @@ impl Counter {
 #[derive(Default)]
 struct Counts {
     polls: Counter,
+    contended_polls: Counter,
     contended_turns: Counter,
     contended_ns: Counter,
     waited_ns: Counter,
@@ -94,8 +115,9 @@ impl CoreClasses {
         self.counts[class].polls.add(u64::from(polls));
     }
 
-    pub(super) fn contended(&self, class: usize, waited_ns: u64, took_ns: u64) {
+    pub(super) fn contended(&self, class: usize, polls: u32, waited_ns: u64, took_ns: u64) {
         let counts = &self.counts[class];
+        counts.contended_polls.add(u64::from(polls));
         counts.contended_turns.add(1);
         counts.contended_ns.add(took_ns);
         counts.waited_ns.add(waited_ns);
@@ -112,6 +134,7 @@ impl CoreClasses {
         let counts = &self.counts[class.index()];
         ClassCounters {
             polls: counts.polls.get(),
+            contended_polls: counts.contended_polls.get(),
             contended_turns: counts.contended_turns.get(),
             contended_ns: counts.contended_ns.get(),
             waited_ns: counts.waited_ns.get(),

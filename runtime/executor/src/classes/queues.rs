@@ -138,7 +138,7 @@ impl Executor {
         let left = self.queues().len(class);
         let turn = Turn { class, began_ns, ended_ns, polls, is_runnable: left > 0 };
         self.queues().fair.borrow_mut().charge(turn);
-        self.classes().contended(class, choice.waited_ns, ended_ns.saturating_sub(began_ns));
+        self.classes().contended(class, polls, choice.waited_ns, ended_ns.saturating_sub(began_ns));
         self.classes().queued(class, left);
         polls
     }

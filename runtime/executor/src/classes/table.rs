@@ -2,6 +2,7 @@
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
@@ -57,7 +58,7 @@ impl ClassSpec {
 
 /// What a class is called and promised. Changes are seen at each core's next choice between classes.
 pub struct Terms {
-    name: Cow<'static, str>,
+    name: Arc<str>,
     shares: AtomicU32,
     /// 0: none.
     latency_goal_ns: AtomicU64,
@@ -79,7 +80,7 @@ impl fmt::Debug for Terms {
 impl Terms {
     fn new(spec: ClassSpec) -> Self {
         let terms = Self {
-            name: spec.name.clone(),
+            name: spec.name.as_ref().into(),
             shares: AtomicU32::default(),
             latency_goal_ns: AtomicU64::default(),
             time_slice_ns: AtomicU64::default(),
@@ -98,6 +99,12 @@ impl Terms {
     /// The name.
     #[must_use]
     pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name, for who keeps it.
+    #[must_use]
+    pub fn shared_name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -154,7 +161,7 @@ fn write(word: &AtomicU64, time: Option<Duration>) {
 /// Why there is no such class.
 pub struct ClassError {
     /// `None`: there is no room.
-    taken: Option<Cow<'static, str>>,
+    taken: Option<Arc<str>>,
 }
 
 impl ClassError {
@@ -211,7 +218,7 @@ impl Table {
                 Err(terms) => terms,
             };
             if slot.get().is_some_and(|other| other.name == terms.name) {
-                return Err(ClassError { taken: Some(terms.name) });
+                return Err(ClassError { taken: Some(terms.name.clone()) });
             }
         }
         Err(ClassError { taken: None })

@@ -1,4 +1,4 @@
-//! What a running runtime has done: figures of each core and each pair of cores, read from any thread.
+//! What a running runtime has done: figures of each core, each scheduling class and each pair of cores, read from any thread.
 //!
 //! ```
 //! use std::time::Duration;
@@ -17,8 +17,39 @@
 //! # What it costs
 //!
 //! Cores count in words of their own, with plain loads and stores, whether anybody reads or not; nobody asks them for anything. A reader moves the
-//! lines that it reads, one to a few per core and pair, as a neighbour does who looks. The clock is read for nothing else than what the loop reads it
+//! lines that it reads, one to a few per core, class and pair, as a neighbour does who looks. The clock is read for nothing else than what the loop reads it
 //! for anyway.
+//!
+//! # The table
+//!
+//! A [`Metrics`] shows as a table of counts; the fields tell more.
+//!
+//! | Column, of a core | |
+//! |---|---|
+//! | `busy`, `spin`, `park` | of the time that the core was up: working; looking for work; asleep |
+//! | `polls` | polls of tasks |
+//! | `tasks`, `ready` | tasks that have not ended; those of them that wait for their poll |
+//! | `finished`, `panics` | tasks that have ended; those of them that panicked |
+//! | `timers`, `fired` | timers that wait; that have fired |
+//! | `foreign` | messages from threads that run no core |
+//! | `parks`, `refused` | sleeps; sleeps that were not begun because something had come |
+//! | `urgent`, `interrupts` | urgent functions that ran here; interrupts sent to this core |
+//! | `stalls`, `waits` | polls longer than the [limit](crate::Builder::stall_limit); waits for another core that were [reported](crate::Builder::stall_reports) |
+//! | `submitted`, `completed`, `syscalls` | operations given to the kernel; their ends, and events; system calls for I/O |
+//!
+//! | Column, of a class, once there is one beside `default` | |
+//! |---|---|
+//! | `shares` | its shares now |
+//! | `run` | [what it had](ClassMetrics::run_ns) of the time that the core worked |
+//! | `polls`, `ready` | polls of its tasks; tasks that wait for their poll |
+//! | `contended`, `waited`, `longest` | turns that began while other classes could run too; how long it waited for these together, and for one at most |
+//!
+//! | Column, of a pair | |
+//! |---|---|
+//! | `sent`, `received` | messages put into the ring, and taken out of it |
+//! | `queued`, `listed` | messages in the ring now; in the list before a full ring |
+//! | `avoided`, `kicked`, `passive` | messages that needed no kick; that woke the target; that are rung when the sender's turn ends |
+//! | `full`, `overflowed` | sends that found no space; messages that went through the list |
 //!
 //! # What a snapshot is
 //!
@@ -30,6 +61,7 @@
 //!
 //! With the feature `metrics`, `record` hands the figures to the recorder of the crate `metrics`, and so to any exporter.
 
+mod classes;
 mod instruments;
 #[cfg(feature = "metrics")]
 mod record;
@@ -42,11 +74,13 @@ use ipiq_fabric::CoreId;
 use ipiq_linux::membarrier::Membarrier;
 
 use crate::Handle;
+pub use classes::ClassMetrics;
 pub(crate) use instruments::Instruments;
 #[cfg(feature = "metrics")]
 pub use record::{Publisher, record};
 
 pub use crate::blocking::BlockingLoad;
+pub use crate::classes::ClassCounters;
 pub use ipiq_driver::DriverCounters;
 pub use ipiq_executor::CoreLoad;
 pub use ipiq_fabric::{CoreCounters, PairCounters};
@@ -61,6 +95,8 @@ pub struct Metrics {
     pub elapsed: Duration,
     /// Each core, in ascending order.
     pub cores: Vec<CoreMetrics>,
+    /// Each scheduling class on each core, ordered by class, as they were made, then core.
+    pub classes: Vec<ClassMetrics>,
     /// Each pair that has ever talked, ordered by source, then target.
     pub pairs: Vec<PairMetrics>,
     /// The threads for [`spawn_blocking`](crate::spawn_blocking).
@@ -124,7 +160,7 @@ impl Handle {
         metrics
     }
 
-    /// As [`metrics`](Self::metrics), into `metrics`, whose memory is used again: allocates only if more pairs of cores have talked than there is space for.
+    /// As [`metrics`](Self::metrics), into `metrics`, whose memory is used again: allocates only if there are more classes, or more pairs of cores that have talked, than there is space for.
     pub fn read_metrics(&self, metrics: &mut Metrics) {
         let (fabric, instruments) = (self.remote().fabric(), self.inspect().instruments());
         metrics.elapsed = instruments.started().elapsed();
@@ -138,6 +174,8 @@ impl Handle {
             driver: instruments.driver(core),
             stalls: instruments.stalls(core),
         }));
+        self.read_classes(&mut metrics.classes);
+        classes::share_time(&mut metrics.classes, &metrics.cores);
         metrics.pairs.clear();
         let pairs = self.cores().flat_map(|source| self.cores().map(move |target| (source, target)));
         metrics.pairs.extend(
@@ -155,6 +193,12 @@ impl Metrics {
     #[must_use]
     pub fn core(&self, core: CoreId) -> Option<&CoreMetrics> {
         self.cores.get(core.index())
+    }
+
+    /// The figures of the class of this name on `core`; `None`: there is no such class or core.
+    #[must_use]
+    pub fn class(&self, core: CoreId, name: &str) -> Option<&ClassMetrics> {
+        self.classes.iter().find(|class| class.core == core && *class.class == *name)
     }
 
     /// What was counted of messages from `source` to `target`; all zero if they never talked.
@@ -178,6 +222,11 @@ impl Sub<&Self> for Metrics {
             core.driver = core.driver - before.driver;
             core.stalls = core.stalls.saturating_sub(before.stalls);
         }
+        // A class that was made in between has no place in the earlier one.
+        for (class, before) in self.classes.iter_mut().zip(&earlier.classes) {
+            class.counters = class.counters - before.counters;
+        }
+        classes::share_time(&mut self.classes, &self.cores);
         for pair in &mut self.pairs {
             pair.counters = pair.counters - earlier.pair(pair.source, pair.target);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ::metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Unit, with_recorder};
 use ipiq_fabric::CoreId;
 
-use super::{CoreMetrics, Metrics, PairMetrics};
+use super::{ClassMetrics, CoreMetrics, Metrics, PairMetrics};
 use crate::{Handle, time};
 
 /// A metric's name, unit and description, and where its value comes from.
@@ -53,6 +53,28 @@ const CORE_GAUGES: &[Figure<CoreMetrics>] = &[
     ("ipiq_timers", Unit::Count, "Timers.", |of| of.load.timers),
     ("ipiq_foreign_messages_queued", Unit::Count, "Messages of other threads on their way.", |of| {
         of.counters.foreign_queued
+    }),
+];
+
+const CLASS_COUNTS: &[Figure<ClassMetrics>] = &[
+    ("ipiq_class_polls_total", Unit::Count, "Polls of tasks of the class.", |of| of.counters.polls),
+    ("ipiq_class_run_nanoseconds_total", Unit::Nanoseconds, "Busy time that the class had.", |of| of.run_ns),
+    ("ipiq_class_contended_turns_total", Unit::Count, "Turns begun while other classes could run too.", |of| {
+        of.counters.contended_turns
+    }),
+    ("ipiq_class_contended_nanoseconds_total", Unit::Nanoseconds, "Time that those turns took.", |of| {
+        of.counters.contended_ns
+    }),
+    ("ipiq_class_waited_nanoseconds_total", Unit::Nanoseconds, "Time that the class waited for those turns.", |of| {
+        of.counters.waited_ns
+    }),
+];
+
+const CLASS_GAUGES: &[Figure<ClassMetrics>] = &[
+    ("ipiq_class_shares", Unit::Count, "Shares of the class.", |of| of.shares.into()),
+    ("ipiq_class_tasks_ready", Unit::Count, "Tasks of the class that wait for their poll.", |of| of.counters.queued),
+    ("ipiq_class_longest_wait_nanoseconds", Unit::Nanoseconds, "The longest wait for a turn.", |of| {
+        of.counters.longest_wait_ns
     }),
 ];
 
@@ -116,7 +138,7 @@ pub async fn record(handle: Handle, interval: Duration) -> Infallible {
 /// Hands the figures of one runtime to the recorder of the crate [`metrics`](::metrics).
 ///
 /// Counters are set to what the runtime has counted since its start; names follow Prometheus, such as `ipiq_messages_sent_total`. Figures of a core have the label `core`, those
-/// of a pair `source` and `target`.
+/// of a class on a core `class` and `core`, those of a pair `source` and `target`.
 ///
 /// It uses the recorder that there is when it first publishes a figure: install that before. Without one the figures go nowhere.
 pub struct Publisher {
@@ -124,6 +146,8 @@ pub struct Publisher {
     metrics: Metrics,
     runtime: Registered,
     cores: Vec<Registered>,
+    /// In the order of the classes.
+    classes: Vec<Registered>,
     /// In the order of the pairs.
     pairs: Vec<((CoreId, CoreId), Registered)>,
 }
@@ -141,7 +165,7 @@ impl Publisher {
         let of_core = |core| Registered::register(CORE_COUNTS, CORE_GAUGES, vec![label("core", core)]);
         let cores = handle.cores().map(of_core).collect();
         let runtime = Registered::register(RUNTIME_COUNTS, RUNTIME_GAUGES, Vec::new());
-        Self { handle, metrics: Metrics::default(), runtime, cores, pairs: Vec::new() }
+        Self { handle, metrics: Metrics::default(), runtime, cores, classes: Vec::new(), pairs: Vec::new() }
     }
 
     /// Publishes the figures as they are now, from any thread.
@@ -150,6 +174,14 @@ impl Publisher {
         self.runtime.set(RUNTIME_COUNTS, RUNTIME_GAUGES, &self.metrics);
         for (core, instruments) in self.metrics.cores.iter().zip(&self.cores) {
             instruments.set(CORE_COUNTS, CORE_GAUGES, core);
+        }
+        // Classes come, and never go, and keep their places.
+        for class in self.metrics.classes.iter().skip(self.classes.len()) {
+            let labels = vec![Label::new("class", class.class.to_string()), label("core", class.core)];
+            self.classes.push(Registered::register(CLASS_COUNTS, CLASS_GAUGES, labels));
+        }
+        for (class, instruments) in self.metrics.classes.iter().zip(&self.classes) {
+            instruments.set(CLASS_COUNTS, CLASS_GAUGES, class);
         }
         for (place, pair) in self.metrics.pairs.iter().enumerate() {
             let key = (pair.source, pair.target);

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{CoreMetrics, Metrics, PairMetrics};
+use std::time::Duration;
+
+use super::{ClassMetrics, CoreMetrics, Metrics, PairMetrics};
 
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -14,6 +16,10 @@ impl fmt::Display for Metrics {
             blocking.threads, blocking.idle, blocking.queued, fences.issued, fences.refused
         )?;
         rows(f, &self.cores, OF_CORE)?;
+        // One class alone has what its core has.
+        if self.classes.len() > self.cores.len() {
+            rows(f, &self.classes, OF_CLASS)?;
+        }
         rows(f, &self.pairs, OF_PAIR)
     }
 }
@@ -45,6 +51,18 @@ const OF_CORE: &[Column<CoreMetrics>] = &[
     ("syscalls", |of| of.driver.system_calls().to_string()),
 ];
 
+const OF_CLASS: &[Column<ClassMetrics>] = &[
+    ("class", |of| of.class.to_string()),
+    ("core", |of| of.core.index().to_string()),
+    ("shares", |of| of.shares.to_string()),
+    ("run", |of| time(of.run_ns)),
+    ("polls", |of| of.counters.polls.to_string()),
+    ("ready", |of| of.counters.queued.to_string()),
+    ("contended", |of| of.counters.contended_turns.to_string()),
+    ("waited", |of| time(of.counters.waited_ns)),
+    ("longest", |of| time(of.counters.longest_wait_ns)),
+];
+
 const OF_PAIR: &[Column<PairMetrics>] = &[
     ("from", |of| of.source.index().to_string()),
     ("to", |of| of.target.index().to_string()),
@@ -58,6 +76,10 @@ const OF_PAIR: &[Column<PairMetrics>] = &[
     ("overflowed", |of| of.counters.overflowed.to_string()),
     ("listed", |of| of.counters.listed.to_string()),
 ];
+
+fn time(ns: u64) -> String {
+    format!("{:.1?}", Duration::from_nanos(ns))
+}
 
 /// Of the time that the core was up.
 fn share(of: &CoreMetrics, part_ns: u64) -> String {
