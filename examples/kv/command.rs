@@ -116,7 +116,8 @@ pub(crate) struct Sections(u8);
 
 impl Sections {
     /// The sections' names in the order they are told.
-    pub(crate) const NAMES: [&str; 7] = ["server", "clients", "memory", "persistence", "stats", "cores", "keyspace"];
+    pub(crate) const NAMES: [&str; 8] =
+        ["server", "clients", "memory", "persistence", "stats", "cores", "classes", "keyspace"];
 
     /// Those named in `args`, all where none is named.
     fn of(args: Args<'_>) -> Self {

@@ -119,6 +119,7 @@ impl Facts {
             ]
             .concat(),
             "cores" => self.handle.as_ref().map(|handle| of_cores(&handle.metrics())).unwrap_or_default(),
+            "classes" => self.handle.as_ref().map(|handle| of_classes(&handle.metrics())).unwrap_or_default(),
             _ if stats.keys == 0 => String::new(),
             _ => format!("db0:keys={},expires={},avg_ttl=0\r\n", stats.keys, stats.volatile),
         }
@@ -175,6 +176,27 @@ fn of_cores(metrics: &Metrics) -> String {
             text,
             "core{source}_to_core{target}:sent={},queued={},kicked={},full={}\r\n",
             counters.sent, counters.queued, counters.kicked, counters.full
+        )
+        .expect("a string takes every write");
+    }
+    text
+}
+
+/// A line for each class on each core.
+fn of_classes(metrics: &Metrics) -> String {
+    let mut text = String::new();
+    for class in &metrics.classes {
+        let counters = class.counters;
+        let [run, waited, longest] = [class.run_ns, counters.waited_ns, counters.longest_wait_ns].map(|ns| ns / 1000);
+        write!(
+            text,
+            "{}_core{}:shares={},run_usec={run},polls={},ready={},contended={},waited_usec={waited},longest_wait_usec={longest}\r\n",
+            class.class,
+            class.core.index(),
+            class.shares,
+            counters.polls,
+            counters.queued,
+            counters.contended_turns,
         )
         .expect("a string takes every write");
     }

@@ -57,7 +57,7 @@ impl Keyspace {
         }
         let result = f(&mut shard);
         if shard.has_volatile() && !self.expiring.replace(true) {
-            drop(ipiq::spawn_local(expire(self.keys.clone())));
+            crate::in_background(expire(self.keys.clone()));
         }
         result
     }

@@ -70,7 +70,7 @@ impl Server {
         });
         let listening = listening.await.map_err(|error| error.to_string())?;
         listening.into_iter().collect::<Result<(), String>>()?;
-        drop(ipiq::spawn_local(autosave::run(Arc::clone(self))));
+        crate::in_background(autosave::run(Arc::clone(self)));
         Ok(loaded)
     }
 

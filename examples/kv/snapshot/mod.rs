@@ -137,7 +137,7 @@ pub(crate) async fn save_in_background(server: &Arc<Server>) -> Result<(), Strin
     let path = server.context.live.read(|settings| settings.snapshot_path());
     match begin(server, path).await {
         Ok(begun) => {
-            drop(ipiq::spawn_local(async move { end(running, &begun.finish().await) }));
+            crate::in_background(async move { end(running, &begun.finish().await) });
             Ok(())
         }
         Err(text) => {

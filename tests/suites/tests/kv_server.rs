@@ -554,6 +554,35 @@ fn keys_nobody_asks_for_expire() {
 }
 
 #[test]
+fn what_nobody_waits_for_runs_behind_the_requests() {
+    let kv = Kv::start("--cores 2");
+    let mut client = kv.connect();
+    let polls = |client: &mut Client, class: &str| {
+        let info = client.ask("info classes");
+        [0, 1].map(|core| {
+            let line = info.lines().find_map(|line| line.strip_prefix(&format!("{class}_core{core}:")));
+            let polls = line.and_then(|line| line.split(',').find_map(|figure| figure.strip_prefix("polls=")));
+            polls.and_then(|polls| polls.parse::<u64>().ok()).unwrap_or_else(|| panic!("{class} on {core} in {info}"))
+        })
+    };
+    assert!(client.ask("info classes").contains("background_core1:shares=20,run_usec="));
+    // Keys of both cores that expire,
+    for n in 0..100 {
+        assert_eq!(client.ask(&format!("set key{n} v px 1")), "+OK");
+    }
+    wait_until("all have expired", || client.ask("dbsize") == ":0");
+    let expired = polls(&mut client, "background");
+    assert!(expired.iter().all(|polls| *polls > 0), "{expired:?}");
+    // and a snapshot that is read on both.
+    assert_eq!(client.ask("bgsave"), "+Background saving started");
+    wait_until("it is written", || client.ask("info persistence").contains("rdb_bgsave_in_progress:0"));
+    assert!(client.ask("info persistence").contains("rdb_last_bgsave_status:ok"));
+    let read = polls(&mut client, "background");
+    assert!(expired.iter().zip(&read).all(|(before, after)| before < after), "{expired:?} {read:?}");
+    assert!(polls(&mut client, "default").iter().any(|polls| *polls > 100));
+}
+
+#[test]
 fn shutdown_ends_it_and_frees_the_port() {
     for driver in ["epoll", "uring"] {
         let Some(mut kv) = start_on(driver, "--cores 2") else {
