@@ -54,5 +54,5 @@ pub use preemptible::Preemptible;
 pub use remote::{Remote, RemoteCall};
 pub use shootdown::Shootdown;
 pub use synchronize::Synchronize;
-pub use task::{JoinError, JoinHandle, abort_by};
+pub use task::{JoinError, JoinHandle, abort_by, expire_by};
 pub use yield_now::{YieldNow, yield_now};

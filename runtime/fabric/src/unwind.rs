@@ -35,7 +35,9 @@ impl Panic {
     }
 
     /// What it carries, if that is a `T`.
-    pub(crate) fn carried<T: Any + Sync>(&self) -> Option<&T> {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn carried<T: Any + Sync>(&self) -> Option<&T> {
         self.0.downcast_ref()
     }
 

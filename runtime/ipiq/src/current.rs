@@ -64,7 +64,8 @@ fn no_such_core(core: CoreId, cores: usize) -> ! {
 
 /// Spawns a task on the calling core. The future need not be `Send`; it is polled and dropped on this core only.
 ///
-/// A panic of the task reaches its [`JoinHandle`] and nobody else. Under a [deadline](crate::deadline) the task ends when that has passed.
+/// A panic of the task reaches its [`JoinHandle`] and nobody else. Under a [deadline](crate::deadline) the task ends when that has passed, with an error that
+/// [says so](crate::JoinError::is_deadline).
 ///
 /// # Panics
 ///
@@ -90,7 +91,8 @@ where
 /// Spawns a task on `core`: `init` travels there and makes the future, which need not be `Send` and never leaves.
 ///
 /// Never waits: if the ring to `core` is full the task waits in order on this core. Tasks that one core spawns on another
-/// start in the order in which they were spawned. Under a [deadline](crate::deadline) the task ends when that has passed.
+/// start in the order in which they were spawned. Under a [deadline](crate::deadline) the task ends when that has passed, with an error that
+/// [says so](crate::JoinError::is_deadline).
 ///
 /// `init` may be an async closure, too. The task has a life of its own, whoever awaits it; one that ends with its caller's future is a [`call_async_on`].
 ///

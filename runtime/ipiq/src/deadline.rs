@@ -26,8 +26,8 @@
 //! |---|---|
 //! | the future of [`within`] or [`until`] | [`Elapsed`] |
 //! | [`call_on`](crate::call_on), [`call_async_on`](crate::call_async_on) | a [`CallError`](crate::CallError) that [says so](crate::CallError::is_deadline) |
-//! | a call of a shard | a [`ShardError`](crate::sharded::ShardError) that [says so](crate::sharded::ShardError::is_deadline) |
-//! | a task of [`spawn_local`](crate::spawn_local), [`spawn_on`](crate::spawn_on), a [`JoinSet`](crate::JoinSet) | a [`JoinError`](crate::JoinError) that says that it was cancelled |
+//! | a call of a shard, a task of one | a [`ShardError`](crate::sharded::ShardError) that [says so](crate::sharded::ShardError::is_deadline) |
+//! | a task of [`spawn_local`](crate::spawn_local), [`spawn_on`](crate::spawn_on), a [`JoinSet`](crate::JoinSet) | a [`JoinError`](crate::JoinError) that [says so](crate::JoinError::is_deadline) |
 //!
 //! What is awaited inside of [`within`] ends first, so a call there says it, as in the example; [`Elapsed`] comes where the future waits for something else. Both errors of
 //! calls are made of [`Elapsed`], so that one question answers for both:

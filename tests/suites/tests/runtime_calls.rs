@@ -262,8 +262,18 @@ fn what_runs_past_its_deadline_ends_on_every_core() {
         assert!(matches!(told, Ok(Err(true))) || told.as_ref().is_err_and(CallError::is_deadline), "{told:?}");
         assert_eq!(call.unwrap_err().to_string(), "the deadline of the call has passed");
         for task in tasks {
-            assert!(task.await.is_err_and(|error| error.is_cancelled()));
+            let error = task.await.expect_err("it has ended");
+            assert!(error.is_deadline() && !error.is_cancelled() && !error.is_panic(), "{error:?}");
+            assert_eq!(error.to_string(), "the deadline of the task has passed");
         }
+        // One that is aborted by its handle says so, deadline or not.
+        let aborted = deadline::within(MS, async {
+            let task = spawn_on(B, wait(&census));
+            task.abort();
+            task.await
+        });
+        let error = aborted.await.expect("in time").expect_err("it has ended");
+        assert!(error.is_cancelled() && !error.is_deadline(), "{error:?}");
         none_alive(census).await;
     });
 }
@@ -304,7 +314,7 @@ fn what_arrives_past_its_deadline_does_not_begin() {
             let (call, async_call, task) = futures::join!(call, async_call, task);
             assert!(call.is_err_and(|error| error.is_deadline()));
             assert!(async_call.is_err_and(|error| error.is_deadline()));
-            assert!(task.is_err_and(|error| error.is_cancelled()));
+            assert!(task.is_err_and(|error| error.is_deadline()));
         });
         // It is late itself, however far it came.
         let _ = outcome.await;
@@ -772,6 +782,9 @@ fn shards_that_a_deadline_cuts_short_are_not_passed_over() {
         let (mapped, invoked) = deadline::within(5 * MS, async { on_all() }).await.expect("at once");
         mapped.await.expect_err("one of three");
         invoked.await.expect_err("none");
+        let task = deadline::within(MS, async { service.on(B).spawn(async |_| pending::<()>().await) });
+        let error = task.await.expect("at once").await.expect_err("it has ended");
+        assert!(error.is_deadline() && !error.is_gone(), "{error:?}");
         service.stop().await.expect("no panic");
     });
 }

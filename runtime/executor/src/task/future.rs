@@ -142,7 +142,7 @@ where
         // [task T7]
         with_executor(meta, |executor| executor.cuts().begin(core::any::type_name::<Fut>));
         // SAFETY: 1. as required.
-        unsafe { self.finish(meta, Err(JoinError::cancelled())) };
+        unsafe { self.finish(meta, Err(JoinError::cut(meta.word.is_expired()))) };
         with_executor(meta, |executor| executor.cuts().end());
     }
 

@@ -45,6 +45,9 @@ impl<T> fmt::Debug for JoinHandle<T> {
 impl<T> JoinHandle<T> {
     /// Asks the task to end: its future is dropped on its core, in place of its next poll. A task that is in the middle of a poll
     /// finishes it first; one that has finished keeps its outcome.
+    ///
+    /// Who is to abort a task that somebody else awaits asks for a handle of its own at the spawn: `AbortHandle` of the crate `ipiq`. One made afterwards would have every task that ends at once pay an
+    /// atomic operation for it.
     pub fn abort(&self) {
         if let Some(task) = &self.task {
             task.metadata().abort();

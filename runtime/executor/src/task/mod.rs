@@ -25,7 +25,7 @@ use word::{Abort, Word};
 pub use error::JoinError;
 pub use join::JoinHandle;
 pub(crate) use list::TaskList;
-pub use waker::abort_by;
+pub use waker::{abort_by, expire_by};
 
 /// What tasks and other threads know of a home core.
 pub(crate) struct Home {
@@ -133,7 +133,16 @@ impl Meta {
 
     /// By who holds the handle.
     fn abort(&self) {
-        match self.word.abort() {
+        self.after(self.word.abort());
+    }
+
+    /// An abort in the middle of a poll, because the deadline has passed.
+    fn expire(&self) {
+        self.after(self.word.expire());
+    }
+
+    fn after(&self, abort: Abort) {
+        match abort {
             Abort::Seen => {}
             // SAFETY: 1. the abort has counted it.
             Abort::Wake => unsafe { waker::Reference::counted(self) }.wake(),

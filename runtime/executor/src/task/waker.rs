@@ -80,12 +80,19 @@ unsafe fn release(data: *const ()) {
 
 /// Aborts the task whose own waker this is, as its [`JoinHandle`](super::JoinHandle) does. `false`: it is no task's.
 pub fn abort_by(waker: &Waker) -> bool {
-    if !core::ptr::eq(waker.vtable(), &VTABLE) {
-        return false;
-    }
-    // SAFETY: 1. the table is that of wakers of this module, and it is borrowed.
-    unsafe { meta(waker.data()) }.abort();
-    true
+    of_task(waker).map(Meta::abort).is_some()
+}
+
+/// Ends the task whose own waker this is, and which is being polled, as [`abort_by`] does, with an error that says that its deadline has passed. `false`: it is no task's.
+pub fn expire_by(waker: &Waker) -> bool {
+    of_task(waker).map(Meta::expire).is_some()
+}
+
+/// The task whose own waker this is.
+fn of_task(waker: &Waker) -> Option<&Meta> {
+    let is_own = core::ptr::eq(waker.vtable(), &VTABLE);
+    // SAFETY: 1. the table is that of wakers of this module, and it is borrowed for as long as what is returned.
+    is_own.then(|| unsafe { meta(waker.data()) })
 }
 
 impl Reference {

@@ -10,9 +10,11 @@ const WAITED: usize = 1 << 1;
 const NOTIFIED: usize = 1 << 2;
 /// The task ends at its next poll.
 const ABORTED: usize = 1 << 3;
+/// With [`ABORTED`]: because its deadline has passed.
+const EXPIRED: usize = 1 << 4;
 /// One reference. While the task is not finished this is what other threads added less what they dropped, so it may be negative; the
 /// home's own are in a field of its own.
-const ONE: usize = 1 << 4;
+const ONE: usize = 1 << 5;
 
 /// Flags and a count; see the [state](super#state-and-who-writes-it).
 pub(crate) struct Word(AtomicUsize);
@@ -75,14 +77,29 @@ impl Word {
         self.0.fetch_or(ABORTED, Ordering::Relaxed);
     }
 
+    /// Whether it was aborted because its deadline has passed. At home.
+    pub(crate) fn is_expired(&self) -> bool {
+        // Relaxed: read by the thread that wrote it.
+        self.0.load(Ordering::Relaxed) & EXPIRED != 0
+    }
+
     /// By who holds the handle.
     pub(crate) fn abort(&self) -> Abort {
+        self.end(ABORTED)
+    }
+
+    /// An abort at home, because the deadline has passed.
+    pub(crate) fn expire(&self) -> Abort {
+        self.end(ABORTED | EXPIRED)
+    }
+
+    fn end(&self, why: usize) -> Abort {
         let mut bits = self.0.load(Ordering::Relaxed);
         loop {
             let ended = if mutant!("abort-counts-after-the-finish") { 0 } else { FINISHED };
             let waits = bits & (WAITED | ended) == WAITED;
             let counts_later = mutant!("abort-counts-later");
-            let new = (bits | ABORTED).wrapping_add(if waits && !counts_later { ONE } else { 0 });
+            let new = (bits | why).wrapping_add(if waits && !counts_later { ONE } else { 0 });
             let order = acq_rel_unless(mutant!("abort-no-acquire"), mutant!("abort-no-release"));
             // [task T6] acquire and release: see `wait`. The reference is counted in the same step: counted later, the task might finish, and its
             // home end, in between.
@@ -136,7 +153,7 @@ impl Word {
         let seen = relaxed_if(mutant!("finish-load-no-acquire"), Ordering::Acquire);
         let order = acq_rel_unless(mutant!("finish-no-acquire"), mutant!("finish-no-release"));
         let mut bits = self.0.load(seen);
-        if own == 0 && bits & !ABORTED == 0 {
+        if own == 0 && bits & !(ABORTED | EXPIRED) == 0 {
             // It never waited, so an abort takes no reference; and a reference can only be made from another.
             return Finish::Alone;
         }

@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context as Polling, Poll};
 
-use ipiq_executor::{Executor, JoinHandle, abort_by};
+use ipiq_executor::{Executor, JoinHandle, expire_by};
 use ipiq_fabric::CoreId;
 use pin_project_lite::pin_project;
 
@@ -79,7 +79,7 @@ impl<F: Future> Future for InTask<F> {
         }
         // [calls D5]
         self.set(Self::Ended);
-        abort_by(cx.waker());
+        expire_by(cx.waker());
         Poll::Pending
     }
 }

@@ -76,7 +76,7 @@ impl<T> On<'_, T> {
     ///
     /// # Errors
     ///
-    /// The task resolves to [`ShardError`] if the service has stopped, `f` panicked, it was aborted, or the core has left or is shutting down.
+    /// The task resolves to [`ShardError`] if the service has stopped, `f` panicked, it was aborted, the current deadline has passed, or the core has left or is shutting down.
     ///
     /// # Panics
     ///

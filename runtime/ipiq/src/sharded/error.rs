@@ -44,7 +44,11 @@ impl ShardError {
     /// Whether the current [deadline](crate::deadline) had passed before there was a value.
     #[must_use]
     pub fn is_deadline(&self) -> bool {
-        matches!(&self.cause, Cause::Call(error) if error.is_deadline())
+        match &self.cause {
+            Cause::Stopped => false,
+            Cause::Call(error) => error.is_deadline(),
+            Cause::Task(error) => error.is_deadline(),
+        }
     }
 
     /// Whether the [limit](super::Sharded::set_call_limit) has refused the call.
