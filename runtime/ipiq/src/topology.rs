@@ -16,5 +16,5 @@
 //! Files that a container hides, and CPUs that are offline, leave what they would tell unknown. See [`Placement`](crate::Placement) for what is made of it.
 
 pub use ipiq_linux::cpus::Cpus;
-pub use ipiq_linux::placement::{Spot, WhyUnpinned};
+pub use ipiq_linux::placement::{PlacementError, Spot, WhyUnpinned};
 pub use ipiq_linux::topology::{Cache, CacheKind, Cpu, Machine, Topology};

@@ -6,6 +6,8 @@ use syn::{Error, Expr, ExprLit, Ident, Lit, LitBool, LitInt, MetaNameValue, Resu
 
 #[derive(Default)]
 pub(crate) struct Arguments {
+    /// An `ipiq::Builder`.
+    pub(crate) builder: Option<Expr>,
     pub(crate) cores: Option<LitInt>,
     pub(crate) driver: Option<Driver>,
     pub(crate) paused_clock: Option<LitBool>,
@@ -36,11 +38,12 @@ impl Arguments {
     fn take(&mut self, pair: &MetaNameValue) -> Result<()> {
         let key = pair.path.get_ident().map(Ident::to_string).unwrap_or_default();
         let given_twice = match key.as_str() {
+            "builder" => self.builder.replace(pair.value.clone()).is_some(),
             "cores" => self.cores.replace(cores(&pair.value)?).is_some(),
             "driver" => self.driver.replace(driver(&pair.value)?).is_some(),
             "paused_clock" => self.paused_clock.replace(yes_or_no(&pair.value)?).is_some(),
             _ => {
-                let text = "unknown argument; there are `cores`, `driver` and, in tests, `paused_clock`";
+                let text = "unknown argument; there are `builder`, `cores`, `driver` and, in tests, `paused_clock`";
                 return Err(Error::new_spanned(&pair.path, text));
             }
         };

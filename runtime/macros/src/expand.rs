@@ -49,8 +49,13 @@ fn try_expand(role: Role, arguments: TokenStream, function: TokenStream) -> Resu
         let variant = driver.variant;
         quote!(.driver(::ipiq::DriverKind::#variant))
     });
+    let own = arguments.builder.map(|builder| {
+        // An error about its type points to the expression.
+        let typed = quote_spanned!(builder.span()=> let builder: ::ipiq::Builder = #builder;);
+        quote!({ #typed builder })
+    });
     // Tests run in parallel, each on a runtime of its own: pinned, the first cores of all would share one CPU.
-    let placement = (role == Role::Test).then(|| quote!(.placement(::ipiq::Placement::Unpinned)));
+    let placement = (role == Role::Test && own.is_none()).then(|| quote!(.placement(::ipiq::Placement::Unpinned)));
     let clock = match arguments.paused_clock {
         Some(clock) if role == Role::Main => {
             return Err(Error::new_spanned(
@@ -60,7 +65,8 @@ fn try_expand(role: Role, arguments: TokenStream, function: TokenStream) -> Resu
         }
         clock => clock.is_some_and(|clock| clock.value).then(|| quote!(.paused_clock())),
     };
-    let build = quote!(::ipiq::Runtime::builder() #cores #driver #clock #placement .build());
+    let builder = own.unwrap_or_else(|| quote!(::ipiq::Runtime::builder()));
+    let build = quote!(#builder #cores #driver #clock #placement .build());
     let (output, run) = if role == Role::Test && returns_nothing(sig) {
         // `#[should_panic]` wants a test without a value.
         let run = quote! {
@@ -168,6 +174,14 @@ mod tests {
     }
 
     #[test]
+    fn a_builder_of_ones_own_comes_before_the_other_arguments() {
+        let text = expanded(Role::Main, "cores = 4, builder = f().phase(a, b)", "async fn main() {}");
+        assert!(text.contains("{letbuilder:::ipiq::Builder=f().phase(a,b);builder}.cores(4).build()"), "{text}");
+        let text = expanded(Role::Test, "builder = f()", "async fn t() {}");
+        assert!(text.contains("builder}.build()") && !text.contains("placement"), "{text}");
+    }
+
+    #[test]
     fn a_test_may_have_a_paused_clock() {
         let text = expanded(Role::Test, "cores = 2, paused_clock = true", "async fn t() {}");
         assert!(text.contains("builder().cores(2).paused_clock().placement("), "{text}");
@@ -218,8 +232,8 @@ mod tests {
     #[test]
     fn arguments_that_mean_nothing_are_refused() {
         for (arguments, reason) in [
-            ("threads = 2", "there are `cores`, `driver`"),
-            ("a::b = 2", "there are `cores`, `driver`"),
+            ("threads = 2", "there are `builder`, `cores`, `driver`"),
+            ("a::b = 2", "there are `builder`, `cores`, `driver`"),
             ("paused_clock = true", "is for `#[ipiq::test]`"),
             ("paused_clock = 1", "`true` or `false`"),
             ("cores = 0", "at least one core"),
@@ -228,6 +242,7 @@ mod tests {
             ("cores = N", "integer literal"),
             ("cores = 2u8", "`usize`"),
             ("cores = 2, cores = 3", "given twice"),
+            ("builder = a, builder = b", "given twice"),
             ("cores = 99999999999999999999999", "integer literal"),
             ("driver = \"kqueue\"", r#""auto", "uring" or "epoll""#),
             ("driver = Uring", r#""auto", "uring" or "epoll""#),

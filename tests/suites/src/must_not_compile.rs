@@ -144,3 +144,10 @@
 //! fn is_shared<T: Sync>() {}
 //! is_shared::<ipiq::sync::Mutex<u32>>();
 //! ```
+//!
+//! The builder of an attribute is one:
+//!
+//! ```compile_fail,E0308
+//! #[ipiq::main(builder = 7)]
+//! async fn main() {}
+//! ```

@@ -105,7 +105,15 @@ mod write_methods;
 
 pub use address::Address;
 pub use each_core::EachCore;
-pub use ipiq_driver::buf::{self, BufResult};
+pub use ipiq_driver::buf;
+/// What an operation of [`net`](self) brings: its result, and the buffer, which is given back in any case. Take both by the pattern `let BufResult(result, buf) = ...`, or
+/// by `let (result, buf) = ....into()`.
+///
+/// A buffer belongs to the operation from its call on. If its future is dropped, the buffer is dropped when the kernel has let go of it, and does not come back.
+///
+/// It is the type of the crate `compio-buf`, whose documentation goes on:
+#[doc(inline)]
+pub use ipiq_driver::buf::BufResult;
 pub use listener::{ListenerBuilder, TcpListener, is_shutdown};
 pub use split::{ReadHalf, WriteHalf};
 pub use stream::TcpStream;

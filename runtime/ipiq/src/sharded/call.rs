@@ -144,7 +144,10 @@ impl<T> On<'_, T> {
     ///
     /// As [`call`](Self::call).
     #[track_caller]
-    pub fn call_async<F, R>(self, f: F) -> impl Future<Output = Result<R, ShardError>> + use<T, F, R>
+    pub fn call_async<F, R>(
+        self,
+        f: F,
+    ) -> ShardAsyncCall<impl AsyncFnOnce() -> Result<R, Stopped> + Send + use<T, F, R>, R>
     where
         F: AsyncFnOnce(Shard<T>) -> R + Send + 'static,
         R: Send + 'static,
@@ -161,7 +164,7 @@ impl<T> On<'_, T> {
         let call = on_core("On::call_async", |executor| {
             AsyncCall::new(executor, spawned_at, self.core, Some((in_chains, limit)), with_shard)
         });
-        async move { flatten(call.await) }
+        ShardAsyncCall { call }
     }
 }
 
@@ -192,6 +195,42 @@ impl<F, R> ShardCall<F, R> {
 impl<F, R> Future for ShardCall<F, R>
 where
     F: FnOnce() -> Result<R, Stopped> + Send + 'static,
+    R: Send + 'static,
+{
+    type Output = Result<R, ShardError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.call).poll(cx).map(flatten)
+    }
+}
+
+/// A call of an async closure to a shard, from [`On::call_async`]: awaits its value.
+///
+/// # Cancel safety
+///
+/// Dropping it cancels what runs there, which is dropped on its core in place of its next poll. One that was dropped before it was sent never runs.
+#[must_use = "a call that is dropped is cancelled"]
+pub struct ShardAsyncCall<F, R> {
+    call: AsyncCall<F, Result<R, Stopped>>,
+}
+
+impl<F, R> fmt::Debug for ShardAsyncCall<F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.call.fmt(f)
+    }
+}
+
+impl<F, R> ShardAsyncCall<F, R> {
+    /// Whether the call is on its way, or there. One that waits in line for the [limit](Sharded::set_call_limit) is sent by a poll.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.call.is_sent()
+    }
+}
+
+impl<F, R> Future for ShardAsyncCall<F, R>
+where
+    F: AsyncFnOnce() -> Result<R, Stopped> + Send + 'static,
     R: Send + 'static,
 {
     type Output = Result<R, ShardError>;

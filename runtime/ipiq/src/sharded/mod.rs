@@ -48,7 +48,7 @@ mod service;
 mod start;
 mod stop;
 
-pub use call::{On, ShardCall, ShardTask};
+pub use call::{On, ShardAsyncCall, ShardCall, ShardTask};
 pub use error::{ShardError, StartError, StopError};
 pub use route::{JumpHash, Ranges, Route};
 pub use seat::Shard;

@@ -10,6 +10,8 @@
 //! | [`CANCEL`] | 5 s | every task that is left is dropped, as [`Handle::stop`] does it |
 //! | [`JOIN`] | 5 s | the cores' threads end, and those of [`spawn_blocking`](crate::spawn_blocking) |
 //!
+//! Limits, and phases of one's own, are set by [`Builder::phase`](crate::Builder::phase); with `#[ipiq::main]` by [`#[ipiq::main(builder = ...)]`](macro@crate::main).
+//!
 //! A phase that nobody holds open is over at once. A [`guard()`] holds one open until it is dropped; [`phase()`] awaits the begin of one and gives such a guard. When its limit has passed a phase is
 //! cut: the next one begins, and the [`ShutdownReport`] tells who held it. [`net`](crate::net) shows a server that answers what is under way and closes what is idle.
 //!

@@ -1,5 +1,6 @@
 //! The attribute macros, as users write them.
 
+mod builder;
 mod error_that_is_not_send;
 mod exit_code;
 
@@ -7,7 +8,7 @@ use std::future::pending;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipiq::CoreId;
+use ipiq::{CoreId, Runtime};
 
 #[ipiq::test]
 async fn a_test_runs_on_core_0() {
@@ -42,6 +43,11 @@ async fn a_test_may_let_hours_pass_at_once() {
     assert_eq!(Duration::from_nanos(ipiq::time::now_ns()), HOUR * 5 / 2);
 }
 
+#[ipiq::test(builder = Runtime::builder().thread_name(|core| format!("of-test-{}", core.index())), cores = 1)]
+async fn a_test_may_have_a_builder_of_its_own() {
+    assert_eq!(std::thread::current().name(), Some("of-test-0"));
+}
+
 #[ipiq::test(cores = 1)]
 #[should_panic(expected = "as it should")]
 async fn a_test_may_be_expected_to_panic() {
@@ -66,4 +72,9 @@ fn a_main_function_may_return_whatever_one_of_std_may() {
     let success = format!("{:?}", ExitCode::SUCCESS);
     assert_eq!(format!("{:?}", error_that_is_not_send::main()), success);
     assert_eq!(format!("{:?}", exit_code::main()), success);
+}
+
+#[test]
+fn a_main_function_may_have_a_builder_of_its_own() {
+    builder::main();
 }
