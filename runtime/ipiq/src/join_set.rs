@@ -35,6 +35,8 @@ const LOOKS: usize = 4;
 #[must_use = "a dropped set aborts its tasks"]
 pub struct JoinSet<T> {
     tasks: FuturesUnordered<JoinHandle<T>>,
+    /// Of who awaits the next one, or did: a look in between must leave it where the tasks find it.
+    waiting: Option<Waker>,
 }
 
 impl<T> fmt::Debug for JoinSet<T> {
@@ -52,7 +54,7 @@ impl<T> Default for JoinSet<T> {
 impl<T> JoinSet<T> {
     /// A set of no tasks.
     pub fn new() -> Self {
-        Self { tasks: FuturesUnordered::new() }
+        Self { tasks: FuturesUnordered::new(), waiting: None }
     }
 
     /// How many tasks have not been joined.
@@ -125,7 +127,7 @@ impl<T> JoinSet<T> {
     ///
     /// No outcome is lost when it is dropped.
     pub async fn join_next(&mut self) -> Option<Result<T, JoinError>> {
-        poll_fn(|cx| Pin::new(&mut self.tasks).poll_next(cx)).await
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
     /// The next task that has ended already; `None`: none has, as far as the calling core knows.
@@ -135,8 +137,8 @@ impl<T> JoinSet<T> {
     /// The task's, if it panicked or was cancelled.
     pub fn try_join_next(&mut self) -> Option<Result<T, JoinError>> {
         // A set gives way now and then, although there is more to look at.
+        let cx = &mut Context::from_waker(self.waiting.as_ref().unwrap_or(Waker::noop()));
         for _ in 0..LOOKS {
-            let cx = &mut Context::from_waker(Waker::noop());
             if let Poll::Ready(ended) = Pin::new(&mut self.tasks).poll_next(cx) {
                 return ended;
             }
@@ -203,7 +205,12 @@ impl<T> Stream for JoinSet<T> {
     type Item = Result<T, JoinError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.tasks).poll_next(cx)
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.tasks).poll_next(cx);
+        if polled.is_pending() && !this.waiting.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            this.waiting = Some(cx.waker().clone());
+        }
+        polled
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -219,6 +226,6 @@ impl<T> Extend<JoinHandle<T>> for JoinSet<T> {
 
 impl<T> FromIterator<JoinHandle<T>> for JoinSet<T> {
     fn from_iter<I: IntoIterator<Item = JoinHandle<T>>>(tasks: I) -> Self {
-        Self { tasks: tasks.into_iter().collect() }
+        Self { tasks: tasks.into_iter().collect(), waiting: None }
     }
 }

@@ -3,12 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::{FutureExt, Stream};
 use ipiq::{CoreId, JoinSet, Runtime, Scope, call_on, cores, scope, spawn_local, spawn_on, yield_now};
 use ipiq_suites::homebound::Homebound;
 use ipiq_suites::runtimes::{Census, each_kind};
@@ -75,6 +76,31 @@ fn a_set_joins_every_task_of_every_core_once() {
         assert_eq!(joined, expected);
         assert_eq!((panicked, set.len(), set.is_empty()), (30 - expected.len(), 0, true));
         assert!(set.join_next().await.is_none());
+    });
+}
+
+#[test]
+fn who_awaits_a_set_is_woken_although_it_has_looked_in_between() {
+    on_three_cores("a look in between", scaled(5, 50), |_| async {
+        for core in cores() {
+            let (end, ended) = oneshot::channel();
+            let mut set = JoinSet::new();
+            set.spawn_on(core, move || ended);
+            let (say, looked) = oneshot::channel();
+            let mut say = Some(say);
+            let waiting = spawn_local(poll_fn(move |cx| {
+                if let Poll::Ready(joined) = Pin::new(&mut set).poll_next(cx) {
+                    return Poll::Ready(joined);
+                }
+                let joined = set.try_join_next();
+                let _ = say.take().map(|say| say.send(()));
+                joined.map_or(Poll::Pending, |joined| Poll::Ready(Some(joined)))
+            }));
+            looked.await.expect("it looks");
+            end.send(7).expect("it waits");
+            let joined = waiting.await.expect("no panic").expect("there is one").expect("no panic");
+            assert_eq!(joined, Ok(7));
+        }
     });
 }
 
