@@ -185,7 +185,13 @@ impl Executor {
     /// Runs high functions for this core, between two polls. Returns how many.
     #[inline(always)]
     pub(crate) fn run_own_calls(&self) -> usize {
-        if self.own_calls.is_empty() { 0 } else { self.own_calls.run(self.core.is_closing()) }
+        if self.own_calls.is_empty() { 0 } else { self.own_calls.run(self.core.is_closing(), self.under_class()) }
+    }
+
+    /// Runs something in a class.
+    fn under_class(&self) -> impl Fn(u8, &dyn Fn()) {
+        // [classes C1]
+        |class, run| self.core.with_tag(class, run)
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -361,7 +367,7 @@ fn serve_own_calls(core: &Core) -> bool {
         if executor.own_calls.is_empty() {
             return 0;
         }
-        executor.own_calls.run_all_but_sections(executor.core.is_closing())
+        executor.own_calls.run_all_but_sections(executor.core.is_closing(), executor.under_class())
     });
     ran.is_some_and(|ran| ran > 0)
 }

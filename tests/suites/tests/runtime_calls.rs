@@ -8,7 +8,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::join_all;
+use futures::channel::oneshot;
+use futures::future::{LocalBoxFuture, join_all};
 use ipiq::sharded::{Shard, ShardError, Sharded};
 use ipiq::{
     CallError, CoreId, CoreLocal, Limit, Runtime, call_async_on, call_on, core_id, cores, deadline, spawn_local,
@@ -471,7 +472,7 @@ async fn shop() -> (Sharded<Cart>, Sharded<Stock>) {
 }
 
 /// Cart on core 1, stock on core 0, cart on core 1, and so on.
-fn order(cart: &Sharded<Cart>, turns: usize) -> futures::future::LocalBoxFuture<'static, Result<usize, ShardError>> {
+fn order(cart: &Sharded<Cart>, turns: usize) -> LocalBoxFuture<'static, Result<usize, ShardError>> {
     let call = cart.on(B).call_async(async move |cart: Shard<Cart>| {
         if turns == 0 {
             return Ok(0);
@@ -482,10 +483,7 @@ fn order(cart: &Sharded<Cart>, turns: usize) -> futures::future::LocalBoxFuture<
     async move { call.await? }.boxed_local()
 }
 
-fn look_up(
-    stock: &Sharded<Stock>,
-    turns: usize,
-) -> futures::future::LocalBoxFuture<'static, Result<usize, ShardError>> {
+fn look_up(stock: &Sharded<Stock>, turns: usize) -> LocalBoxFuture<'static, Result<usize, ShardError>> {
     let call = stock.on(A).call_async(async move |stock: Shard<Stock>| {
         if turns == 0 {
             return Ok(0);
@@ -518,7 +516,7 @@ fn circles_of_calls_do_not_wait_for_themselves_and_endless_ones_are_named() {
 
 #[test]
 fn circles_of_cores_do_not_wait_for_themselves_either() {
-    fn around(turns: usize) -> futures::future::LocalBoxFuture<'static, Result<usize, CallError>> {
+    fn around(turns: usize) -> LocalBoxFuture<'static, Result<usize, CallError>> {
         let next = CoreId::new((core_id().index() + 1) % 3);
         let call = call_async_on(next, async move || {
             // By way of a task that it spawns.
@@ -664,7 +662,7 @@ struct Storm {
 }
 
 /// Calls inside of calls, by way of services and tasks, that end in every way; none is awaited while another one of its maker's waits to be polled.
-fn storm(mut at: Storm, depth: usize) -> futures::future::LocalBoxFuture<'static, ()> {
+fn storm(mut at: Storm, depth: usize) -> LocalBoxFuture<'static, ()> {
     async move {
         let Some(below) = depth.checked_sub(1) else { return yield_now().await };
         let core = CoreId::new(at.random.usize(..3));
@@ -708,7 +706,7 @@ fn storm(mut at: Storm, depth: usize) -> futures::future::LocalBoxFuture<'static
 }
 
 /// From here on every gate on the way around the cores has its one slot.
-fn slots_are_free(service: Sharded<()>, depth: usize) -> futures::future::LocalBoxFuture<'static, ()> {
+fn slots_are_free(service: Sharded<()>, depth: usize) -> LocalBoxFuture<'static, ()> {
     async move {
         let Some(below) = depth.checked_sub(1) else { return };
         for core in cores() {
@@ -752,6 +750,33 @@ fn no_storm_of_calls_waits_for_itself_or_loses_a_slot() {
             service.set_call_limit(Limit::reject(1));
             let service = service.clone();
             runtime.block_on(move || slots_are_free(service, Limit::DEEPEST));
+        }
+    });
+}
+
+/// Async calls, each inside of what a call to `by` has spawned in the one before.
+fn calls_by_way_of(by: CoreId, left: usize) -> LocalBoxFuture<'static, Result<(), CallError>> {
+    let nested = async move {
+        if left == 0 {
+            return Ok(());
+        }
+        let call = call_async_on(A, async move || {
+            let (say, told) = oneshot::channel();
+            let spawn = move || drop(spawn_local(calls_by_way_of(by, left - 1).map(|outcome| say.send(outcome))));
+            call_on(by, spawn).await?;
+            told.await.expect("it says so")
+        });
+        call.await?
+    };
+    nested.boxed_local()
+}
+
+#[test]
+fn what_a_call_to_the_own_core_or_another_one_spawns_begins_a_chain_of_its_own() {
+    on_three_cores("chains that begin anew", scaled(3, 7), |_| async {
+        for by in [A, B] {
+            let outcome = calls_by_way_of(by, Limit::DEEPEST + 8).await;
+            assert!(outcome.is_ok(), "by way of {by}: {outcome:?}");
         }
     });
 }

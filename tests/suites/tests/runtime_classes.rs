@@ -187,6 +187,10 @@ fn a_class_goes_along_with_spawns_calls_and_what_they_spawn() {
                         }
                         let everywhere = xcall::low::broadcast(|| async { current_name() }).await;
                         names.extend(everywhere.into_iter().map(|(_, name)| name.expect("no panic")));
+                        let between_polls = xcall::high::broadcast(current_name).await;
+                        names.extend(between_polls.into_iter().map(|(_, name)| name.expect("no panic")));
+                        let spawned = xcall::high::unicast(target, || spawn_local(async { current_name() }));
+                        names.push(spawned.await.expect("no panic").await.expect("no panic"));
                         names
                     });
                     let seen = seen.await.expect("no panic");

@@ -42,7 +42,7 @@ where
     fn new(executor: &Executor, target: CoreId, f: F) -> Self {
         // [xcall C1] not inside the caller's poll.
         Self(if target == executor.core().id() {
-            Reach::Own(executor.own_calls().push(f))
+            Reach::Own(executor.own_calls().push(executor.core().tag(), f))
         } else {
             Reach::Other(executor.call(target, f))
         })

@@ -21,16 +21,17 @@ impl OwnQueue {
         self.0.borrow().is_empty()
     }
 
-    /// Runs what is in the queue now, between two polls, up to the first section; a core that is closing drops it instead. Returns how much there was.
+    /// Runs what is in the queue now, between two polls, up to the first section, each `under` its class; a core that is closing drops it instead. Returns how much there was.
     #[cold]
-    pub(crate) fn run(&self, closing: bool) -> usize {
+    pub(crate) fn run(&self, closing: bool, under: impl Fn(u8, &dyn Fn())) -> usize {
         let waiting = self.0.borrow().len();
         for ran in 1..=waiting {
             let Some(call) = self.0.borrow_mut().pop_front() else { break };
             let is_section = call.is_section();
             let gone = closing || is_section && Rc::strong_count(&call) == 1;
             // What panics outside of the function is a waker, or the destructor of a value that nobody wants.
-            contain(move || call.run(gone));
+            let under = &under;
+            contain(move || under(call.class(), &|| call.run(gone)));
             if is_section && !gone {
                 // The rest of the core has waited long enough.
                 return ran;
@@ -41,21 +42,23 @@ impl OwnQueue {
 
     /// As [`run`](Self::run), in a stop: sections stay where they are, as tasks do. Returns how much ran.
     #[cold]
-    pub(crate) fn run_all_but_sections(&self, closing: bool) -> usize {
+    pub(crate) fn run_all_but_sections(&self, closing: bool, under: impl Fn(u8, &dyn Fn())) -> usize {
         let (sections, calls) = self.0.take().into_iter().partition::<VecDeque<_>, _>(|call| call.is_section());
         let ran = calls.len();
         // In front of what is queued meanwhile.
         *self.0.borrow_mut() = sections;
-        calls.into_iter().for_each(|call| contain(move || call.run(closing)));
+        let under = &under;
+        calls.into_iter().for_each(|call| contain(move || under(call.class(), &|| call.run(closing))));
         ran
     }
 
-    pub(super) fn push<F, R>(&self, f: F) -> OwnPart<F, R>
+    /// A function of `class`: what it spawns and calls is of it.
+    pub(super) fn push<F, R>(&self, class: u8, f: F) -> OwnPart<F, R>
     where
         F: FnOnce() -> R + 'static,
         R: 'static,
     {
-        self.push_as(false, f)
+        self.push_as(Kind::Function { class }, f)
     }
 
     /// A section: nothing else of the queue runs in the same turn after it, and one that nobody awaits any more does not run.
@@ -64,15 +67,15 @@ impl OwnQueue {
         F: FnOnce() -> R + 'static,
         R: 'static,
     {
-        self.push_as(true, f)
+        self.push_as(Kind::Section, f)
     }
 
-    fn push_as<F, R>(&self, is_section: bool, f: F) -> OwnPart<F, R>
+    fn push_as<F, R>(&self, kind: Kind, f: F) -> OwnPart<F, R>
     where
         F: FnOnce() -> R + 'static,
         R: 'static,
     {
-        let call = Rc::new(OwnCall { f: Cell::new(Some(f)), state: Cell::new(State::Waiting(None)), is_section });
+        let call = Rc::new(OwnCall { f: Cell::new(Some(f)), state: Cell::new(State::Waiting(None)), kind });
         self.0.borrow_mut().push_back(call.clone());
         OwnPart(call)
     }
@@ -81,13 +84,31 @@ impl OwnQueue {
 trait Run {
     /// `gone`: it is not to run.
     fn run(&self, gone: bool);
-    fn is_section(&self) -> bool;
+    fn kind(&self) -> Kind;
+
+    fn is_section(&self) -> bool {
+        matches!(self.kind(), Kind::Section)
+    }
+
+    fn class(&self) -> u8 {
+        match self.kind() {
+            Kind::Function { class } => class,
+            // It reaches nothing that has one.
+            Kind::Section => 0,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Function { class: u8 },
+    Section,
 }
 
 struct OwnCall<F, R> {
     f: Cell<Option<F>>,
     state: Cell<State<R>>,
-    is_section: bool,
+    kind: Kind,
 }
 
 enum State<R> {
@@ -97,8 +118,8 @@ enum State<R> {
 }
 
 impl<F: FnOnce() -> R, R> Run for OwnCall<F, R> {
-    fn is_section(&self) -> bool {
-        self.is_section
+    fn kind(&self) -> Kind {
+        self.kind
     }
 
     fn run(&self, gone: bool) {

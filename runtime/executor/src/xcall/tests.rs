@@ -235,6 +235,11 @@ fn parts_that_are_not_sent_yet_are_polled_before_their_turn() {
     assert_eq!(polled(), [0, 0, 3, 3]);
 }
 
+/// Whatever the class.
+fn plainly(_class: u8, run: &dyn Fn()) {
+    run();
+}
+
 #[test]
 fn functions_for_the_own_core_run_in_order_and_only_what_was_there() {
     let queue = Rc::new(OwnQueue::default());
@@ -244,16 +249,22 @@ fn functions_for_the_own_core_run_in_order_and_only_what_was_there() {
         move || {
             ran.borrow_mut().push(n);
             if n == 1 {
-                drop(again.push(|| ()));
+                drop(again.push(0, || ()));
             }
             n
         }
     };
     let bell = Arc::new(Bell::default());
-    let (mut first, second) = (queue.push(note(1)), queue.push(note(2)));
+    let (mut first, second) = (queue.push(0, note(1)), queue.push(7, note(2)));
     assert!(poll(&mut first, &bell).is_pending());
     drop(second);
-    assert_eq!(queue.run(false), 2);
+    let classes = RefCell::new(Vec::new());
+    let under = |class, run: &dyn Fn()| {
+        classes.borrow_mut().push(class);
+        run();
+    };
+    assert_eq!(queue.run(false, under), 2);
+    assert_eq!(*classes.borrow(), [0, 7]);
     assert!(*ran.borrow() == [1, 2] && bell.rung() == 1);
     assert!(!queue.is_empty(), "what a function adds waits for the next turn");
     assert!(matches!(poll(&mut first, &bell), Poll::Ready(Ok(1))));
@@ -271,13 +282,13 @@ impl Drop for PanicOnDrop {
 fn a_closing_core_runs_no_function_and_panics_of_functions_and_values_end_nobody() {
     let queue = OwnQueue::default();
     let bell = Arc::default();
-    let mut panics = queue.push(|| -> u8 { panic!("in a function") });
-    drop(queue.push(|| PanicOnDrop));
-    assert_eq!(queue.run(false), 2);
+    let mut panics = queue.push(0, || -> u8 { panic!("in a function") });
+    drop(queue.push(0, || PanicOnDrop));
+    assert_eq!(queue.run(false, plainly), 2);
     assert!(matches!(poll(&mut panics, &bell), Poll::Ready(Err(error)) if error.is_panic()));
     let captured = PanicOnDrop;
-    let mut late = queue.push(move || drop(captured));
-    assert_eq!(queue.run(true), 1);
+    let mut late = queue.push(0, move || drop(captured));
+    assert_eq!(queue.run(true, plainly), 1);
     assert!(matches!(poll(&mut late, &bell), Poll::Ready(Err(error)) if error.is_gone()));
 }
 
@@ -288,13 +299,18 @@ fn a_section_ends_its_run_of_the_queue_and_waits_for_the_end_of_a_stop() {
         let seen = seen.clone();
         move || seen.borrow_mut().push(n)
     };
-    let kept = [queue.push_section(note(1)), queue.push(note(2)), queue.push_section(note(3)), queue.push(note(4))];
+    let kept =
+        [queue.push_section(note(1)), queue.push(0, note(2)), queue.push_section(note(3)), queue.push(0, note(4))];
     drop(queue.push_section(note(5)));
-    assert_eq!(queue.run_all_but_sections(false), 2);
-    assert_eq!(queue.run_all_but_sections(false), 0, "sections are nothing that a stop waits for");
+    assert_eq!(queue.run_all_but_sections(false, plainly), 2);
+    assert_eq!(queue.run_all_but_sections(false, plainly), 0, "sections are nothing that a stop waits for");
     assert_eq!(*seen.borrow(), [2, 4]);
-    drop(queue.push(note(6)));
-    assert_eq!((queue.run(false), queue.run(false), queue.run(false)), (1, 1, 2), "one a turn; nobody awaits the last");
+    drop(queue.push(0, note(6)));
+    assert_eq!(
+        (queue.run(false, plainly), queue.run(false, plainly), queue.run(false, plainly)),
+        (1, 1, 2),
+        "one a turn; nobody awaits the last"
+    );
     assert_eq!(*seen.borrow(), [2, 4, 1, 3, 6]);
     drop(kept);
 }

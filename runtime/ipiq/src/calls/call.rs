@@ -92,7 +92,8 @@ where
     // What the closure spawns begins a chain of its own: nobody can wait for a slot before it returns.
     let context = Context { chain: None, ..context::current() };
     if !context.has_deadline() {
-        return Call::plain(executor.call(core, f));
+        // On this core the closure runs inside of the call, and here alone the chain would be its.
+        return Call::plain(context::within(context, || executor.call(core, f)));
     }
     let deadline_ns = context.deadline_ns;
     let on_arrival = move || {
