@@ -20,7 +20,8 @@ use crate::topology::Machine;
 #[non_exhaustive]
 pub enum Placement {
     /// One CPU per core if there are as many, the kernel lets it, and no quota grants less time than those CPUs have; unpinned
-    /// otherwise. One CPU of each physical core before the second, the fast ones and those of one node first.
+    /// otherwise. One CPU of each physical core before the second, the fast ones before the slow ones, and node by node: the node first that has most of the CPUs, of equal ones
+    /// the one with the lowest number.
     #[default]
     Auto,
     /// One CPU per core, in ascending order; an error if there are too few.
@@ -287,16 +288,17 @@ impl<K: Hash + Eq> Chosen<K> {
     }
 }
 
-/// One CPU of each physical core before the second, fast ones first, node by node.
+/// One CPU of each physical core before the second, fast ones first, node by node, the largest first.
 fn one_node_first(cpus: &[usize], machine: &Machine) -> Vec<usize> {
-    let mut seen = Chosen::new();
+    let (mut seen, mut sizes) = (Chosen::new(), Chosen::new());
+    cpus.iter().for_each(|&cpu| sizes.add(Place::of(cpu, machine).node));
     let mut ranked: Vec<_> = cpus
         .iter()
         .map(|&cpu| {
             let place = Place::of(cpu, machine);
             let rank = seen.of(&place.core);
             seen.add(place.core);
-            (rank, place.slowness, place.node, cpu)
+            (rank, place.slowness, Reverse(sizes.of(&place.node)), place.node, cpu)
         })
         .collect();
     ranked.sort_unstable();

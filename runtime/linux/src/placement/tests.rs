@@ -41,6 +41,9 @@ fn each_machine_gets_the_order_that_the_placement_says() {
 
 #[test]
 fn only_what_the_process_may_use_counts() {
+    // The node that has most of them comes first.
+    assert_eq!(cpus(&Placement::Auto, 5, &[3, 4, 5, 6, 7], trees::TWO_SOCKETS), [4, 5, 6, 7, 3]);
+    assert_eq!(cpus(&Placement::Auto, 4, &[2, 3, 4, 5], trees::TWO_SOCKETS), [2, 3, 4, 5]);
     assert_eq!(cpus(&Placement::Spread, 3, &[1, 2, 9, 10, 13], trees::TWO_SOCKETS), [1, 13, 2]);
     assert_eq!(cpus(&Placement::Packed, 3, &[1, 2, 9, 13], trees::TWO_SOCKETS), [1, 9, 2]);
     assert_eq!(
