@@ -292,6 +292,45 @@ fn a_stop_that_is_under_way_is_waited_for_before_services_started_earlier_stop()
     });
 }
 
+/// A service that has something to do for a while.
+async fn start_worker(name: &'static str, log: Sender<&'static str>) {
+    let value = log.clone();
+    let service = Sharded::start(move |_| async move { Logged(name, value) }).await.expect("a service");
+    drop(service.on(B).spawn(async move |_| {
+        time::sleep(Duration::from_millis(20)).await;
+        let _ = log.send("worked");
+    }));
+}
+
+#[test]
+fn services_that_start_while_services_stop_or_later_are_stopped_too() {
+    each_driver("services_that_start_while_services_stop_or_later_are_stopped_too", |builder| {
+        let runtime = builder.phase("flush", LONG).build().expect("a runtime");
+        let (log, order): (Sender<&str>, Receiver<&str>) = channel();
+        runtime.block_on(move || async move {
+            let first = Sharded::start(|_| async {}).await.expect("a service");
+            let (peers, in_drain) = (first.clone(), log.clone());
+            drop(first.on(A).spawn(async move |_| {
+                // Its stop has begun, and waits for this.
+                while !peers.on(A).call(|_| ()).await.is_err_and(|error| error.is_stopped()) {
+                    yield_now().await;
+                }
+                start_worker("second", in_drain).await;
+            }));
+            drop(spawn_local(async move {
+                let _begun = shutdown::phase("flush").await;
+                start_worker("third", log).await;
+            }));
+            yield_now().await;
+        });
+        let report = end(&runtime);
+        assert!(report.is_clean(), "{report}");
+        drop(runtime);
+        let order: Vec<&str> = order.iter().collect();
+        assert_eq!(order, ["worked", "second", "second", "worked", "third", "third"]);
+    });
+}
+
 #[test]
 fn a_service_that_does_not_stop_in_time_is_named() {
     each_driver("a_service_that_does_not_stop_in_time_is_named", |builder| {

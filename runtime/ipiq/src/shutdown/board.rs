@@ -245,6 +245,10 @@ impl Board {
 
     pub(super) fn begin(&self, phase: usize) {
         let mut rows = self.lock_rows();
+        // [shutdown B2] with every row locked nobody else changes it; what is over stays so.
+        if self.stage.load(Ordering::Relaxed) == OVER {
+            return;
+        }
         // [shutdown B2] who locks a row sees it; the others read it for what may be seen late.
         self.stage.store(phase + 1, Ordering::Release);
         let woken: Vec<Waker> = rows.iter_mut().flat_map(|row| row.begin(phase)).collect();
@@ -331,9 +335,10 @@ impl Board {
         drop(service);
     }
 
-    /// The services, the last one started first.
-    pub(super) fn services(&self) -> Vec<Service> {
-        lock(&self.state).services.values().rev().cloned().collect()
+    /// The services whose number is `from` at least, the last one started first; and the number of the next one that starts.
+    pub(super) fn services(&self, from: u64) -> (Vec<Service>, u64) {
+        let state = lock(&self.state);
+        (state.services.range(from..).rev().map(|(_, service)| service.clone()).collect(), state.next_service)
     }
 
     /// A core's loop begins.
@@ -488,5 +493,20 @@ impl Row {
 impl Holder {
     fn holds(&self, phase: usize) -> bool {
         self.phase == phase && self.waiting.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_phase_that_begins_too_late_does_not_take_the_end_back() {
+        let runtime = crate::Runtime::builder().cores(1).build().expect("a runtime");
+        let handle = runtime.handle();
+        let board = handle.board();
+        board.begin(0);
+        assert!(board.has_begun(0) && !board.is_over(0));
+        board.over();
+        board.begin(1);
+        assert!(board.is_over(0) && board.is_over(1) && board.has_begun(100));
     }
 }

@@ -99,6 +99,8 @@ impl Deadline {
 /// The phases that may be held open, one after the other; then stops the runtime, before a clock that stands still goes on.
 async fn hold_phases(board: Arc<Board>, timer: Timer) {
     let start = Instant::now();
+    // Services that have been stopped, or were too late.
+    let (mut drains, mut seen) = (false, 0);
     for (phase, step) in board.plan().held().iter().enumerate() {
         if board.remote.is_stopping() {
             break;
@@ -110,11 +112,14 @@ async fn hold_phases(board: Arc<Board>, timer: Timer) {
         let in_time = until(&board, &mut deadline, || board.is_quiet(phase)).await;
         // [shutdown B3]
         let mut held_by = if in_time { Vec::new() } else { board.holders(phase) };
-        if step.name == DRAIN && in_time {
-            held_by = stop_services(&board, phase, &mut deadline).await;
-        } else if step.name == DRAIN {
+        drains |= step.name == DRAIN;
+        if drains && in_time {
+            held_by = stop_services(&board, phase, &mut deadline, &mut seen).await;
+        } else if drains {
             // Too late for them.
-            held_by.extend(board.services().iter().map(Service::holder));
+            let (late, next) = board.services(seen);
+            seen = next;
+            held_by.extend(late.iter().map(Service::holder));
         }
         let took = timer.now(start).saturating_sub(begun);
         let stopped = board.remote.is_stopping();
@@ -130,16 +135,32 @@ async fn hold_phases(board: Arc<Board>, timer: Timer) {
     board.remote.stop();
 }
 
-/// [shutdown B4]. Returns what has not stopped in time.
-async fn stop_services(board: &Arc<Board>, phase: usize, deadline: &mut Deadline) -> Vec<PhaseHolder> {
+/// [shutdown B4]: services from `seen` on, and those that start meanwhile. Returns what has not stopped in time.
+async fn stop_services(board: &Arc<Board>, phase: usize, deadline: &mut Deadline, seen: &mut u64) -> Vec<PhaseHolder> {
+    loop {
+        let (services, next) = board.services(*seen);
+        *seen = next;
+        if services.is_empty() {
+            return Vec::new();
+        }
+        if !stop_in_time(board, phase, deadline, services).await {
+            let mut held_by = board.holders(phase);
+            // Started meanwhile, and too late.
+            let (late, next) = board.services(*seen);
+            *seen = next;
+            held_by.extend(late.iter().map(Service::holder));
+            return held_by;
+        }
+    }
+}
+
+/// Whether all of `services` have stopped before the deadline.
+async fn stop_in_time(board: &Arc<Board>, phase: usize, deadline: &mut Deadline, services: Vec<Service>) -> bool {
     let guarded = |service: Service| {
         let PhaseHolder { name, location, .. } = service.holder();
         (Guard::new(board.clone(), phase, name, location), service)
     };
-    let services: Vec<(Guard, Service)> = board.services().into_iter().map(guarded).collect();
-    if services.is_empty() {
-        return Vec::new();
-    }
+    let services: Vec<(Guard, Service)> = services.into_iter().map(guarded).collect();
     let failures = board.clone();
     drop(board.remote.spawn_on(CoreId::new(0), move || async move {
         for (guard, service) in services {
@@ -150,7 +171,7 @@ async fn stop_services(board: &Arc<Board>, phase: usize, deadline: &mut Deadline
             drop(guard);
         }
     }));
-    if until(board, deadline, || board.is_quiet(phase)).await { Vec::new() } else { board.holders(phase) }
+    until(board, deadline, || board.is_quiet(phase)).await
 }
 
 /// Whether `done` held before the deadline; `false`, too, if the runtime is stopped meanwhile.
