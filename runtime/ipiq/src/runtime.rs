@@ -18,6 +18,7 @@ use ipiq_fabric::{Config, CoreId, Fabric, Seat};
 use ipiq_linux::clock::MonotonicClock;
 use ipiq_linux::cpus;
 use ipiq_linux::fork;
+use ipiq_linux::inherited;
 use ipiq_linux::interrupt::{DEFAULT_SIGNAL, Interrupts};
 use ipiq_linux::kick::Kick;
 use ipiq_linux::pin;
@@ -98,6 +99,7 @@ impl Runtime {
     }
 
     pub(crate) fn start(builder: &Builder) -> Result<Self, BuildError> {
+        inherited::remember();
         let allowed = cpus::allowed();
         let cores = builder.cores.unwrap_or_else(|| allowed.default_cores());
         let config = Config { cores, ring_capacity: builder.ring_capacity, ..Config::default() };

@@ -39,8 +39,8 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use ipiq_fabric::contain;
-use ipiq_linux::fork;
 use ipiq_linux::interrupt::is_default;
+use ipiq_linux::{fork, inherited};
 use signal_hook::consts::FORBIDDEN;
 pub use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle as HookHandle, Signals as Hook};
@@ -277,7 +277,13 @@ impl Hub {
         // In a forked child, of those that listened before, too.
         let mut hook = Hook::new(self.listeners.iter().flat_map(|(_, heard)| &heard.signals))?;
         let handle = hook.handle();
-        thread::Builder::new().name("ipiq-signals".into()).spawn(move || hook.forever().for_each(came))?;
+        // A core has a runtime, which has done so before.
+        inherited::remember();
+        let hear = move || {
+            shutdown::be_no_cores_own();
+            hook.forever().for_each(came);
+        };
+        thread::Builder::new().name("ipiq-signals".into()).spawn(hear)?;
         self.hook = Some(Hooked { handle: handle.clone(), generation });
         Ok(handle)
     }

@@ -12,12 +12,14 @@
 //! | [`topology`] | what the machine looks like: nodes, packages, physical cores, caches |
 //! | [`placement`] | which CPU each core gets |
 //! | [`pin`] | pins a thread to one |
+//! | [`inherited`] | undoes that, and more, for a thread that a core starts |
 //! | [`stack`] | what a thread was in the middle of when a signal reached it |
 
 mod affinity;
 pub mod clock;
 pub mod cpus;
 pub mod fork;
+pub mod inherited;
 pub mod interrupt;
 pub mod kick;
 pub mod membarrier;

@@ -1,13 +1,16 @@
 //! Signals of the system, in processes of their own.
 
 use std::env;
+use std::fs;
+use std::mem::MaybeUninit;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use ipiq::signal::{self, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use ipiq::{Runtime, shutdown};
+use ipiq::signal::{self, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use ipiq::{Placement, Runtime, shutdown};
 use ipiq_suites::alone::alone;
 use ipiq_suites::watchdog::with_watchdog;
 
@@ -17,6 +20,17 @@ const CHILD: &str = "IPIQ_SIGNALLED";
 fn raise(signal: i32) {
     // SAFETY: 1. no memory is passed.
     assert_eq!(unsafe { libc::kill(std::process::id() as i32, signal) }, 0);
+}
+
+/// Blocks a signal for the calling thread.
+fn block(signal: i32) {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: 1. `set` is valid for a write.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: 1. a whole set by now.
+    unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+    // SAFETY: 1. a whole set; nothing is written.
+    assert_eq!(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) }, 0);
 }
 
 fn one_core() -> Runtime {
@@ -58,7 +72,7 @@ fn a_second_signal_ends_the_process_with_its_status() {
         raise(SIGINT);
         drop(Runtime::wait(runtime.handle().phase(shutdown::DRAIN)));
         raise(SIGTERM);
-        std::thread::park();
+        thread::park();
     });
     assert_eq!(status.code(), Some(128 + SIGTERM));
 }
@@ -72,7 +86,7 @@ fn a_signal_that_nobody_listens_to_any_more_does_what_it_does_by_default() {
         drop(runtime);
         raise(SIGTERM);
         loop {
-            std::thread::park();
+            thread::park();
         }
     });
     assert_eq!(status.signal(), Some(SIGTERM));
@@ -159,6 +173,48 @@ fn signals_are_received_by_all_who_listen_and_none_is_lost_between_two() {
         assert_eq!(Runtime::wait(ours.recv()), SIGUSR1);
         raise(SIGHUP);
         assert_eq!(Runtime::wait(ours.recv()), SIGHUP);
+    });
+}
+
+/// What `/proc` says of this process's thread `name`, on a line that begins with `field`; `None`: there is no such thread.
+fn of_thread(name: &str, field: &str) -> Option<String> {
+    let threads = fs::read_dir("/proc/self/task").expect("the process's threads");
+    let statuses = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    let of_name = |status: &String| status.lines().next().is_some_and(|line| line == format!("Name:\t{name}"));
+    in_status(&statuses.into_iter().find(of_name)?, field)
+}
+
+fn in_status(status: &str, field: &str) -> Option<String> {
+    status.lines().find_map(|line| Some(line.strip_prefix(field)?.trim().to_owned()))
+}
+
+#[test]
+fn threads_that_a_core_starts_have_the_mask_and_the_cpus_of_who_has_started_the_runtime() {
+    alone("threads_that_a_core_starts_have_the_mask_and_the_cpus_of_who_has_started_the_runtime", LIMIT, || {
+        let own = fs::read_to_string("/proc/thread-self/status").expect("this thread's");
+        let [cpus, mask] = ["Cpus_allowed_list:", "SigBlk:"].map(|field| in_status(&own, field).expect("it is there"));
+        // Given a core that is pinned, and blocks a signal,
+        let builder = Runtime::builder().cores(1).placement(Placement::Pinned).thread_name(|_| "core".into());
+        let runtime = builder.on_thread_start(|_| block(SIGUSR2)).build().expect("a runtime");
+        let cpu = runtime.info().cpus[0].expect("it is pinned");
+        assert_eq!(of_thread("core", "Cpus_allowed_list:"), Some(cpu.to_string()));
+        assert_ne!(of_thread("core", "SigBlk:"), Some(mask.clone()));
+        let open = runtime.handle().guard(shutdown::DRAIN);
+        // what it starts,
+        runtime.block_on(|| async {
+            ipiq::handle().shutdown_on_signals().expect("a handler");
+            drop(ipiq::handle().shutdown());
+        });
+        // is free of both once it runs.
+        for name in ["ipiq-signals", "ipiq-shutdown"] {
+            while of_thread(name, "Cpus_allowed_list:").as_ref() != Some(&cpus)
+                || of_thread(name, "SigBlk:").as_ref() != Some(&mask)
+            {
+                thread::yield_now();
+            }
+        }
+        drop(open);
+        assert!(Runtime::wait(runtime.handle().shutdown()).is_clean());
     });
 }
 

@@ -63,6 +63,7 @@ use std::task::{Context, Poll};
 use std::thread;
 
 use futures_channel::oneshot;
+use ipiq_linux::inherited;
 
 pub use guard::{Guard, PhaseBegin};
 pub use ipiq_executor::CutTask;
@@ -197,13 +198,23 @@ pub(crate) fn begin(board: &Arc<Board>) -> Shutdown {
         return Shutdown { report };
     }
     let conduct = board.clone();
-    let (report, refused) =
-        board.ask(|| thread::Builder::new().name("ipiq-shutdown".into()).spawn(move || conductor::main(conduct)));
+    let conduct = move || {
+        be_no_cores_own();
+        conductor::main(conduct);
+    };
+    let (report, refused) = board.ask(|| thread::Builder::new().name("ipiq-shutdown".into()).spawn(conduct));
     if let Some(error) = refused {
         // [shutdown B1]
         conductor::stop_at_once(board, format!("no thread could be started for the phases: {error}"));
     }
     Shutdown { report }
+}
+
+/// The calling thread, which a core may have started, gets the CPUs and the signals of the one that started the process's first runtime.
+pub(crate) fn be_no_cores_own() {
+    if let Err(error) = inherited::restore() {
+        tracing::warn!(%error, "a thread of the runtime may stay on the CPU of a core");
+    }
 }
 
 impl Handle {
