@@ -3,6 +3,7 @@
 pub mod alone;
 pub mod cores;
 pub mod faults;
+pub mod had;
 pub mod homebound;
 pub mod kv;
 pub mod must_not_compile;

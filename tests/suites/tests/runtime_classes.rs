@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use ipiq::classes::{ClassSpec, DEFAULT_SHARES, MAX_CLASSES, MAX_SHARES, SchedulingClass, current};
 use ipiq::{CoreId, JoinSet, Runtime, call_on, core_id, handle, spawn_local, spawn_on, time, xcall, yield_now};
+use ipiq_suites::had::Moment;
 use ipiq_suites::runtimes::{Census, each_kind};
 use ipiq_suites::scale::scaled;
 use ipiq_suites::watchdog::with_watchdog;
@@ -73,13 +74,28 @@ fn are_shared(got: &[u64], shares: &[u64]) -> bool {
     got.iter().zip(shares).map(ratio).all(|ratio| (0.95..1.05).contains(&ratio))
 }
 
+/// Whether each has got its share within a twentieth, and what the machine took away in the middle of turns, which counts as theirs.
+fn are_shared_but_for(missed: Duration, got: &[u64], shares: &[u64]) -> bool {
+    let (all, sum) = (got.iter().sum::<u64>() as f64, shares.iter().sum::<u64>() as f64);
+    let off = |(got, shares): (&u64, &u64)| {
+        let due = all * *shares as f64 / sum;
+        ((*got as f64 - due).abs() - missed.as_nanos() as f64) / due
+    };
+    got.iter().zip(shares).map(off).all(|off| off < 0.05)
+}
+
 /// Awaits that what each gets from now on is its share within a twentieth, once all together have got a second. That is so at once, unless the machine took the CPU away
 /// in the middle of a turn, which counts as that class's and is made up for in the next ones: then it is soon.
 async fn share(classes: &[SchedulingClass], shares: &[u64]) {
+    let begun = Moment::now();
     let before: Vec<u64> = classes.iter().map(contended_ns).collect();
     let mut for_ns = 1_000_000_000;
     loop {
         let got = got(classes, &before, for_ns).await;
+        // The core never sleeps.
+        let missed = Moment::now().missed_since(begun);
+        println!("shares {shares:?}: {got:?} of {} ns, {missed:?} missed", got.iter().sum::<u64>());
+        assert!(are_shared_but_for(missed, &got, shares), "{got:?}, {missed:?} missed");
         if are_shared(&got, shares) {
             return;
         }
