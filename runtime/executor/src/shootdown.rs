@@ -9,6 +9,7 @@ use core::task::{Context, Poll};
 use futures_channel::oneshot;
 use ipiq_fabric::preemptible::Notes;
 use ipiq_fabric::shootdown::{EarlyAck, Operation, PendingShootdown, ShootdownError, Source};
+use ipiq_fabric::urgent::InterruptSafe;
 use ipiq_fabric::{Core, CoreId, CoreSet, Message};
 
 use crate::executor::with_current;
@@ -58,6 +59,11 @@ impl Executor {
     pub fn shootdown<O: Operation + 'static>(&self, op: O) -> PendingShootdown {
         PendingShootdown::new(self.core(), &CoreSet::first(self.core().cores()), op)
     }
+
+    /// Executes `f` on every core, in its drains, and in the middle of its [preemptible sections](Self::preemptible): see [`Core::start_shootdown_prompt`].
+    pub fn shootdown_prompt<F: Fn(CoreId) + Send + Sync + 'static>(&self, f: InterruptSafe<F>) -> PendingShootdown {
+        PendingShootdown::prompt(self.core(), &CoreSet::first(self.core().cores()), f)
+    }
 }
 
 impl Remote {
@@ -80,6 +86,14 @@ impl Remote {
         let notes = notes.clone();
         self.initiate(move |core, sender| {
             core.start_shootdown_noting(&CoreSet::first(core.cores()), op, &notes, sender.done());
+        })
+    }
+
+    /// As [`shootdown`](Self::shootdown), for an operation that may interrupt what it likes: a core in the middle of a
+    /// [preemptible section](Executor::preemptible) executes it at once.
+    pub fn shootdown_prompt<F: Fn(CoreId) + Send + Sync + 'static>(&self, f: InterruptSafe<F>) -> Shootdown {
+        self.initiate(move |core, sender| {
+            core.start_shootdown_prompt(&CoreSet::first(core.cores()), f, sender.done());
         })
     }
 

@@ -13,7 +13,7 @@ use crate::freeze::Frost;
 use crate::handlers;
 use crate::overflow::Link;
 use crate::port::{FenceKind, Port};
-use crate::shootdown::Board;
+use crate::shootdown::{Board, Lane};
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Counter, Injector, Ordering, Padded};
 use crate::urgent;
 use crate::urgent_call;
@@ -104,8 +104,8 @@ pub(crate) struct Shared {
     /// How many bells were made.
     pub(crate) bells: AtomicU64,
     pub(crate) cpusync: cpusync::Shared,
-    /// One per [`Lane`](crate::shootdown::Lane).
-    pub(crate) boards: [Board; 2],
+    /// One per [`Lane`].
+    pub(crate) boards: [Board; Lane::ALL.len()],
     /// `links[target * cores + source]`, null until the pair first talks.
     links: Box<[AtomicPtr<Link>]>,
     config: Config,
@@ -241,7 +241,7 @@ impl Fabric {
             orphans: Injector::new(),
             bells: AtomicU64::new(0),
             cpusync: cpusync::Shared::new(),
-            boards: [Board::new(cores), Board::new(cores)],
+            boards: Lane::ALL.map(|_| Board::new(cores)),
             links: (0..cores * cores).map(|_| AtomicPtr::new(core::ptr::null_mut())).collect(),
             config,
         });

@@ -73,7 +73,7 @@
 //! | work that gets less, or more, of a core's time than other work | [`classes`] |
 //! | a long computation that does not hold up updates of the next two | [`preemptible`](preemptible()) |
 //! | a value that every core reads all the time | [`Replicated`] |
-//! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere |
+//! | a cache on every core that never serves what was invalidated | [`CoreCache`]; [`shootdown`](shootdown()) for other things to be dropped everywhere, [`shootdown_prompt`] in the middle of [`preemptible`](preemptible()) code, too |
 //! | all cores at one moment | [`pause`](pause()); [`pause_prompt`] in the middle of [`preemptible`](preemptible()) code, too |
 //!
 //! What belongs to a whole server: services ([`sharded`]), their requests' [`deadline`]s and [`Limit`]s, the [end in phases](shutdown), [signals](signal), [`metrics`], and
@@ -193,7 +193,7 @@ pub use preemptible::preemptible;
 pub use replicated::{Local, Replicated, Update};
 pub use runtime::{Runtime, RuntimeInfo};
 pub use scope::{Scope, ScopedHandle, scope};
-pub use shootdown::shootdown;
+pub use shootdown::{shootdown, shootdown_prompt};
 pub use stalls::{Backtrace, CoreBacktrace, CoreBacktraces, CoreState, NoBacktrace, PolledTask, StallReport};
 pub use task_local::{LocalKey, NotInScope, TaskLocalFuture};
 pub use threads::{Leaving, leave};

@@ -41,12 +41,13 @@ impl Drop for Hidden {
 
 /// Runs `f` on this core, between two of its polls, as code in whose middle the core can be reached: updates of [`Replicated`](crate::Replicated) values and invalidations of
 /// [`CoreCache`](crate::CoreCache)s are acknowledged at once on the core's behalf, by an interrupt, and carried out when `f` has ended, before anything else runs on the core.
+/// Functions of [`shootdown_prompt`](crate::shootdown_prompt) run there and then.
 ///
 /// For long computations on a core. In a poll, or in a closure of [`call_on`](crate::call_on), one that takes 200 ms makes everyone who updates a value wait for as long; here it makes them wait
 /// for some microseconds. `f` is sent away from its task: it is `Send`, and within it the thread runs no core. [`CoreLocal`](crate::CoreLocal)s and [`ForeignBox`](crate::ForeignBox)es of the core
 /// cannot be reached, and [`Runtime::wait`](crate::Runtime::wait) refuses to wait. So it cannot read a copy that has been promised to be gone; what a
 /// program keeps in thread-local variables of its own it must leave alone. Everything else on the core waits until `f` has ended, messages, stops but for [prompt](crate::pause_prompt) ones, and
-/// [`shootdown`](crate::shootdown())s included, and invalidations that were asked for after such a shootdown, on the core that began it.
+/// [`shootdown`](crate::shootdown())s that are not prompt included.
 ///
 /// ```
 /// use ipiq::Replicated;

@@ -74,6 +74,8 @@ pub(crate) enum Ask {
     Answers = 1 << 7,
     /// End the turn, whoever looks whether it does.
     Return = 1 << 8,
+    /// Look at the own row of the scoreboard of prompt operations.
+    Prompt = 1 << 9,
 }
 
 #[allow(dead_code)]
@@ -81,7 +83,7 @@ impl Ask {
     /// Served in every drain, nested ones included: those who asked may be waiting in one.
     pub(crate) const IN_DRAINS: u64 = Self::Handlers as u64 | Self::Answers as u64 | Self::STANDING_STILL;
     /// Served by a core that must run nothing else, too.
-    pub(crate) const STANDING_STILL: u64 = Self::Shootdown as u64 | Self::Urgent as u64;
+    pub(crate) const STANDING_STILL: u64 = Self::Shootdown as u64 | Self::Prompt as u64 | Self::Urgent as u64;
     /// Served by the outermost loop alone, between polls.
     pub(crate) const AT_SAFE_POINTS: u64 =
         Self::Stop as u64 | Self::Deferred as u64 | Self::Update as u64 | Self::Slice as u64 | Self::Return as u64;

@@ -44,6 +44,9 @@ impl Core {
         if taken & Ask::Shootdown as u64 != 0 {
             self.serve_shootdowns(Lane::InDrains);
         }
+        if taken & Ask::Prompt as u64 != 0 {
+            self.serve_shootdowns(Lane::Prompt);
+        }
     }
 
     /// One turn of a wait: flushes, serves what was asked for and *runs messages*; at the depth where sends no longer wait, no

@@ -159,6 +159,8 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("preemptible-no-interrupt", SECTION),
     ("preemptible-no-settle", SECTION_ENDS),
     ("preemptible-late", SECTION_ENDS),
+    ("preemptible-acknowledge-first", OVERTAKES),
+    ("preemptible-one-queue", OVERTAKES),
     ("freeze-outside", FROZEN),
     ("freeze-frozen-relaxed", FROZEN),
     ("freeze-hold-relaxed", FROZEN),
@@ -215,6 +217,7 @@ const ENDS_BY_LOOK: &str = "urgent::who_awaits_the_end_is_woken_by_a_core_that_l
 const REGISTERED_LATE: &str = "urgent::a_function_registered_while_the_last_core_leaves_is_dropped";
 const FREED: &str = "urgent::an_unregistered_function_is_dropped_after_its_last_run";
 const SECTION: &str = "preemptible::an_update_ends_while_a_section_goes_on";
+const OVERTAKES: &str = "preemptible::a_prompt_operation_overtakes_one_that_waits_for_the_end_of_a_section";
 const HASTY: &str = "freeze::who_has_waited_long_enough_goes_on_or_is_held";
 const FROZEN: &str = "freeze::what_a_stop_sees_stands_still_whenever_a_section_begins_and_ends";
 const SECTION_ENDS: &str = "preemptible::when_an_update_is_done_nobody_reads_the_old_value_whenever_a_section_ends";

@@ -29,7 +29,7 @@ pub(super) fn serve(machine: &Machine, core: &Core, done: impl Fn() -> bool) {
 }
 
 /// Polls `pending` when it was woken, and sleeps and serves meanwhile.
-fn outcome(machine: &Machine, core: &Core, mut pending: Pin<Box<PendingShootdown>>) -> Outcome {
+pub(super) fn outcome(machine: &Machine, core: &Core, mut pending: Pin<Box<PendingShootdown>>) -> Outcome {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(woken.clone());
     loop {

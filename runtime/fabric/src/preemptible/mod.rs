@@ -51,7 +51,7 @@ impl Section {
 }
 
 impl Core {
-    /// Runs `f` in a preemptible section: meanwhile interrupts acknowledge updates of replicas, and operations with [`Notes`], on this core's behalf. When it has ended, or
+    /// Runs `f` in a preemptible section: meanwhile interrupts acknowledge updates of replicas, and prompt operations, on this core's behalf. When it has ended, or
     /// panicked, `forget` looks at the core's notes, and then the core's replicas are brought up to date. `forget` runs no foreign code: what was acknowledged is not carried out yet.
     ///
     /// # Panics
@@ -123,6 +123,6 @@ pub(crate) fn serve(shared: &Shared, core: CoreId) {
         return;
     }
     for initiator in (0..shared.cores.len()).map(CoreId::new) {
-        Lane::ALL.into_iter().for_each(|lane| shared.acknowledge_in_section(lane, core, initiator));
+        Lane::IN_SECTIONS.into_iter().for_each(|lane| shared.acknowledge_in_section(lane, core, initiator));
     }
 }

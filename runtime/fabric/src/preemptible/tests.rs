@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::*;
 use crate::CoreSet;
 use crate::shootdown::{Replica, Source};
+use crate::urgent::InterruptSafe;
 use crate::urgent::tests::{Notebook, arrive, machine};
 
 const B: CoreId = CoreId::new(1);
@@ -153,6 +154,49 @@ fn an_operation_with_notes_is_acknowledged_by_a_note_and_one_without_waits() {
     scene.cores[1].drain(1);
     assert!(!notes.take(B), "outside of a section it is executed");
     assert_eq!(executed.load(Ordering::Relaxed), 0x203);
+    drop(accepting);
+}
+
+#[test]
+fn a_prompt_operation_is_executed_in_a_section_and_waits_for_no_other_one() {
+    let scene = Scene::new();
+    let accepting = scene.cores[1].accept_interrupts();
+    let (initiator, all) = (&scene.cores[0], CoreSet::first(2));
+    let (executed, done) = (Arc::new(AtomicU64::new(0)), Rc::new(Cell::new(0)));
+    let told = || {
+        let done = done.clone();
+        move |_: &Core, outcome: Result<usize, _>| done.set(done.get() + u32::from(outcome.is_ok()))
+    };
+    let prompt = || {
+        let executed = executed.clone();
+        // SAFETY: 1. to 5. it adds to an atomic.
+        unsafe {
+            InterruptSafe::new(move |core: CoreId| _ = executed.fetch_add(1 << (8 * core.index()), Ordering::Relaxed))
+        }
+    };
+    scene.section(|| {
+        initiator.start_shootdown(&all, |_: &Core| (), told());
+        initiator.start_shootdown_prompt(&all, prompt(), told());
+        assert_eq!((scene.port.interrupted(), executed.load(Ordering::Relaxed)), (alloc::vec![B], 1));
+        arrive();
+        initiator.drain(1);
+        assert_eq!((done.get(), executed.load(Ordering::Relaxed)), (1, 0x101));
+    });
+    scene.cores[1].drain(1);
+    initiator.drain(1);
+    assert_eq!(done.get(), 2, "the other one comes after the section");
+    initiator.start_shootdown_prompt(&all, prompt(), told());
+    arrive();
+    assert_eq!(executed.load(Ordering::Relaxed), 0x102, "outside of a section an interrupt leaves it");
+    scene.cores[1].drain(1);
+    initiator.drain(1);
+    assert_eq!((done.get(), executed.load(Ordering::Relaxed)), (3, 0x202));
+    // What was asked for before a section, at its begin.
+    initiator.start_shootdown_prompt(&all, prompt(), told());
+    scene.section(|| assert_eq!(executed.load(Ordering::Relaxed), 0x303));
+    assert_eq!(Arc::strong_count(&executed), 2, "who asked has not looked");
+    initiator.drain(1);
+    assert_eq!((done.get(), Arc::strong_count(&executed)), (4, 1));
     drop(accepting);
 }
 

@@ -5,8 +5,8 @@ use core::ptr::NonNull;
 
 use super::ShootdownError;
 use super::operation::{Early, Shared};
+use super::prompt::InSection;
 use crate::CoreId;
-use crate::preemptible::Notes;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering, Padded, UnsafeCell, mutant, relaxed_if};
 
 /// A slot that asks.
@@ -28,8 +28,8 @@ pub(crate) struct Body {
     /// The initiator does not spin: the last acknowledgement asks it.
     pub(crate) wakes: bool,
     pub(crate) code: Code,
-    /// Of an operation that has some; they live as long as it.
-    pub(crate) notes: Option<NonNull<Notes>>,
+    /// Of a prompt operation; it lives as long as it.
+    pub(crate) in_section: Option<NonNull<dyn InSection>>,
 }
 
 /// One initiator's request area; see the table of [fields](super#state-and-who-writes-it).
@@ -56,7 +56,7 @@ unsafe impl Sync for Board {}
 impl Board {
     pub(crate) fn new(cores: usize) -> Self {
         let request = |_| {
-            let body = Body { generation: 1, wakes: false, code: Code::Early(Early::nothing()), notes: None };
+            let body = Body { generation: 1, wakes: false, code: Code::Early(Early::nothing()), in_section: None };
             Padded(Request {
                 body: UnsafeCell::new(body),
                 failed: AtomicPtr::new(core::ptr::null_mut()),

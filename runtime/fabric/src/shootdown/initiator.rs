@@ -9,13 +9,15 @@ use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 
 use super::board::{Body, Code};
-use super::operation::{Early, Noting, Shared};
+use super::operation::{Early, Shared};
 use super::pending::State;
+use super::prompt::{InSection, Interrupting, Noting};
 use super::{Board, EarlyAck, Lane, Operation, ShootdownError};
 use crate::doorbell::Rung;
 use crate::preemptible::Notes;
 use crate::sync::mutant;
 use crate::unwind::{catch, contain};
+use crate::urgent::InterruptSafe;
 use crate::watch::WaitKind;
 use crate::{Core, CoreId, CoreSet, urgent};
 
@@ -58,7 +60,7 @@ struct Entry {
     joined: Vec<Done>,
     source: Option<usize>,
     /// In the operation.
-    notes: Option<NonNull<Notes>>,
+    in_section: Option<NonNull<dyn InSection>>,
 }
 
 struct Flight {
@@ -123,7 +125,7 @@ impl Core {
     /// all have acknowledged. What the operation wrote is visible to the caller then.
     ///
     /// Meanwhile it *runs messages* sent to this core, and what other initiators want executed. Any number of cores may do so at a time.
-    /// Requests of one core, [`start_shootdown`](Self::start_shootdown) included, are carried out in order. A core that leaves
+    /// Requests of one core, [`start_shootdown`](Self::start_shootdown) included, are carried out in order, but prompt ones, which have an order of their own. A core that leaves
     /// meanwhile is not waited for, nor counted. A seat that nobody has entered yet is.
     ///
     /// For plain threads and message functions. Never call it inside a future or a waker.
@@ -190,19 +192,43 @@ impl Core {
         notes: &StdArc<Notes>,
         done: impl FnOnce(&Self, Result<usize, ShootdownError>) + 'static,
     ) {
+        self.start_in_sections(targets, Noting { op, notes: notes.clone() }, Done::Call(Box::new(done)));
+    }
+
+    /// As [`start_shootdown`](Self::start_shootdown), for an operation that may interrupt what it likes: a core in the middle of a
+    /// [preemptible section](Self::preemptible) executes it at once. `f` is given the core that it runs on; a panic in it ends the process.
+    ///
+    /// # Panics
+    ///
+    /// As [`start_shootdown`](Self::start_shootdown).
+    pub fn start_shootdown_prompt<F: Fn(CoreId) + Send + Sync + 'static>(
+        &self,
+        targets: &CoreSet,
+        f: InterruptSafe<F>,
+        done: impl FnOnce(&Self, Result<usize, ShootdownError>) + 'static,
+    ) {
+        self.start_prompt(targets, f, Done::Call(Box::new(done)));
+    }
+
+    #[track_caller]
+    pub(super) fn start_prompt<F: Fn(CoreId) + Send + Sync + 'static>(
+        &self,
+        targets: &CoreSet,
+        f: InterruptSafe<F>,
+        done: Done,
+    ) {
+        self.start_in_sections(targets, Interrupting(f), done);
+    }
+
+    #[track_caller]
+    fn start_in_sections<O: Operation + InSection + 'static>(&self, targets: &CoreSet, op: O, done: Done) {
         self.assert_has(targets);
-        let op = Box::new(Noting { op, _notes: notes.clone() });
-        self.enqueue_entry(
-            Lane::InDrains,
-            Entry {
-                targets: *targets,
-                notes: Some(NonNull::from(&**notes)),
-                action: Action::Owned(Shared::own(op)),
-                done: Done::Call(Box::new(done)),
-                joined: Vec::new(),
-                source: None,
-            },
-        );
+        let (op, in_section) = Shared::own_prompt(Box::new(op));
+        let action = Action::Owned(op);
+        let entry =
+            Entry { targets: *targets, action, done, joined: Vec::new(), source: None, in_section: Some(in_section) };
+        let lane = if mutant!("preemptible-one-queue") { Lane::InDrains } else { Lane::Prompt };
+        self.enqueue_entry(lane, entry);
     }
 
     /// As [`start_shootdown`](Self::start_shootdown), for an operation that targets may acknowledge before they execute it.
@@ -258,7 +284,7 @@ impl Core {
     }
 
     fn enqueue(&self, lane: Lane, targets: &CoreSet, action: Action, done: Done, source: Option<usize>) {
-        let entry = Entry { targets: *targets, action, done, joined: Vec::new(), source, notes: None };
+        let entry = Entry { targets: *targets, action, done, joined: Vec::new(), source, in_section: None };
         self.enqueue_entry(lane, entry);
     }
 
@@ -313,14 +339,14 @@ impl Core {
                 return self.conclude(lane, entry, Err(ShootdownError::panicked(self.id(), payload)));
             }
         }
-        let own_part = lane == Lane::InDrains && entry.targets.contains(self.id());
+        let own_part = lane != Lane::AtSafePoints && entry.targets.contains(self.id());
         // Those that have gone are found by I7: a look here would take the lines of those that have not.
-        let waiting = if lane == Lane::InDrains { entry.targets.without(self.id()) } else { entry.targets };
+        let waiting = if own_part { entry.targets.without(self.id()) } else { entry.targets };
         // [shootdown I2]
         let generation = mine.next_generation(self.shared.first_generation());
         let wakes = !matches!(entry.done, Done::Spinning(_));
-        let body = Body { generation, wakes, code, notes: entry.notes };
-        let preempts = lane == Lane::AtSafePoints || body.notes.is_some();
+        let body = Body { generation, wakes, code, in_section: entry.in_section };
+        let preempts = lane == Lane::AtSafePoints || body.in_section.is_some();
         board.write(self.id(), body, waiting.len() as u32);
         let executed = waiting.len() + usize::from(own_part);
         *mine.flight.borrow_mut() = Some(Flight { entry, body, waiting, executed, own_failure: None });

@@ -5,6 +5,7 @@ mod error;
 mod initiator;
 mod operation;
 mod pending;
+mod prompt;
 mod replica;
 mod target;
 
@@ -25,21 +26,27 @@ pub use replica::{Replica, Source};
 
 use crate::doorbell::Ask;
 
-/// Which of the two scoreboards.
+/// Which of the scoreboards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// Served in every drain.
     InDrains,
+    /// Served in every drain, and in sections, too.
+    Prompt,
     /// Served at safe points.
     AtSafePoints,
 }
 
 impl Lane {
-    pub(crate) const ALL: [Self; 2] = [Self::InDrains, Self::AtSafePoints];
+    pub(crate) const ALL: [Self; 3] = [Self::InDrains, Self::Prompt, Self::AtSafePoints];
+
+    /// Those of which something is acknowledged in [sections](crate::preemptible).
+    pub(crate) const IN_SECTIONS: [Self; 2] = [Self::Prompt, Self::AtSafePoints];
 
     fn ask(self) -> Ask {
         match self {
             Self::InDrains => Ask::Shootdown,
+            Self::Prompt => Ask::Prompt,
             Self::AtSafePoints => Ask::Update,
         }
     }
@@ -48,7 +55,7 @@ impl Lane {
 /// One core's part that the others do not see.
 #[derive(Default)]
 pub(crate) struct Shootdowns {
-    lanes: [Initiator; 2],
+    lanes: [Initiator; Lane::ALL.len()],
     /// Operations on this thread's stack.
     operating: Cell<u32>,
     replicas: Rc<Registry>,

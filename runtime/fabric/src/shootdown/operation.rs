@@ -1,10 +1,9 @@
 //! What can be executed everywhere.
 
-use alloc::sync::Arc as StdArc;
 use core::mem::{MaybeUninit, align_of, size_of};
 use core::ptr::NonNull;
 
-use crate::preemptible::Notes;
+use super::prompt::InSection;
 use crate::{Core, INLINE_BYTES};
 
 /// What a shootdown executes on every core of its set; any `Fn(&Core) + Send + Sync` is one.
@@ -27,23 +26,6 @@ pub trait Operation: Send + Sync {
 impl<F: Fn(&Core) + Send + Sync> Operation for F {
     fn execute(&self, core: &Core) {
         self(core);
-    }
-}
-
-/// An operation that a core in a [section](crate::preemptible) acknowledges by setting its note.
-pub(super) struct Noting<O> {
-    pub(super) op: O,
-    /// What a request's body points to.
-    pub(super) _notes: StdArc<Notes>,
-}
-
-impl<O: Operation> Operation for Noting<O> {
-    fn prepare(&mut self, initiator: &Core) {
-        self.op.prepare(initiator);
-    }
-
-    fn execute(&self, core: &Core) {
-        self.op.execute(core);
     }
 }
 
@@ -115,6 +97,14 @@ impl Shared {
 
     pub(crate) fn own(op: alloc::boxed::Box<dyn Operation>) -> Self {
         Self(NonNull::from(alloc::boxed::Box::leak(op)))
+    }
+
+    /// Also gives what a section does in place of it; that lives as long.
+    pub(crate) fn own_prompt<O: Operation + InSection + 'static>(
+        op: alloc::boxed::Box<O>,
+    ) -> (Self, NonNull<dyn InSection>) {
+        let op = NonNull::from(alloc::boxed::Box::leak(op));
+        (Self(op), op)
     }
 
     /// Frees what [`own`](Self::own) took.

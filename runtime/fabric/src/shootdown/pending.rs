@@ -9,7 +9,8 @@ use core::task::{Context, Poll, Waker};
 
 use super::initiator::{Done, Outcome};
 use super::{EarlyAck, Operation, ShootdownError};
-use crate::{Core, CoreSet};
+use crate::urgent::InterruptSafe;
+use crate::{Core, CoreId, CoreSet};
 
 /// What a request and its future share.
 #[derive(Default)]
@@ -69,6 +70,15 @@ impl PendingShootdown {
     /// As [`new`](Self::new).
     pub fn early<O: EarlyAck>(core: &Core, targets: &CoreSet, op: O) -> Self {
         Self::with(|done| core.start_early(targets, op, done))
+    }
+
+    /// As [`new`](Self::new), for an operation that may interrupt what it likes: see [`Core::start_shootdown_prompt`].
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn prompt<F: Fn(CoreId) + Send + Sync + 'static>(core: &Core, targets: &CoreSet, f: InterruptSafe<F>) -> Self {
+        Self::with(|done| core.start_prompt(targets, f, done))
     }
 
     fn with(start: impl FnOnce(Done)) -> Self {

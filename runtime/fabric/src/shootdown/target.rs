@@ -13,15 +13,17 @@ impl fabric::Shared {
     pub(crate) fn acknowledge_in_section(&self, lane: Lane, core: CoreId, initiator: CoreId) {
         let board = &self.boards[lane as usize];
         let Some(body) = board.take(core, initiator) else { return };
-        match (lane, body.notes) {
+        let early = mutant!("preemptible-acknowledge-first").then(|| board.acknowledge(core, initiator, &body));
+        match (lane, body.in_section) {
             // [preemptible Q3] rounds alone are on this lane.
             (Lane::AtSafePoints, _) => self.core(core).doorbell.section.owe(),
             // [preemptible Q4]
-            // SAFETY: 1. notes live as long as their operation, which the initiator keeps while a slot is pending.
-            (Lane::InDrains, Some(notes)) => unsafe { notes.as_ref() }.set(core),
-            (Lane::InDrains, None) => return,
+            // SAFETY: 1. it lives as long as its operation, which the initiator keeps while a slot is pending.
+            (_, Some(prompt)) => unsafe { prompt.as_ref() }.acknowledge(core),
+            (_, None) => return,
         }
-        if board.acknowledge(core, initiator, &body) && self.core(initiator).doorbell.ask(lane.ask()) == Rung::Kick {
+        let last = early.unwrap_or_else(|| board.acknowledge(core, initiator, &body));
+        if last && self.core(initiator).doorbell.ask(lane.ask()) == Rung::Kick {
             // [shootdown T5]
             self.port.kick(initiator);
         }

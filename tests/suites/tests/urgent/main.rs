@@ -7,6 +7,7 @@ mod machine;
 mod paused;
 mod prompt;
 mod sections;
+mod shootdowns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -24,11 +24,15 @@ impl Flag {
     }
 
     pub(super) fn spin(&self) {
-        while !self.0.load(Ordering::Acquire) {}
+        while !self.is_raised() {}
+    }
+
+    pub(super) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 
     pub(super) async fn wait(&self) {
-        while !self.0.load(Ordering::Acquire) {
+        while !self.is_raised() {
             ipiq::yield_now().await;
         }
     }
