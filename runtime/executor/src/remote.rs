@@ -10,6 +10,8 @@ use core::task::{Context, Poll};
 use futures_channel::oneshot;
 use ipiq_fabric::call::CallError;
 use ipiq_fabric::port::Clock;
+use ipiq_fabric::urgent::InterruptSafe;
+use ipiq_fabric::urgent_call::ForeignUrgentCall;
 use ipiq_fabric::{CoreId, Fabric, Message, assert_core, catch, contain};
 
 use crate::Executor;
@@ -236,6 +238,21 @@ impl Remote {
         // A core that has left gives the message back; dropping it ends the channel.
         drop(home.fabric.post(core, message));
         RemoteCall { receiver, told: false }
+    }
+
+    /// Runs `f` on `core`, in the middle of whatever that does, from any thread: see [`Fabric::call_urgent`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such core.
+    #[track_caller]
+    pub fn call_urgent<F, R>(&self, core: CoreId, f: InterruptSafe<F>) -> ForeignUrgentCall<R>
+    where
+        F: Fn(CoreId) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let home = self.home(core);
+        if self.refuses_caller() { ForeignUrgentCall::refused() } else { home.fabric.call_urgent(core, f) }
     }
 
     /// Whether the cores have been told to end.

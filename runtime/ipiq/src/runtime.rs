@@ -362,6 +362,10 @@ impl Sleeper {
     /// Until it has been woken, since the last such sleep, or the deadline has come.
     pub(crate) fn sleep_until(&self, deadline: Option<Instant>) {
         // Acquire: the next poll sees what the wake-up is for.
+        if self.woken.swap(false, Ordering::Acquire) {
+            // In the middle of its poll: what it polls again for may want this CPU.
+            return std::thread::yield_now();
+        }
         while !self.woken.swap(false, Ordering::Acquire) {
             let Some(deadline) = deadline else {
                 std::thread::park();

@@ -52,9 +52,10 @@ use ipiq_linux::port::LinuxPort;
 
 use crate::Handle;
 use crate::current::{assert_cores, on_core};
+use crate::xcall::RemoteUrgentBroadcast;
 
 pub use ipiq_fabric::handlers::{TriggerError, Unregistered};
-pub use ipiq_fabric::urgent_call::UrgentCall;
+pub use ipiq_fabric::urgent_call::{ForeignUrgentCall, UrgentCall};
 pub use ipiq_linux::interrupt::critical;
 pub use urgent::{InterruptSafe, MAX_URGENT, TableFull};
 
@@ -92,7 +93,7 @@ pub use urgent::{InterruptSafe, MAX_URGENT, TableFull};
 /// }
 /// ```
 ///
-/// It is no builder's step of [`call_on`](crate::call_on), which has sent its closure by the time it returns.
+/// [`Handle::call_urgent`] does it from any thread. It is no builder's step of [`call_on`](crate::call_on), which has sent its closure by the time it returns.
 ///
 /// # Errors
 ///
@@ -145,6 +146,88 @@ impl Handle {
         F: Fn(CoreId) + Send + Sync + 'static,
     {
         Handler::new(self.remote(), f)
+    }
+
+    /// Runs `f` on `core` at once, in the middle of whatever that core does, as [`urgent::call_on`](call_on) does; no core's help is needed for it to run, nor for its value to come back. The future may be awaited
+    /// anywhere, also by [`Runtime::wait`](crate::Runtime::wait) on a plain thread.
+    ///
+    /// Its captured values are dropped on `core`, between two of its polls or as it leaves. While the interrupt is under way, which is for microseconds, or as long as `core` is in a [`critical`] section, the awaiting task
+    /// is polled again and again, for nothing can be woken from within an interrupt. On `core`'s own thread `f` runs inside this call, where it can be interrupted and is in no such section.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use ipiq::urgent::InterruptSafe;
+    /// use ipiq::{CoreId, Runtime};
+    ///
+    /// let runtime = Runtime::builder().cores(1).build()?;
+    /// let handle = runtime.handle();
+    /// let steps = Arc::new(AtomicU64::new(1));
+    /// let (count, enough) = (steps.clone(), steps.clone());
+    /// // The only core computes, and never awaits.
+    /// let task = handle.spawn_on(CoreId::new(0), move || async move {
+    ///     while count.fetch_add(1, Ordering::Relaxed) < u64::MAX / 2 {}
+    /// });
+    /// // SAFETY: it exchanges an atomic, and nothing else.
+    /// let stop = unsafe { InterruptSafe::new(move |_core| enough.swap(u64::MAX / 2, Ordering::Relaxed)) };
+    /// assert!(Runtime::wait(handle.call_urgent(CoreId::new(0), stop))? > 0);
+    /// Runtime::wait(task)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The future resolves to [`CallError`](crate::CallError) if `core` has left, or the runtime had been told to stop.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before `core` has begun with it, `f` does not run; later, its value is dropped. [`ForeignUrgentCall::cancel`] says which.
+    ///
+    /// # Panics
+    ///
+    /// If there is no core `core`.
+    #[track_caller]
+    pub fn call_urgent<F, R>(&self, core: CoreId, f: InterruptSafe<F>) -> ForeignUrgentCall<R>
+    where
+        F: Fn(CoreId) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.remote().call_urgent(core, f)
+    }
+
+    /// Runs a clone of `f` on every core at once, as [`xcall::urgent::broadcast`](crate::xcall::urgent::broadcast) does: a pair per core, in ascending order, of what [`call_urgent`](Self::call_urgent) brings. The future
+    /// may be awaited anywhere.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use ipiq::Runtime;
+    /// use ipiq::urgent::InterruptSafe;
+    ///
+    /// static SEEN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+    ///
+    /// let runtime = Runtime::builder().cores(2).build()?;
+    /// // SAFETY: it adds to an atomic, and nothing else.
+    /// let f = unsafe { InterruptSafe::new(|core: ipiq::CoreId| SEEN[core.index()].fetch_add(1, Ordering::Relaxed)) };
+    /// let answers = Runtime::wait(runtime.handle().broadcast_urgent(f));
+    /// assert!(answers.into_iter().all(|(_core, answer)| answer.unwrap() == 0));
+    /// # Ok::<(), ipiq::BuildError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Each core's value is a [`CallError`](crate::CallError) if the core has left, or the runtime had been told to stop.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it takes back the functions that have not begun.
+    pub fn broadcast_urgent<F, R>(&self, f: InterruptSafe<F>) -> RemoteUrgentBroadcast<R>
+    where
+        F: Fn(CoreId) -> R + Clone + Send + 'static,
+        R: Send + 'static,
+    {
+        self.remote().urgent_broadcast(f)
     }
 }
 

@@ -35,7 +35,7 @@
 //! A call that is awaited needs no ticket. [`XCall::ticket`] gives it a name of 64 bits, which any task of any core, or a thread with
 //! a [`Handle`](crate::Handle), may [`wait`] for, also more than one of them and later than the call ended; the call then goes on by itself.
 //! A wait ends when every function of its own call has finished, whatever later calls do. Only cores draw tickets; the calls of other threads
-//! ([`Handle::broadcast_high`](crate::Handle::broadcast_high), [`broadcast_low`](crate::Handle::broadcast_low)) are futures that may be
+//! ([`Handle::broadcast_high`](crate::Handle::broadcast_high), [`broadcast_low`](crate::Handle::broadcast_low), [`broadcast_urgent`](crate::Handle::broadcast_urgent)) are futures that may be
 //! awaited anywhere.
 //!
 //! ```
@@ -54,8 +54,8 @@
 
 pub use ipiq_executor::xcall::{
     Barrier, Class, Counters, Everywhere, HighBroadcast, HighPart, HighUnicast, LowBroadcast, LowUnicast,
-    RemoteBarrier, RemoteHighBroadcast, RemoteLowBroadcast, RemoteWait, Ticket, UrgentBroadcast, UrgentUnicast, Wait,
-    XCall,
+    RemoteBarrier, RemoteHighBroadcast, RemoteLowBroadcast, RemoteUrgentBroadcast, RemoteWait, Ticket, UrgentBroadcast,
+    UrgentUnicast, Wait, XCall,
 };
 
 use crate::current::{assert_cores, on_core};

@@ -15,8 +15,8 @@ use ipiq_fabric::urgent::InterruptSafe;
 use super::everywhere::{Everywhere, Part};
 use super::own::OwnPart;
 use super::{
-    Class, HighBroadcast, HighUnicast, LowBroadcast, LowUnicast, RemoteHighBroadcast, RemoteLowBroadcast, Ticket,
-    UrgentBroadcast, UrgentUnicast,
+    Class, HighBroadcast, HighUnicast, LowBroadcast, LowUnicast, RemoteHighBroadcast, RemoteLowBroadcast,
+    RemoteUrgentBroadcast, Ticket, UrgentBroadcast, UrgentUnicast,
 };
 use crate::executor::with_current;
 use crate::task::Home;
@@ -314,6 +314,15 @@ impl Remote {
         R: Send + 'static,
     {
         Everywhere::new(self.cores(), 0, |target| self.call_on(target, f.clone()))
+    }
+
+    /// Runs a clone of `f` on every core, in the middle of whatever each does.
+    pub fn urgent_broadcast<F, R>(&self, f: InterruptSafe<F>) -> RemoteUrgentBroadcast<R>
+    where
+        F: Fn(CoreId) -> R + Clone + Send + 'static,
+        R: Send + 'static,
+    {
+        Everywhere::new(self.cores(), 0, |target| self.call_urgent(target, f.clone()))
     }
 
     /// Spawns on every core the future that a clone of `init` makes there.

@@ -8,7 +8,7 @@ use core::task::{Context, Poll};
 
 use futures_channel::oneshot;
 use ipiq_fabric::CoreId;
-use ipiq_fabric::urgent_call::UrgentCall;
+use ipiq_fabric::urgent_call::{ForeignUrgentCall, UrgentCall};
 
 use crate::{JoinHandle, RemoteCall};
 
@@ -24,6 +24,7 @@ impl<R> Part for JoinHandle<R> {}
 impl<R> Part for RemoteCall<R> {}
 impl Part for oneshot::Receiver<()> {}
 impl<R> Part for UrgentCall<R> {}
+impl<R> Part for ForeignUrgentCall<R> {}
 
 enum Slot<P: Part> {
     UnderWay(P),

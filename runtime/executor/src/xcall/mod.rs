@@ -30,5 +30,7 @@ pub type LowBroadcast<R> = XCall<Everywhere<crate::JoinHandle<R>>>;
 pub type LowUnicast<R> = XCall<crate::JoinHandle<R>>;
 /// A high call to every core, from any thread.
 pub type RemoteHighBroadcast<R> = Everywhere<crate::RemoteCall<R>>;
+/// An urgent call to every core, from any thread.
+pub type RemoteUrgentBroadcast<R> = Everywhere<ipiq_fabric::urgent_call::ForeignUrgentCall<R>>;
 /// A low call to every core, from any thread.
 pub type RemoteLowBroadcast<R> = Everywhere<crate::JoinHandle<R>>;

@@ -178,6 +178,11 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("urgent-call-no-answer", CALLED),
     ("urgent-call-leave-kept", LEAVING_CALL),
     ("urgent-call-gone-kept", LEAVING_CALL),
+    ("urgent-foreign-done-relaxed", FOREIGN),
+    ("urgent-foreign-wait-for-look", FOREIGN),
+    ("urgent-foreign-look-first", "urgent_call::a_foreign_call_that_is_dropped_runs_only_if_the_drop_says_so"),
+    ("urgent-foreign-gone-late", FOREIGN_LEFT),
+    ("urgent-foreign-sent-home", FOREIGN_LEFT),
     ("urgent-call-last-kept", "urgent_call::what_two_cores_that_leave_have_called_on_each_other_is_freed"),
 ];
 
@@ -226,6 +231,8 @@ const TWO_CALLERS: &str = "urgent_call::calls_of_two_callers_arrive_whole_whoeve
 const TWO_TO_LEAVER: &str = "urgent_call::calls_of_two_callers_to_a_core_that_leaves_both_end";
 const CANCELLED: &str = "urgent_call::a_call_that_is_dropped_runs_only_if_the_drop_says_so_and_is_freed_once";
 const LEAVING_CALL: &str = "urgent_call::a_call_to_a_core_that_leaves_ends_run_or_not";
+const FOREIGN: &str = "urgent_call::a_foreign_call_ends_while_the_poll_goes_on";
+const FOREIGN_LEFT: &str = "urgent_call::a_foreign_call_to_a_core_that_leaves_ends_run_or_not_and_is_freed";
 const DROPPED: &str = "call::a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing";
 
 #[test]

@@ -6,14 +6,15 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
+use super::handlers::{Signal, serve_until};
 use super::urgent::Interrupting;
 use super::{A, B, Ended, Plain, explore};
 use crate::call::Outcome;
 use crate::sync::checker::thread;
 use crate::sync::{AtomicBool, Counter, Ordering, edge};
 use crate::urgent::InterruptSafe;
-use crate::urgent_call::UrgentCall;
-use crate::{Core, CoreId, Seat};
+use crate::urgent_call::{ForeignUrgentCall, UrgentCall};
+use crate::{Core, CoreId, Fabric, Seat};
 
 /// What a call's function does: reads a plain word of its caller, and returns another one that it has written.
 struct Probe {
@@ -35,7 +36,7 @@ impl Probe {
         Self { told: Plain::new(), reply: Plain::new(), runs: StdArc::default(), dropped: StdArc::default() }
     }
 
-    fn call(self, core: &Core, target: CoreId) -> UrgentCall<StdArc<Plain>> {
+    fn function(self) -> InterruptSafe<impl Fn(CoreId) -> StdArc<Plain> + Send + 'static> {
         self.told.write(7);
         let f = move |_| {
             assert_eq!(self.told.read(), 7);
@@ -44,7 +45,11 @@ impl Probe {
             self.reply.clone()
         };
         // SAFETY: 1. to 5. an interrupt is a call at an edge here, and no edge lies in the middle of anything.
-        core.call_urgent(target, unsafe { InterruptSafe::new(f) })
+        unsafe { InterruptSafe::new(f) }
+    }
+
+    fn call(self, core: &Core, target: CoreId) -> UrgentCall<StdArc<Plain>> {
+        core.call_urgent(target, self.function())
     }
 }
 
@@ -265,5 +270,113 @@ fn what_two_cores_that_leave_have_called_on_each_other_is_freed() {
         // While the fabric lives: a function may hold it.
         assert_eq!(dropped.map(|count| count.get()), [1, 1]);
         drop(fabric);
+    });
+}
+
+/// Waits for the end of a foreign call as a task does that sleeps until it is woken.
+fn await_foreign(mut call: ForeignUrgentCall<StdArc<Plain>>) -> bool {
+    let signal = StdArc::new(Signal::default());
+    let waker = Waker::from(signal.clone());
+    loop {
+        if let Poll::Ready(outcome) = Pin::new(&mut call).poll(&mut Context::from_waker(&waker)) {
+            return outcome.is_ok_and(|reply| reply.read() == 8);
+        }
+        signal.0.wait();
+        thread::yield_now();
+    }
+}
+
+fn call_from_elsewhere(fabric: &Fabric, probe: Probe) -> ForeignUrgentCall<StdArc<Plain>> {
+    fabric.call_urgent(A, probe.function())
+}
+
+#[test]
+fn a_foreign_call_ends_while_the_poll_goes_on() {
+    explore(2, || {
+        let machine = Interrupting::new(1, 0);
+        let (fabric, mut seats) = machine.fabric();
+        let probe = Probe::new();
+        let (runs, dropped) = (probe.runs.clone(), probe.dropped.clone());
+        let target = busy(&machine, seats.remove(0), {
+            let runs = runs.clone();
+            move || runs.get() == 1
+        });
+        assert!(await_foreign(call_from_elsewhere(&fabric, probe)));
+        let Ended(core) = target.join().expect("no panic");
+        assert_eq!((runs.get(), dropped.get()), (1, 0), "what it captures waits for a drain");
+        core.drain(8);
+        assert_eq!(dropped.get(), 1);
+    });
+}
+
+/// One preemption: the waker's queue, two sleeps and the looks make too many executions with two.
+#[test]
+fn a_foreign_call_is_woken_by_a_core_that_looks_by_itself() {
+    explore(1, || {
+        let machine = Interrupting::new(1, 1);
+        let (fabric, mut seats) = machine.fabric();
+        let ended = StdArc::new(Counter::default());
+        let caller = thread::spawn({
+            let (fabric, ended) = (fabric.clone(), ended.clone());
+            move || {
+                assert!(await_foreign(call_from_elsewhere(&fabric, Probe::new())));
+                ended.add(1);
+                fabric.nudge(A);
+            }
+        });
+        // It accepts no interrupts.
+        let core = machine.enter(seats.remove(0));
+        serve_until(&machine.machine, &core, || ended.get() == 1);
+        caller.join().expect("no panic");
+        drop(Interrupting::end(core));
+    });
+}
+
+#[test]
+fn a_foreign_call_to_a_core_that_leaves_ends_run_or_not_and_is_freed() {
+    explore(2, || {
+        let machine = Interrupting::new(1, 0);
+        let (fabric, mut seats) = machine.fabric();
+        let probe = Probe::new();
+        let (runs, dropped) = (probe.runs.clone(), probe.dropped.clone());
+        let leaver = leaver(&machine, seats.remove(0));
+        let answered = await_foreign(call_from_elsewhere(&fabric, probe));
+        leaver.join().expect("no panic");
+        // While the fabric lives: a function may hold it.
+        assert_eq!((runs.get(), dropped.get()), (u64::from(answered), 1));
+        drop(fabric);
+    });
+}
+
+#[test]
+fn a_foreign_call_that_is_dropped_runs_only_if_the_drop_says_so() {
+    explore(3, || {
+        let machine = Interrupting::new(1, 0);
+        let (fabric, mut seats) = machine.fabric();
+        let probe = Probe::new();
+        let (runs, dropped) = (probe.runs.clone(), probe.dropped.clone());
+        let over = StdArc::new(AtomicBool::new(false));
+        let caller = thread::spawn({
+            let over = over.clone();
+            move || {
+                let prevented = call_from_elsewhere(&fabric, probe).cancel();
+                over.store(true, Ordering::Release);
+                prevented
+            }
+        });
+        let core = machine.enter(seats.remove(0));
+        let accepting = core.accept_interrupts().expect("a gate");
+        edge();
+        while !over.load(Ordering::Acquire) {
+            thread::yield_now();
+            edge();
+        }
+        let prevented = caller.join().expect("no panic");
+        edge();
+        assert_eq!(runs.get(), u64::from(!prevented));
+        drop(accepting);
+        core.drain(8);
+        assert_eq!(dropped.get(), 1);
+        drop(Interrupting::end(core));
     });
 }

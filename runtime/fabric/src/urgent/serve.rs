@@ -287,18 +287,28 @@ pub(super) fn leave_waker(shared: &Shared, bit: u64, waker: &Waker) -> bool {
     if cores().any(|core| owed(shared, core, bit) == Owed::Interrupt) {
         return false;
     }
-    for core in cores().filter(|&core| owed(shared, core, bit) != Owed::Nothing) {
-        let late = shared.core(core);
-        late.urgent_waiting.push(waker.clone());
-        if mutant!("urgent-wait-unasked") {
-            continue;
-        }
-        // [urgent U5] the look that takes this request sees the waker. A core that has left is not waited for.
-        if late.doorbell.ask(Ask::Urgent) == Rung::Kick {
-            shared.port.kick(core);
-        }
-    }
+    cores()
+        .filter(|&core| owed(shared, core, bit) != Owed::Nothing)
+        .for_each(|core| leave_waker_with(shared, core, waker));
     cores().all(|core| owed(shared, core, bit) != Owed::Interrupt)
+}
+
+fn leave_waker_with(shared: &Shared, core: CoreId, waker: &Waker) {
+    let late = shared.core(core);
+    late.urgent_waiting.push(waker.clone());
+    // [urgent U5] the look that takes this request sees the waker. A core that has left is not waited for.
+    if !mutant!("urgent-wait-unasked") && late.doorbell.ask(Ask::Urgent) == Rung::Kick {
+        shared.port.kick(core);
+    }
+}
+
+/// [urgent_call E3]: as U5, for calls of `core`. `false`: nobody tells; look again soon.
+pub(crate) fn await_calls(shared: &Shared, core: CoreId, waker: &Waker) -> bool {
+    if owed(shared, core, CALLS) != Owed::Look && !mutant!("urgent-foreign-wait-for-look") {
+        return false;
+    }
+    leave_waker_with(shared, core, waker);
+    owed(shared, core, CALLS) != Owed::Interrupt || mutant!("urgent-foreign-wait-for-look")
 }
 
 /// [urgent A3]: who waits for the core to look waits no more.

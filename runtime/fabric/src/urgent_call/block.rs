@@ -40,9 +40,22 @@ where
     F: Fn(CoreId) -> R + Send,
     R: Send,
 {
+    make_with(Word::new(), source, f)
+}
+
+/// A new block without a future, which `home` frees.
+pub(super) fn make_detached(home: CoreId, f: impl Fn(CoreId) + Send) -> NonNull<Header> {
+    make_with(Word::detached(), home, f).cast()
+}
+
+fn make_with<F, R>(word: Word, source: CoreId, f: F) -> NonNull<Answer<R>>
+where
+    F: Fn(CoreId) -> R + Send,
+    R: Send,
+{
     let header = Header {
         next: AtomicPtr::new(ptr::null_mut()),
-        word: Word::new(),
+        word,
         source,
         waker: Cell::new(None),
         run: run::<F, R>,

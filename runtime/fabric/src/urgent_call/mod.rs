@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 mod block;
+mod foreign;
 mod stack;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -23,6 +24,7 @@ use crate::{Core, CoreId, assert_core};
 
 pub(crate) use block::uninterrupted_by_panics;
 use block::{Answer, Header};
+pub use foreign::ForeignUrgentCall;
 use stack::Stack;
 use word::{Dropped, Found};
 
@@ -71,16 +73,7 @@ impl Core {
             return UrgentCall { stage: Stage::Here(Some(value)), not_send: PhantomData };
         }
         let block = block::make(self.id(), f);
-        let release = relaxed_if(mutant!("urgent-call-push-relaxed"), Ordering::Release);
-        // [urgent_call H2] release: C1's acquire sees the block whole.
-        // SAFETY: 1. it was just made, and goes nowhere else.
-        unsafe { self.shared().core(target).urgent_calls.called.push(block.cast(), release) };
-        edge();
-        // [urgent_call H3]
-        if !crate::urgent::trigger_calls(self.shared(), target) && !mutant!("urgent-call-gone-kept") {
-            // [urgent_call L2]
-            send_all_home(self.shared(), target);
-        }
+        send(self.shared(), target, block.cast());
         UrgentCall { stage: Stage::Sent(block), not_send: PhantomData }
     }
 
@@ -91,6 +84,20 @@ impl Core {
             // SAFETY: 1. it was taken, at home.
             unsafe { come_home(block, wake) };
         }
+    }
+}
+
+/// Has `target` run `block`, which was just made.
+fn send(shared: &Shared, target: CoreId, block: NonNull<Header>) {
+    let release = relaxed_if(mutant!("urgent-call-push-relaxed"), Ordering::Release);
+    // [urgent_call H2] release: C1's acquire sees the block whole.
+    // SAFETY: 1. it was just made, and goes nowhere else.
+    unsafe { shared.core(target).urgent_calls.called.push(block, release) };
+    edge();
+    // [urgent_call H3]
+    if !crate::urgent::trigger_calls(shared, target) && !mutant!("urgent-call-gone-kept") {
+        // [urgent_call L2]
+        send_all_home(shared, target);
     }
 }
 
@@ -138,11 +145,19 @@ unsafe fn send_home(shared: &Shared, block: NonNull<Header>) {
     }
 }
 
-/// What was to run on `target`, which has left, goes home unrun.
+/// What was to run on `target`, which has left, goes home unrun. Not in an interrupt: it frees what has no future.
 fn send_all_home(shared: &Shared, target: CoreId) {
     for block in shared.core(target).urgent_calls.called.take() {
         // SAFETY: 1. it was taken here.
-        unsafe { send_home(shared, block) };
+        let is_detached = unsafe { block.as_ref() }.word.is_detached();
+        if is_detached && !mutant!("urgent-foreign-sent-home") {
+            // [urgent_call L2] whose home is gone, too.
+            // SAFETY: 1. it was taken here.
+            unsafe { come_home(block, |_| ()) };
+        } else {
+            // SAFETY: 1. it was taken here.
+            unsafe { send_home(shared, block) };
+        }
     }
 }
 

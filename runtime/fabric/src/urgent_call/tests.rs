@@ -195,6 +195,96 @@ fn a_future_that_outlives_its_core_learns_that_it_was_not_answered() {
     assert_eq!(alive(), 0);
 }
 
+fn poll_foreign<R>(call: &mut ForeignUrgentCall<R>, waker: &Waker) -> Poll<Outcome<R>> {
+    Pin::new(call).poll(&mut Context::from_waker(waker))
+}
+
+#[test]
+fn a_foreign_call_is_polled_again_until_the_interrupt_has_brought_its_value() {
+    let (port, fabric, cores) = machine(1);
+    let accepting = cores[0].accept_interrupts();
+    let (token, alive) = captured();
+    let woken = Arc::new(Woken::default());
+    let waker = woken.clone().into();
+    let mut call = fabric.call_urgent(A, safe(move |core| (core, token.clone())));
+    assert_eq!(port.interrupted(), [A]);
+    assert!(poll_foreign(&mut call, &waker).is_pending());
+    assert_eq!(woken.times(), 1, "to be polled again");
+    arrive();
+    assert_eq!((woken.times(), alive()), (1, 2), "the interrupt wakes nobody and frees nothing");
+    let Poll::Ready(Ok((A, value))) = poll_foreign(&mut call, &waker) else { panic!("it has been run") };
+    cores[0].drain(64);
+    assert_eq!(alive(), 1, "a drain drops what was captured");
+    drop((value, accepting));
+    assert_eq!(alive(), 0);
+}
+
+#[test]
+fn a_core_that_cannot_be_interrupted_runs_a_foreign_call_when_it_looks() {
+    let (_port, fabric, cores) = machine(1);
+    let woken = Arc::new(Woken::default());
+    let waker = woken.clone().into();
+    let mut call = fabric.call_urgent(A, safe(|core| core));
+    // An interrupt that finds nobody, and is over.
+    arrive();
+    cores[0].drain(64);
+    assert!(matches!(poll_foreign(&mut call, &waker), Poll::Ready(Ok(A))));
+    assert_eq!(woken.times(), 0);
+}
+
+#[test]
+fn a_foreign_call_that_is_dropped_takes_its_function_back_or_drops_its_value() {
+    let (_port, fabric, cores) = machine(1);
+    let accepting = cores[0].accept_interrupts();
+    for run_first in [false, true] {
+        let (token, alive) = captured();
+        let call = fabric.call_urgent(A, safe(move |_| token.clone()));
+        if run_first {
+            arrive();
+            assert_eq!(alive(), 2, "the function's and the value");
+        }
+        assert_eq!(call.cancel(), !run_first);
+        arrive();
+        assert_eq!(alive(), 1);
+        cores[0].drain(64);
+        assert_eq!(alive(), 0);
+    }
+    drop(accepting);
+}
+
+#[test]
+fn a_target_that_leaves_frees_foreign_calls_whoever_holds_them() {
+    let (_port, fabric, mut cores) = machine(2);
+    let (token, alive) = captured();
+    let held = fabric.clone();
+    let mut early = fabric.call_urgent(B, safe(move |_| (Arc::strong_count(&token), held.cores())));
+    cores.truncate(1);
+    assert_eq!(alive(), 0, "it held the fabric");
+    let (token, alive_late) = captured();
+    let mut late = fabric.call_urgent(B, safe(move |_| (Arc::strong_count(&token), 0)));
+    assert_eq!(alive_late(), 0);
+    for call in [&mut early, &mut late] {
+        assert!(matches!(poll_foreign(call, Waker::noop()), Poll::Ready(Err(error)) if error.is_gone()));
+    }
+    let mut refused = ForeignUrgentCall::<u32>::refused();
+    assert!(matches!(poll_foreign(&mut refused, Waker::noop()), Poll::Ready(Err(error)) if error.is_gone()));
+}
+
+#[test]
+fn what_a_core_has_run_before_it_leaves_is_answered() {
+    let (_port, fabric, mut cores) = machine(1);
+    let accepting = cores[0].accept_interrupts();
+    let (token, alive) = captured();
+    let call = fabric.call_urgent(A, safe(move |_| token.clone()));
+    arrive();
+    drop(accepting);
+    cores.clear();
+    assert_eq!(alive(), 1, "the value");
+    let mut call = call;
+    assert!(matches!(poll_foreign(&mut call, Waker::noop()), Poll::Ready(Ok(_))), "it ran before its core left");
+    assert_eq!(alive(), 0);
+}
+
 #[test]
 fn a_panic_in_an_urgent_call_ends_the_process_with_a_word_why() {
     // The harness must not be the one to go.

@@ -11,6 +11,9 @@ const DROPPED: u32 = 1 << 2;
 /// Its way is over.
 const HOME: u32 = 1 << 3;
 
+/// It has no future, from the beginning.
+const DETACHED: u32 = 1 << 4;
+
 /// The state of a block.
 pub(super) struct Word(AtomicU32);
 
@@ -46,6 +49,16 @@ impl Word {
         Self(AtomicU32::new(0))
     }
 
+    /// [urgent_call E1]
+    pub(super) fn detached() -> Self {
+        Self(AtomicU32::new(DETACHED))
+    }
+
+    /// Whether its end is nobody's business.
+    pub(super) fn is_detached(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & DETACHED != 0
+    }
+
     /// C2. `false`: it was dropped before, and is not to be run.
     #[must_use]
     pub(super) fn take(&self) -> bool {
@@ -64,7 +77,7 @@ impl Word {
     pub(super) fn come_home(&self) -> Option<bool> {
         // [urgent_call H4] [urgent_call L3] release, and acquire, with H6: the second of the two has seen all that the first did.
         let word = self.0.fetch_or(HOME, Ordering::AcqRel);
-        (word & DROPPED != 0).then_some(word & ANSWERED != 0)
+        (word & (DROPPED | DETACHED) != 0).then_some(word & ANSWERED != 0)
     }
 
     /// H5.

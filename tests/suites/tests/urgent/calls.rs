@@ -284,3 +284,146 @@ fn pr_kern_51632_holds_for_urgent_calls() {
         }
     });
 }
+
+/// [`computing`], seen from a plain thread.
+fn computing_on(handle: &Handle, core: CoreId) -> (Arc<AtomicBool>, ipiq::JoinHandle<()>) {
+    let (begun, enough) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (tell, stop) = (begun.clone(), enough.clone());
+    let task = handle.spawn_on(core, move || async move {
+        tell.store(true, Ordering::Relaxed);
+        while !stop.load(Ordering::Relaxed) {}
+    });
+    while !begun.load(Ordering::Relaxed) {
+        std::thread::yield_now();
+    }
+    (enough, task)
+}
+
+#[test]
+fn a_plain_thread_is_answered_while_every_core_computes() {
+    let _watchdog = watch("urgent calls of a plain thread");
+    each_kind(|builder| {
+        let runtime = two_cores(builder);
+        let handle = runtime.handle();
+        for round in 0..scaled(3, 50) {
+            let tasks = [computing_on(&handle, A), computing_on(&handle, B)];
+            let count = Arc::new(AtomicU64::new(0));
+            for n in 0..5 {
+                let count = count.clone();
+                let f = safe(move |core| (core, count.fetch_add(1, Ordering::Relaxed)));
+                let answer = Runtime::wait(handle.call_urgent(B, f));
+                assert_eq!(answer.expect("it has not left"), (B, n), "round {round}");
+            }
+            let answers = Runtime::wait(handle.broadcast_urgent(safe(|core: CoreId| core)));
+            assert!(answers.into_iter().all(|(core, answer)| answer.expect("it has not left") == core));
+            for (enough, task) in tasks {
+                enough.store(true, Ordering::Relaxed);
+                Runtime::wait(task).expect("no panic");
+            }
+            // What was called is dropped by the core that ran it, before what is asked of it now.
+            while Arc::strong_count(&count) > 1 {
+                Runtime::wait(handle.call_on(B, || ())).expect("it has not left");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_plain_thread_is_answered_by_cores_that_sleep() {
+    let _watchdog = watch("urgent calls of sleepers");
+    let kinds = [InterruptPolicy::Auto, InterruptPolicy::Off];
+    for kind in kinds {
+        let runtime = two_cores(Runtime::builder().interrupts(kind).idle(IdlePolicy::Park));
+        let handle = runtime.handle();
+        for _ in 0..scaled(200, 5_000) {
+            assert_eq!(Runtime::wait(handle.call_urgent(B, safe(|core| core))).expect("it has not left"), B);
+        }
+    }
+}
+
+#[test]
+fn without_interrupts_a_plain_thread_is_woken_when_the_poll_ends() {
+    let _watchdog = watch("urgent calls that cannot interrupt");
+    let runtime = two_cores(Runtime::builder().interrupts(InterruptPolicy::Off));
+    let handle = runtime.handle();
+    for _ in 0..scaled(20, 200) {
+        let (enough, task) = computing_on(&handle, B);
+        let mut call = handle.call_urgent(B, safe(|core| core));
+        let polled = std::pin::Pin::new(&mut call).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        enough.store(true, Ordering::Relaxed);
+        assert_eq!(Runtime::wait(call).expect("it has not left"), B);
+        Runtime::wait(task).expect("no panic");
+    }
+}
+
+#[test]
+fn calls_of_plain_threads_run_once_each_or_are_taken_back() {
+    let _watchdog = watch("urgent calls of many plain threads");
+    let runtime = two_cores(Runtime::builder());
+    let handle = runtime.handle();
+    let tasks = [computing_on(&handle, A), computing_on(&handle, B)];
+    let (ran, calls) = (Arc::new(AtomicU64::new(0)), scaled(300, 5_000));
+    let expected: u64 = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..3)
+            .map(|seed| {
+                let (handle, ran) = (handle.clone(), ran.clone());
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    let mut expected = 0;
+                    for n in 0..calls {
+                        let count = ran.clone();
+                        let target = CoreId::new(random.usize(0..2));
+                        let call = handle.call_urgent(target, safe(move |_| count.fetch_add(1, Ordering::Relaxed)));
+                        if random.bool() {
+                            (0..random.u32(0..4_000)).for_each(|_| std::hint::spin_loop());
+                            expected += u64::from(!call.cancel());
+                        } else {
+                            Runtime::wait(call).unwrap_or_else(|error| panic!("call {n}: {error}"));
+                            expected += 1;
+                        }
+                    }
+                    expected
+                })
+            })
+            .collect();
+        callers.into_iter().map(|caller| caller.join().expect("no panic")).sum()
+    });
+    // What was called before has run, or is taken back, when this has run.
+    Runtime::wait(handle.broadcast_urgent(safe(|_| ())));
+    assert_eq!(ran.load(Ordering::Relaxed), expected);
+    for (enough, task) in tasks {
+        enough.store(true, Ordering::Relaxed);
+        Runtime::wait(task).expect("no panic");
+    }
+    drop(runtime);
+    assert_eq!(Arc::strong_count(&ran), 1, "every function was dropped");
+}
+
+#[test]
+fn a_plain_thread_calls_a_runtime_that_ends() {
+    let _watchdog = watch("urgent calls at the end of a runtime");
+    for round in 0..scaled(50, 500) {
+        let runtime = two_cores(Runtime::builder());
+        let (handle, token) = (runtime.handle(), Arc::new(()));
+        let caller = std::thread::spawn({
+            let (handle, token) = (handle.clone(), token.clone());
+            move || {
+                let mut calls = 0;
+                loop {
+                    let held = token.clone();
+                    match Runtime::wait(handle.call_urgent(B, safe(move |core| (core, Arc::strong_count(&held))))) {
+                        Ok((core, _)) => assert_eq!(core, B),
+                        Err(error) => return (calls, error.is_gone()),
+                    }
+                    calls += 1;
+                }
+            }
+        });
+        (0..round * 100).for_each(|_| std::hint::spin_loop());
+        drop(runtime);
+        assert!(caller.join().expect("no panic").1);
+        assert!(Runtime::wait(handle.call_urgent(A, safe(|_| ()))).is_err_and(|error| error.is_gone()));
+        assert_eq!(Arc::strong_count(&token), 1, "nothing is kept");
+    }
+}
