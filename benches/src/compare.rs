@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::flags::Options;
 use crate::floor;
-use crate::machine::{self, CpuPair, Load, MachineError, Placement};
+use crate::machine::{self, CpuPair, CycleCounter, Load, MachineError, Placement};
 use crate::peers::PEERS;
 use crate::report::{self, Row};
 use crate::work::{Outcome, Peer, Plan, Work, Yardstick};
@@ -37,6 +37,7 @@ pub fn run(options: &Options) -> Result<(), CompareError> {
         None => None,
     };
     let pace = Pace::of(options.quick, cpus);
+    let cycles = CycleCounter::start();
     let mut rows = Vec::new();
     for round in 1..=options.rounds {
         eprintln!("round {round} of {}", options.rounds);
@@ -51,8 +52,9 @@ pub fn run(options: &Options) -> Result<(), CompareError> {
             }
         }
     }
-    print!("{}", report::table(&rows));
-    print_notes(options);
+    let cycles_per_ns = cycles.map(|counter| counter.cycles_per_ns());
+    print!("{}", report::table(&rows, cycles_per_ns));
+    print_notes(options, cycles_per_ns);
     Ok(())
 }
 
@@ -124,7 +126,7 @@ fn watched(work: &'static Work, peer: &'static dyn Peer, plan: Plan) -> Result<O
     })
 }
 
-fn print_notes(options: &Options) {
+fn print_notes(options: &Options, cycles_per_ns: Option<f64>) {
     println!();
     for peer in PEERS.iter().filter(|peer| options.wants(peer.runtime())) {
         if let Some(note) = peer.note() {
@@ -136,6 +138,12 @@ fn print_notes(options: &Options) {
          less than {} of a CPU; !: none was.",
         machine::DISTURBED_FROM,
     );
+    if let Some(per_ns) = cycles_per_ns {
+        println!(
+            "cycles: of the time-stamp counter, at {per_ns:.3} GHz as the clock timed it over this run; a core's own clock may \
+             be faster or slower."
+        );
+    }
 }
 
 /// Why a comparison ended early.

@@ -244,6 +244,9 @@ pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What the long task is asked to give way after, where the peer lets that be chosen.
 pub const SLICE: Duration = Duration::from_millis(1);
 
+/// The name of a peer's own [`question`].
+pub const QUESTION: &str = "per_question";
+
 /// Names of the figures of [`mixed_load`].
 pub struct MixedLoad {
     /// The check alone, when there is nothing to give way to.
@@ -254,6 +257,21 @@ pub struct MixedLoad {
     pub pair_p99: &'static str,
     /// A pass of the long task, with all that ran in between.
     pub per_pass: &'static str,
+}
+
+/// What it takes to ask whether to give way, and not to do it; as the figure `name`.
+#[must_use]
+pub fn question(plan: Plan, name: &'static str, ask: impl Fn() -> bool) -> Figure {
+    let started = Instant::now();
+    let mut asked = 0;
+    loop {
+        (0..BATCH).for_each(|_| _ = hint::black_box(ask()));
+        asked += BATCH;
+        let elapsed = started.elapsed();
+        if elapsed >= plan.section {
+            return Figure::new(name, per_item_ns(elapsed, asked));
+        }
+    }
 }
 
 /// The figures of a peer's own way of giving way.

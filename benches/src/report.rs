@@ -55,18 +55,20 @@ impl Row {
     }
 }
 
-const HEADINGS: [&str; 9] =
-    ["work", "figure", "runtime", "CPUs", "median ns", "min–max ns", "× floor", "budget", "clean"];
+const COLUMNS: usize = 10;
+
+const HEADINGS: [&str; COLUMNS] =
+    ["work", "figure", "runtime", "CPUs", "median ns", "min–max ns", "cycles", "× floor", "budget", "clean"];
 
 /// The table over all rounds: one line per figure, variant and placement.
 ///
-/// Rounds that others disturbed count only where there is no clean one; the line then ends in `!`.
+/// Rounds that others disturbed count only where there is no clean one; the line then ends in `!`. Medians are told in cycles, too, if it is known how many a nanosecond has.
 #[must_use]
-pub fn table(rows: &[Row]) -> String {
+pub fn table(rows: &[Row], cycles_per_ns: Option<f64>) -> String {
     let mut lines = vec![HEADINGS.map(str::to_owned)];
     for work in WORKS {
         for group in groups(rows, work.name) {
-            lines.push(line(work, &group));
+            lines.push(line(work, &group, cycles_per_ns));
         }
     }
     aligned(&lines)
@@ -95,7 +97,7 @@ fn index_of<T: PartialEq>(seen: &mut Vec<T>, value: T) -> usize {
     })
 }
 
-fn line(work: &work::Work, group: &[&Row]) -> [String; 9] {
+fn line(work: &work::Work, group: &[&Row], cycles_per_ns: Option<f64>) -> [String; COLUMNS] {
     let first = group[0];
     let runtime = format!("{} {}", first.runtime, first.variant);
     let Some(figure) = first.figure else {
@@ -110,6 +112,7 @@ fn line(work: &work::Work, group: &[&Row]) -> [String; 9] {
             absent(),
             absent(),
             absent(),
+            absent(),
         ];
     };
     let clean: Vec<&Row> = group.iter().copied().filter(|row| !row.placement.disturbed).collect();
@@ -117,6 +120,7 @@ fn line(work: &work::Work, group: &[&Row]) -> [String; 9] {
     let values = counted.iter().filter_map(|row| row.figure).map(|figure| figure.value);
     let value = Spread::of(values).expect("a group has rows");
     let ratio = Spread::of(counted.iter().filter_map(|row| row.ratio())).map(|ratio| ratio.median);
+    let cycles = cycles_per_ns.filter(|_| figure.unit == Unit::Nanoseconds).map(|per_ns| value.median * per_ns);
     let floor = match work.yardstick {
         Yardstick::Line => "",
         Yardstick::Futex => " futex",
@@ -128,6 +132,7 @@ fn line(work: &work::Work, group: &[&Row]) -> [String; 9] {
         first.placement.distance().to_owned(),
         number(value.median),
         format!("{}–{}", number(value.min), number(value.max)),
+        cycles.map_or_else(|| "–".to_owned(), number),
         ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{}{floor}", number(ratio))),
         ratio.map_or_else(String::new, |ratio| budget(work, first, clean.is_empty(), ratio)),
         format!("{}/{}{}", clean.len(), group.len(), if clean.is_empty() { " !" } else { "" }),
@@ -158,8 +163,8 @@ fn number(value: f64) -> String {
     }
 }
 
-fn aligned(lines: &[[String; 9]]) -> String {
-    let mut widths = [0; 9];
+fn aligned(lines: &[[String; COLUMNS]]) -> String {
+    let mut widths = [0; COLUMNS];
     for line in lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = (*width).max(cell.chars().count());
@@ -219,7 +224,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&refused.to_json()).unwrap();
         assert!(value["value"].is_null());
         assert!(value["ratio"].is_null());
-        let table = table(&[refused]);
+        let table = table(&[refused], None);
         assert!(line_of(&table, "tokio").contains(&"not offered"), "{table}");
     }
 
@@ -230,25 +235,25 @@ mod tests {
             row("ipiq", Some(160.0), 40.0, 0.0),
             row("ipiq", Some(240.0), 80.0, 0.0),
         ];
-        let table = table(&rows);
+        let table = table(&rows, Some(2.0));
         let line = line_of(&table, "ipiq");
-        assert_eq!(line[4..], ["160", "100–240", "3.00", "≤ 2.5 over", "3/3"], "{table}");
+        assert_eq!(line[4..], ["160", "100–240", "320", "3.00", "≤ 2.5 over", "3/3"], "{table}");
     }
 
     #[test]
     fn a_disturbed_round_counts_only_without_a_clean_one() {
         let clean = row("ipiq", Some(100.0), 50.0, 0.0);
         let disturbed = row("ipiq", Some(900.0), 50.0, 0.5);
-        let mixed = table(&[clean, disturbed.clone()]);
-        assert_eq!(line_of(&mixed, "ipiq")[4..], ["100", "100–100", "2.00", "≤ 2.5 met", "1/2"]);
-        let alone = table(&[disturbed]);
-        assert_eq!(line_of(&alone, "ipiq")[7..], ["≤ 2.5", "0/1 !"], "a disturbed figure gets no verdict");
+        let mixed = table(&[clean, disturbed.clone()], None);
+        assert_eq!(line_of(&mixed, "ipiq")[4..], ["100", "100–100", "–", "2.00", "≤ 2.5 met", "1/2"]);
+        let alone = table(&[disturbed], None);
+        assert_eq!(line_of(&alone, "ipiq")[8..], ["≤ 2.5", "0/1 !"], "a disturbed figure gets no verdict");
     }
 
     #[test]
     fn near_and_far_rounds_are_never_mixed() {
         let rows = [row("ipiq", Some(100.0), 50.0, 0.0), row("ipiq", Some(900.0), 380.0, 0.0)];
-        let table = table(&rows);
+        let table = table(&rows, Some(2.0));
         assert_eq!(table.lines().count(), 3, "{table}");
         assert!(table.contains("≤ 2.5 met") && table.contains("far"), "{table}");
     }

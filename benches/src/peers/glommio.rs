@@ -33,7 +33,9 @@ impl Peer for Glommio {
             executor.make().expect("an executor starts").run(async move {
                 let spawn = |task: drive::Task| glommio::spawn_local(task).detach();
                 let give_way = || async { glommio::executor().yield_if_needed().await };
-                drive::mixed_load(plan, &drive::OWN_WAY, give_way, |task| drop(spawn(task))).await
+                let question = drive::question(plan, drive::QUESTION, || glommio::executor().need_preempt());
+                let mixed = drive::mixed_load(plan, &drive::OWN_WAY, give_way, |task| drop(spawn(task))).await;
+                [vec![question], mixed].concat()
             })
         })
         .join();

@@ -176,7 +176,9 @@ async fn shootdown(plan: Plan, target: CoreId) -> Vec<Figure> {
 /// By [`::ipiq::yield_if_needed`]; and, for comparison, by a clock that is read after each pass.
 async fn preempt(plan: Plan, _target: CoreId) -> Vec<Figure> {
     let spawn = |task: drive::Task| drop(::ipiq::spawn_local(task));
-    let mut figures = drive::mixed_load(plan, &drive::OWN_WAY, ::ipiq::yield_if_needed, spawn).await;
+    let question = drive::question(plan, drive::QUESTION, ::ipiq::should_yield);
+    let mut figures = vec![question];
+    figures.extend(drive::mixed_load(plan, &drive::OWN_WAY, ::ipiq::yield_if_needed, spawn).await);
     let clock = drive::MixedLoad {
         per_check: "per_check_of_clock",
         pair_p50: "pair_p50_by_clock",
@@ -184,6 +186,7 @@ async fn preempt(plan: Plan, _target: CoreId) -> Vec<Figure> {
         per_pass: "per_pass_by_clock",
     };
     let (epoch, begun_ns) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+    figures.push(drive::question(plan, "per_question_of_clock", || epoch.elapsed() >= drive::SLICE));
     let by_clock = move || {
         let begun_ns = Arc::clone(&begun_ns);
         async move {

@@ -281,7 +281,9 @@ async fn barrier(reach: impl Reach, plan: Plan) -> Vec<Figure> {
 /// By tokio's budget: of so many steps, whatever they cost.
 async fn preempt<R: Reach>(_reach: R, plan: Plan) -> Vec<Figure> {
     let spawn = |task: drive::Task| drop(R::spawn_here(task));
-    drive::mixed_load(plan, &drive::OWN_WAY, task::coop::consume_budget, spawn).await
+    let mut figures = vec![drive::question(plan, drive::QUESTION, || !task::coop::has_budget_remaining())];
+    figures.extend(drive::mixed_load(plan, &drive::OWN_WAY, task::coop::consume_budget, spawn).await);
+    figures
 }
 
 /// In tasks of the runtime itself: those of a `LocalSet` cost more.
