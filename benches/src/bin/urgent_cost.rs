@@ -1,9 +1,8 @@
-//! What an urgent trigger of a busy core takes until its handler has run, beside a bare signal to the same thread; and, to be counted by a tool that counts
-//! instructions, what critical sections and ticks without triggers cost.
+//! What an urgent trigger of a busy core takes until its handler has run, beside a bare signal to the same thread. What it costs who has nothing urgent is counted by
+//! `urgent_count`.
 //!
 //! ```text
 //! cargo run --release -p ipiq-benches --bin urgent_cost
-//! valgrind --tool=callgrind target/release/urgent_cost critical 1000000   # or: nothing, ticks
 //! ```
 
 use std::error::Error;
@@ -14,43 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Instant;
 
-use ipiq::urgent::{InterruptSafe, critical};
+use ipiq::urgent::InterruptSafe;
 use ipiq::{CoreId, Runtime};
 use ipiq_benches::stats::Times;
-use ipiq_fabric::{Config, Fabric};
 use ipiq_linux::cpus;
 use ipiq_linux::pin::pin_current;
-use ipiq_linux::port::{FenceChoice, LinuxPort};
 
 const SAMPLES: u64 = 20_000;
 const BARE: c_int = libc::SIGUSR2;
-
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match &arguments[..] {
-        [] => latency(),
-        [what, times] => count(what, times.parse()?),
-        _ => Err("usage: urgent_cost [critical|nothing|ticks TIMES]".into()),
-    }
-}
-
-/// Does `what` so often, and as little else as can be.
-fn count(what: &str, times: u64) -> Result<(), Box<dyn Error>> {
-    let word = AtomicU64::new(0);
-    let step = || word.store(word.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    match what {
-        "nothing" => (0..times).for_each(|_| step()),
-        "critical" => (0..times).for_each(|_| critical(step)),
-        "ticks" => {
-            let port = Arc::new(LinuxPort::new(2, FenceChoice::Symmetric));
-            let (_fabric, seats) = Fabric::new(Config { cores: 2, ..Config::default() }, port)?;
-            let cores: Vec<_> = seats.into_iter().map(ipiq_fabric::Seat::enter).collect();
-            (0..times).for_each(|_| _ = cores[0].drain(64) + cores[0].flush());
-        }
-        _ => return Err(format!("{what}: nothing to count").into()),
-    }
-    Ok(())
-}
 
 /// How many signals and triggers have been answered.
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
@@ -59,7 +29,7 @@ extern "C" fn answer(_signal: c_int) {
     ANSWERED.fetch_add(1, Ordering::Release);
 }
 
-fn latency() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let [own, ..] = cpus::allowed().cpus[..] else { return Err("no CPU".into()) };
     install_bare();
     let runtime = Runtime::builder().cores(2).build()?;
