@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{LocalBoxFuture, join_all};
+use futures::future::{LocalBoxFuture, join_all, lazy};
 use ipiq::sharded::{Shard, ShardError, Sharded};
 use ipiq::{
     CallError, CoreId, CoreLocal, Limit, Runtime, call_async_on, call_on, core_id, cores, deadline, spawn_local,
@@ -807,7 +807,7 @@ fn shards_that_a_deadline_cuts_short_are_not_passed_over() {
         let (mapped, invoked) = deadline::within(5 * MS, async { on_all() }).await.expect("at once");
         mapped.await.expect_err("one of three");
         invoked.await.expect_err("none");
-        let task = deadline::within(MS, async { service.on(B).spawn(async |_| pending::<()>().await) });
+        let task = deadline::within(MS, lazy(|_| service.on(B).spawn(async |_| pending::<()>().await)));
         let error = task.await.expect("at once").await.expect_err("it has ended");
         assert!(error.is_deadline() && !error.is_gone(), "{error:?}");
         service.stop().await.expect("no panic");
