@@ -56,6 +56,10 @@ impl CountersReader {
         Self(counts)
     }
 
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
+        &self.0
+    }
+
     /// The counters now; they need not be of the same instant, but there are no more batches than completions.
     #[must_use]
     pub fn read(&self) -> DriverCounters {

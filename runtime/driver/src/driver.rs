@@ -50,7 +50,20 @@ impl Driver {
     /// When the kernel refuses what [`Config::kind`] insists on, or file descriptors or memory ran out.
     pub fn new(config: &Config) -> Result<Self, DriverError> {
         let notifier = Notifier::new().map_err(|e| DriverError::new("creating an eventfd failed", e))?;
-        let counts = Arc::<Counts>::default();
+        Self::counting(config, notifier, Arc::default())
+    }
+
+    /// As [`new`](Self::new), in the place of an earlier driver, which must be gone: ended in its sleeps by that one's `notifier`, so that who has it need not be told of
+    /// the new one, and counting on in that one's `counters`.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn in_place_of(config: &Config, notifier: Notifier, counters: &CountersReader) -> Result<Self, DriverError> {
+        Self::counting(config, notifier, counters.counts().clone())
+    }
+
+    fn counting(config: &Config, notifier: Notifier, counts: Arc<Counts>) -> Result<Self, DriverError> {
         let (backend, fallback_reason) = backend::choose(config, &notifier, &counts)?;
         Ok(Self { inner: Rc::new(Inner { backend, fallback_reason, notifier, streak: Cell::new(0), counts }) })
     }

@@ -132,6 +132,8 @@ pub(crate) struct Counts {
     pub(crate) ready: Count,
     pub(crate) timers: Count,
     pub(crate) timers_fired: Count,
+    /// Where the tickets of the next life begin; set at the end of one.
+    pub(crate) next_ticket: Count,
     pub(crate) up: Stopwatch,
     pub(crate) spinning: Stopwatch,
     pub(crate) parked: Stopwatch,

@@ -67,6 +67,8 @@ impl Executor {
         let counts = remote.counts(core.id()).clone();
         let classes = remote.core_classes(core.id()).clone();
         classes.begin();
+        let xcalls = Rc::new(Table::following(counts.next_ticket.get()));
+        activity.polls_nothing(0);
         Self {
             core,
             home,
@@ -75,7 +77,7 @@ impl Executor {
             queues: Queues::new(),
             tasks: TaskList::default(),
             timers: Rc::new(Timers::new(clock)),
-            xcalls: Rc::default(),
+            xcalls,
             own_calls: OwnQueue::default(),
             spin: Spin::new(spin),
             // A core goes on where one of its number has left off.

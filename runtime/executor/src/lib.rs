@@ -42,7 +42,7 @@ mod yield_now;
 mod models;
 
 pub use call::Call;
-pub use core_loop::{LeaveError, Lifecycle, SpinPolicy};
+pub use core_loop::{Admitted, LeaveError, Lifecycle, ReturnError, SpinPolicy};
 pub use counts::CoreLoad;
 pub use cuts::{CutTask, Cuts};
 pub use executor::{Executor, with_current};

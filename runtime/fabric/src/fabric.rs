@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::task::Waker;
 
+use crate::admission::Trustees;
 use crate::cpusync;
-use crate::doorbell::{Doorbell, Rung, State};
+use crate::doorbell::{Doorbell, Rung};
 use crate::endpoint::Core;
 use crate::freeze::Frost;
 use crate::handlers;
@@ -73,6 +74,9 @@ pub(crate) struct CoreShared {
     pub(crate) urgent_counts: Padded<urgent::Counts>,
     pub(crate) urgent_waiting: Injector<Waker>,
     pub(crate) urgent_calls: Padded<urgent_call::Stacks>,
+    pub(crate) trustees: Padded<Trustees>,
+    /// How often it has come back; written by who admits.
+    pub(crate) lives: Counter,
 }
 
 /// Written by the core itself.
@@ -142,8 +146,11 @@ impl Shared {
         !self.cell(source, target).load(Ordering::Acquire).is_null()
     }
 
-    /// Makes the link from `source` to `target`. Called once per pair, by the source.
+    /// The link from `source` to `target`, made now if a former life of `source` has not. Called once per life, by the source.
     pub(crate) fn make_link(&self, source: CoreId, target: CoreId) -> Arc<Link> {
+        if let Some(link) = self.link(source, target) {
+            return link;
+        }
         let link = Arc::new(Link::new(self.config.ring_capacity as u32, self.config.first_index));
         // Release: who finds the pointer finds the link whole.
         self.cell(source, target).store(Arc::into_raw(link.clone()).cast_mut(), Ordering::Release);
@@ -159,9 +166,31 @@ impl Shared {
         &self.cores[core.index()]
     }
 
+    /// [doorbell F1]
+    fn inject(&self, target: CoreId, message: Message) {
+        let core = self.core(target);
+        core.injector.push(message);
+        match core.doorbell.ring_foreign() {
+            Rung::Avoided => {}
+            Rung::Kick => self.port.kick(target),
+            Rung::Gone => self.empty_injector(target),
+        }
+    }
+
+    /// What was posted to `target`, which has left, is dropped; if it is back, it is rung.
+    #[cold]
+    pub(crate) fn empty_injector(&self, target: CoreId) {
+        let core = self.core(target);
+        // [doorbell G2] the injector may be drained by anyone. [admission T2]
+        let taken = self.in_place_of(target, || core::iter::from_fn(|| core.injector.pop()).collect::<Vec<_>>());
+        if taken.is_none() && core.doorbell.ring_foreign() == Rung::Kick {
+            self.port.kick(target);
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn is_gone(&self, core: CoreId) -> bool {
-        matches!(self.core(core).doorbell.state(), State::Gone | State::Drained)
+        self.core(core).doorbell.state().is_gone()
     }
 
     /// Whether no core is left.
@@ -229,6 +258,8 @@ impl Fabric {
             urgent_counts: Padded::default(),
             urgent_waiting: Injector::new(),
             urgent_calls: Padded(urgent_call::Stacks::new()),
+            trustees: Padded(Trustees::new()),
+            lives: Counter::default(),
         };
         let shared = StdArc::new(Shared {
             fence: port.fence_kind(),
@@ -245,8 +276,7 @@ impl Fabric {
             links: (0..cores * cores).map(|_| AtomicPtr::new(core::ptr::null_mut())).collect(),
             config,
         });
-        let seats =
-            (0..cores).map(|index| Seat { shared: shared.clone(), id: CoreId::new(index), entered: false }).collect();
+        let seats = (0..cores).map(|index| Seat::of(shared.clone(), CoreId::new(index))).collect();
         Ok((Self { shared }, seats))
     }
 
@@ -304,16 +334,10 @@ impl Fabric {
     /// If the fabric has no core `target`.
     pub fn post(&self, target: CoreId, message: Message) -> Result<(), crate::Gone<Message>> {
         let core = self.shared.core(target);
-        if matches!(core.doorbell.state(), State::Gone | State::Drained) {
+        if core.doorbell.state().is_gone() {
             return Err(crate::Gone(message));
         }
-        core.injector.push(message);
-        match core.doorbell.ring_foreign() {
-            Rung::Avoided => {}
-            Rung::Kick => self.shared.port.kick(target),
-            // [doorbell G2] the injector may be drained by anyone.
-            Rung::Gone => while core.injector.pop().is_some() {},
-        }
+        self.shared.inject(target, message);
         Ok(())
     }
 
@@ -326,6 +350,16 @@ impl Fabric {
         if self.shared.core(target).doorbell.ring_foreign() == Rung::Kick {
             self.shared.port.kick(target);
         }
+    }
+
+    /// Which life of `core` is the present one, or was the last, from 0: how often it has [come back](crate::cpusync::Held::admit).
+    ///
+    /// # Panics
+    ///
+    /// If the fabric has no core `core`.
+    #[must_use]
+    pub fn life(&self, core: CoreId) -> u64 {
+        self.shared.core(core).lives.get()
     }
 
     /// What cores wait for right now: those in a wait loop, and those that are known to have sent messages that have not run.
@@ -415,6 +449,10 @@ impl fmt::Debug for Seat {
 }
 
 impl Seat {
+    pub(crate) fn of(shared: StdArc<Shared>, id: CoreId) -> Self {
+        Self { shared, id, entered: false }
+    }
+
     /// The core's id.
     #[must_use]
     pub fn id(&self) -> CoreId {

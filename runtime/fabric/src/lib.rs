@@ -66,6 +66,7 @@ extern crate self as ipiq_fabric;
 #[cfg(any(feature = "std", test, loom))]
 extern crate std;
 
+pub mod admission;
 pub(crate) mod block;
 pub mod call;
 mod core_set;

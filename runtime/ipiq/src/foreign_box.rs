@@ -93,7 +93,7 @@ impl<T> ForeignBox<T> {
     ///
     /// # Errors
     ///
-    /// The future resolves to [`CallError`] if `f` panicked, or the core has left.
+    /// The future resolves to [`CallError`] if `f` panicked, or the core has left, whether it is back or not.
     ///
     /// # Cancel safety
     ///

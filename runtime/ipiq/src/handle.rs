@@ -55,7 +55,7 @@ impl Handle {
         Self { remote, inspect, board, threads, blocking }
     }
 
-    pub(crate) fn threads(&self) -> &Threads {
+    pub(crate) fn threads(&self) -> &Arc<Threads> {
         self.notice_fork();
         &self.threads
     }
@@ -275,7 +275,7 @@ impl Handle {
 
     /// What the runtime runs on: the CPUs that it may use, their nodes, packages and caches, and which core is on which of them, or why on none.
     ///
-    /// Of the time when it started; sysfs is read once per process.
+    /// What it may use is of the time when it started, and each core's place of when that started, or came [back](Self::bring_back) last; sysfs is read once per process.
     ///
     /// ```
     /// let runtime = ipiq::Runtime::builder().cores(1).build()?;
@@ -283,7 +283,7 @@ impl Handle {
     /// # Ok::<(), ipiq::BuildError>(())
     /// ```
     #[must_use]
-    pub fn topology(&self) -> &Topology {
+    pub fn topology(&self) -> Topology {
         self.inspect.instruments().topology()
     }
 

@@ -122,6 +122,7 @@ pub mod classes;
 mod core_cache;
 mod core_local;
 mod cores;
+mod crew;
 mod current;
 pub mod deadline;
 mod driver;
@@ -196,7 +197,7 @@ pub use scope::{Scope, ScopedHandle, scope};
 pub use shootdown::{shootdown, shootdown_prompt};
 pub use stalls::{Backtrace, CoreBacktrace, CoreBacktraces, CoreState, NoBacktrace, PolledTask, StallReport};
 pub use task_local::{LocalKey, NotInScope, TaskLocalFuture};
-pub use threads::{Leaving, leave};
+pub use threads::{Leaving, ReturnError, Returning, leave};
 
 /// The example of the project's README, compiled.
 #[cfg(doctest)]

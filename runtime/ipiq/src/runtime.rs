@@ -28,6 +28,7 @@ use ipiq_linux::topology;
 
 use crate::blocking::Pool;
 use crate::builder::{BuildError, Builder, Cause};
+use crate::crew::{Arrival, Crew, Former};
 use crate::idle::DriverKick;
 use crate::metrics::Instruments;
 use crate::paused_clock::{PausedClock, PausedKick};
@@ -35,7 +36,7 @@ use crate::preemptible;
 use crate::shutdown::Board;
 use crate::slices::{Bell, Slices};
 use crate::stalls::Inspect;
-use crate::thread::{self, Ready, Start};
+use crate::thread::Ready;
 use crate::threads::Threads;
 use crate::{Handle, IdlePolicy, InterruptPolicy};
 
@@ -134,34 +135,30 @@ impl Runtime {
         };
         let instruments = Instruments::new(cores, time, blocking.reader(), allowed.clone());
         let inspect = Arc::new(Inspect::new(remote.clone(), instruments, interrupts.is_some()));
-        let threads = Threads::new(remote.clone(), blocking.clone());
+        let threads = Threads::new(remote.clone());
         let board = Board::new(remote.clone(), blocking.clone(), builder.phases.clone(), builder.paused_clock);
         let board = Arc::new(board);
+        let crew = Crew {
+            remote: remote.clone(),
+            spots,
+            pin_or_fail: builder.placement.is_demand(),
+            driver: builder.driver,
+            spin,
+            clock: clock.clone(),
+            thread_name: builder.thread_name.clone(),
+            on_start: builder.on_thread_start.clone(),
+            blocking: blocking.clone(),
+            call_limit: builder.call_limit,
+            bell: bell.clone(),
+            inspect: inspect.clone(),
+            board: board.clone(),
+            interrupts: interrupts.clone().map(|interrupts| (linux.clone(), interrupts)),
+            interrupt_or_fail: builder.interrupts != InterruptPolicy::Auto,
+        };
         let mut starting = Starting::default();
         let (report, reports) = mpsc::channel();
         for seat in seats {
-            let spot = spots[seat.id().index()].clone();
-            let report = report.clone();
-            starting.spawn(builder, seat, |seat, go| Start {
-                seat,
-                remote: remote.clone(),
-                spot,
-                pin_or_fail: builder.placement.is_demand(),
-                driver: builder.driver,
-                spin,
-                clock: clock.clone(),
-                on_start: builder.on_thread_start.clone(),
-                blocking: blocking.clone(),
-                call_limit: builder.call_limit,
-                bell: bell.clone(),
-                inspect: inspect.clone(),
-                threads: threads.clone(),
-                board: board.clone(),
-                interrupts: interrupts.clone().map(|interrupts| (linux.clone(), interrupts)),
-                interrupt_or_fail: builder.interrupts != InterruptPolicy::Auto,
-                report,
-                go,
-            })?;
+            starting.spawn(&crew, &threads, seat, report.clone())?;
         }
         drop(report);
         let mut info = RuntimeInfo {
@@ -177,6 +174,7 @@ impl Runtime {
         for (core, result) in reports {
             match result {
                 Ok(Ready { spot, pinned, notifier, driver, counters, fallback, interrupt_fallback }) => {
+                    threads.set_former(core, Former { notifier: notifier.clone(), counters: counters.clone() });
                     inspect.instruments().set_driver(core, counters);
                     info.cpus[core.index()] = spot.cpu();
                     inspect.instruments().set_spot(core, spot);
@@ -199,7 +197,7 @@ impl Runtime {
         }
         let slices = Slices::start(inspect.clone(), builder.time_slice, builder.stalls.clone(), bell, interrupts);
         let slices = slices.map_err(|error| BuildError::new(Cause::Slices(error)))?;
-        threads.started(starting.go());
+        threads.started(starting.go(), crew);
         Ok(Self { remote, threads, blocking, slices, inspect, board, info })
     }
 
@@ -429,33 +427,33 @@ impl Drop for Runtime {
     }
 }
 
-/// Threads that wait for the word to go; without it they end, and are joined.
+/// Threads that wait for their seats; without one they end, and are joined.
 #[derive(Default)]
 struct Starting {
     threads: Vec<ThreadHandle<()>>,
-    words: Vec<mpsc::Sender<()>>,
+    seats: Vec<(mpsc::Sender<Seat>, Seat)>,
 }
 
 impl Starting {
     fn spawn(
         &mut self,
-        builder: &Builder,
+        crew: &Crew,
+        threads: &Arc<Threads>,
         seat: Seat,
-        start: impl FnOnce(Seat, mpsc::Receiver<()>) -> Start,
+        report: mpsc::Sender<(CoreId, Result<Ready, Cause>)>,
     ) -> Result<(), BuildError> {
         let id = seat.id();
-        let (word, go) = mpsc::channel();
-        let start = start(seat, go);
-        let thread = std::thread::Builder::new().name((builder.thread_name)(id)).spawn(move || thread::main(start));
+        let (give, go) = mpsc::channel();
+        let thread = Crew::spawn((crew.thread_name)(id), crew.start(id, threads, None, Arrival::First { report, go }));
         self.threads.push(thread.map_err(|error| BuildError::new(Cause::Thread(id, error)))?);
-        self.words.push(word);
+        self.seats.push((give, seat));
         Ok(())
     }
 
     fn go(mut self) -> Vec<ThreadHandle<()>> {
-        for word in self.words.drain(..) {
+        for (give, seat) in self.seats.drain(..) {
             // The thread waits for it: it cannot be gone.
-            let _ = word.send(());
+            let _ = give.send(seat);
         }
         std::mem::take(&mut self.threads)
     }
@@ -463,7 +461,7 @@ impl Starting {
 
 impl Drop for Starting {
     fn drop(&mut self) {
-        self.words.clear();
+        self.seats.clear();
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }

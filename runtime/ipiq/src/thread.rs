@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc;
 
 use ipiq_driver::{Config, CountersReader, Driver, DriverKind, Notifier};
 use ipiq_executor::{Executor, Remote, SpinPolicy};
@@ -15,25 +14,30 @@ use ipiq_linux::pin;
 use ipiq_linux::placement::{Spot, WhyUnpinned};
 use ipiq_linux::port::LinuxPort;
 
+use crate::Runtime;
 use crate::blocking::{self, Pool};
 use crate::builder::{Cause, ThreadHook};
 use crate::calls::{self, Limit};
+use crate::crew::{Arrival, Former};
 use crate::driver;
+use crate::home;
 use crate::idle::DriverIdle;
 use crate::paused_clock::{PausedClock, PausedIdle};
 use crate::shutdown::{self, Board};
 use crate::slices::Bell;
 use crate::stalls::{self, Inspect};
-use crate::threads::{self, AtEnd, Threads};
+use crate::threads::{self, AtEnd, ReturnError, Threads};
 
 /// What a core's thread is given.
 pub(crate) struct Start {
-    pub(crate) seat: Seat,
+    pub(crate) core: CoreId,
     pub(crate) remote: Remote,
     pub(crate) spot: Spot,
     /// Whether not to start where the kernel refuses to pin.
     pub(crate) pin_or_fail: bool,
     pub(crate) driver: DriverKind,
+    /// `None`: this is the core's first life.
+    pub(crate) former: Option<Former>,
     pub(crate) spin: SpinPolicy,
     /// In place of the machine's.
     pub(crate) clock: Option<Arc<PausedClock>>,
@@ -48,10 +52,7 @@ pub(crate) struct Start {
     pub(crate) interrupts: Option<(Arc<LinuxPort>, Arc<Interrupts>)>,
     /// Whether not to start where the thread cannot be interrupted.
     pub(crate) interrupt_or_fail: bool,
-    /// Says how far the core got.
-    pub(crate) report: mpsc::Sender<(CoreId, Result<Ready, Cause>)>,
-    /// Closed without a word if another core could not start.
-    pub(crate) go: mpsc::Receiver<()>,
+    pub(crate) arrival: Arrival,
 }
 
 /// A core that could start.
@@ -76,7 +77,7 @@ struct Prepared {
 
 /// A core's thread.
 pub(crate) fn main(start: Start) {
-    let id = start.seat.id();
+    let id = start.core;
     let _at_end = AtEnd { threads: start.threads.clone(), core: id };
     let prepared = catch(|| prepare(&start)).unwrap_or_else(|payload| {
         let panic = Panic::new(payload);
@@ -84,30 +85,9 @@ pub(crate) fn main(start: Start) {
         contain(|| drop(panic));
         Err(Cause::Thread(id, io::Error::other(text)))
     });
-    let Start { seat, remote, spin, clock, blocking, call_limit, bell, inspect, board, threads, report, go, .. } =
-        start;
-    let Prepared { spot, driver, interrupted, interrupt_fallback } = match prepared {
-        Ok(prepared) => prepared,
-        Err(cause) => {
-            let _ = report.send((id, Err(cause)));
-            return;
-        }
-    };
-    let ready = Ready {
-        // Without it a fence of this core alone is everyone's.
-        pinned: spot.cpu().and_then(|_| Pinned::current().ok()),
-        spot,
-        notifier: driver.notifier(),
-        driver: driver.kind(),
-        counters: driver.counters(),
-        fallback: driver.fallback_reason().map(str::to_owned),
-        interrupt_fallback,
-    };
-    let _ = report.send((id, Ok(ready)));
-    drop(report);
-    if go.recv().is_err() {
-        return;
-    }
+    let Start { remote, spin, clock, blocking, call_limit, bell, inspect, board, threads, arrival, .. } = start;
+    let others = Others { remote: &remote, clock: clock.as_deref(), inspect: &inspect, board: &board };
+    let Some((seat, Prepared { driver, interrupted, .. })) = arrive(id, others, arrival, prepared) else { return };
     calls::install_limit(call_limit);
     let installed = (blocking::install(blocking), stalls::install(inspect), threads::install(threads));
     let boarded = shutdown::install(board.clone());
@@ -120,6 +100,84 @@ pub(crate) fn main(start: Start) {
     board.ended(id);
 }
 
+/// Who is told of a core that comes back.
+#[derive(Clone, Copy)]
+struct Others<'a> {
+    remote: &'a Remote,
+    clock: Option<&'a PausedClock>,
+    inspect: &'a Inspect,
+    board: &'a Board,
+}
+
+/// Tells how far the core got, and takes its seat; `None`: it does not run.
+fn arrive(
+    id: CoreId,
+    others: Others<'_>,
+    arrival: Arrival,
+    prepared: Result<Prepared, Cause>,
+) -> Option<(Seat, Prepared)> {
+    match arrival {
+        Arrival::First { report, go } => {
+            let (ready, prepared) = match prepared {
+                Ok(mut prepared) => (Ok(prepared.ready()), Some(prepared)),
+                Err(cause) => (Err(cause), None),
+            };
+            let _ = report.send((id, ready));
+            drop(report);
+            Some((go.recv().ok()?, prepared?))
+        }
+        Arrival::Again(tell) => {
+            let returned = others.bring_back(id, prepared);
+            let (told, returned) = match returned {
+                Ok(returned) => (Ok(()), Some(returned)),
+                Err(error) => (Err(error), None),
+            };
+            let _ = tell.send(told);
+            returned
+        }
+    }
+}
+
+impl Others<'_> {
+    fn bring_back(self, id: CoreId, prepared: Result<Prepared, Cause>) -> Result<(Seat, Prepared), ReturnError> {
+        let prepared = prepared.map_err(|cause| {
+            self.remote.give_up_return(id);
+            ReturnError::start(id, cause)
+        })?;
+        // [threads R3] [paused P7]
+        self.clock.into_iter().for_each(|clock| clock.come_back(id));
+        self.board.began(id);
+        match Runtime::wait(self.remote.admit(id)) {
+            Ok(admitted) => {
+                // [threads R4]
+                self.inspect.instruments().set_spot(id, prepared.spot.clone());
+                home::arrive_anew();
+                Ok((admitted.into_seat(), prepared))
+            }
+            Err(error) => {
+                self.clock.into_iter().for_each(|clock| clock.leave(id));
+                self.board.stays_out(id);
+                Err(ReturnError::refused(id, error))
+            }
+        }
+    }
+}
+
+impl Prepared {
+    fn ready(&mut self) -> Ready {
+        Ready {
+            // Without it a fence of this core alone is everyone's.
+            pinned: self.spot.cpu().and_then(|_| Pinned::current().ok()),
+            spot: self.spot.clone(),
+            notifier: self.driver.notifier(),
+            driver: self.driver.kind(),
+            counters: self.driver.counters(),
+            fallback: self.driver.fallback_reason().map(str::to_owned),
+            interrupt_fallback: self.interrupt_fallback.take(),
+        }
+    }
+}
+
 /// Tasks and message functions contain their panics: one that comes here is a defect of the runtime, and the other cores
 /// would wait for this one for ever.
 fn die(id: CoreId, payload: PanicPayload) -> ! {
@@ -128,20 +186,26 @@ fn die(id: CoreId, payload: PanicPayload) -> ! {
 }
 
 fn prepare(start: &Start) -> Result<Prepared, Cause> {
-    let id = start.seat.id();
+    let id = start.core;
     // First: what is made from here on lies in the memory of the core's node.
     let spot = take_place(start)?;
     if let Some(on_start) = &start.on_start {
         on_start(id);
     }
     let (interrupted, interrupt_fallback) = accept_interrupts(start)?;
-    let driver = Driver::new(&Config::with_kind(start.driver)).map_err(|error| Cause::Driver(id, error))?;
+    let config = Config::with_kind(start.driver);
+    // [threads R2]
+    let driver = match &start.former {
+        Some(Former { notifier, counters }) => Driver::in_place_of(&config, notifier.clone(), counters),
+        None => Driver::new(&config),
+    };
+    let driver = driver.map_err(|error| Cause::Driver(id, error))?;
     Ok(Prepared { spot, driver, interrupted, interrupt_fallback })
 }
 
 /// Brings the thread to its spot. Returns where it is.
 fn take_place(start: &Start) -> Result<Spot, Cause> {
-    let id = start.seat.id();
+    let id = start.core;
     let refused = match &start.spot {
         Spot::Cpu(cpu) => match pin::pin_current(*cpu) {
             Ok(()) => None,
@@ -158,7 +222,7 @@ fn take_place(start: &Start) -> Result<Spot, Cause> {
 
 /// Makes the thread the one that its core is interrupted on, or says why not.
 fn accept_interrupts(start: &Start) -> Result<(Option<CoreThread>, Option<String>), Cause> {
-    let id = start.seat.id();
+    let id = start.core;
     let Some((port, interrupts)) = &start.interrupts else { return Ok((None, None)) };
     match CoreThread::enter(port.clone(), id, interrupts.clone()) {
         Ok(interrupted) => Ok((Some(interrupted), None)),
@@ -189,7 +253,6 @@ fn run(
     };
     let executor = Executor::new(seat.enter(), remote, clock, spin);
     // [shutdown B6]
-    board.began(id);
     let told = board.clone();
     executor.when_emptied(move |cuts| told.emptied(id, cuts));
     // Before anything is dropped that the tasks may use.

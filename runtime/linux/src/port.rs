@@ -148,7 +148,7 @@ unsafe impl Port for LinuxPort {
         // [membarrier P2] relaxed: the fence below orders it.
         let first = entered.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed);
         if first.is_err_and(|other| other != thread) {
-            // The core of another fabric on this port: a claim is of one of the two.
+            // The core of another fabric on this port, or one that has come back: a claim is of one of the two threads.
             entered.store(SEVERAL, Ordering::Relaxed);
         }
         // [membarrier P2]

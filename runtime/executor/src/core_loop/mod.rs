@@ -10,7 +10,7 @@ use ipiq_fabric::port::Idle;
 use crate::Executor;
 use crate::time::Look;
 pub(crate) use lifecycle::Departure;
-pub use lifecycle::{LeaveError, Lifecycle};
+pub use lifecycle::{Admitted, LeaveError, Lifecycle, ReturnError};
 use meter::Meter;
 pub(crate) use spin::Spin;
 pub use spin::SpinPolicy;

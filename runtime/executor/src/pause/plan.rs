@@ -164,6 +164,10 @@ impl fmt::Debug for Paused<'_> {
 }
 
 impl Paused<'_> {
+    pub(crate) fn held(&self) -> &Held<'_> {
+        self.held
+    }
+
     /// The cores that stand still, in ascending order, the body's own included if it was asked for. Cores that have left are not
     /// among them.
     #[must_use]

@@ -95,6 +95,8 @@ pub struct Counters {
 
 /// The calls with tickets of one home.
 pub(crate) struct Table {
+    /// The lowest number of this life of the core.
+    first: u64,
     next: Cell<u64>,
     under_way: RefCell<BTreeMap<u64, Waiters>>,
     counters: Cell<Counters>,
@@ -133,7 +135,23 @@ impl Default for Table {
 impl Table {
     /// A table whose first ticket has the number `first`.
     pub(super) fn starting_at(first: u64) -> Self {
-        Self { next: Cell::new(first), under_way: RefCell::default(), counters: Cell::default() }
+        Self { first, next: Cell::new(first), under_way: RefCell::default(), counters: Cell::default() }
+    }
+
+    /// [loop J3]: the table of a core's life, above the numbers of the one before, which ended with `next`; 0: there was none.
+    pub(crate) fn following(next: u64) -> Self {
+        // [loop J3]
+        Self::starting_at(next.max(1))
+    }
+
+    /// The number of the next ticket.
+    pub(crate) fn next(&self) -> u64 {
+        self.next.get()
+    }
+
+    /// Whether the call's end would be known here.
+    fn knows(&self, ticket: Ticket) -> bool {
+        ticket.number() >= self.first
     }
 
     fn count(&self, add: impl FnOnce(&mut Counters)) {
@@ -262,6 +280,7 @@ impl Future for Wait {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
+            Place::Here(wait) if !wait.table.knows(wait.ticket) => Poll::Ready(Err(CallError::gone())),
             Place::Here(wait) => Pin::new(wait).poll(cx).map(Ok),
             Place::There(wait) => Pin::new(wait).poll(cx),
         }
@@ -278,7 +297,7 @@ impl Future for Wait {
 ///
 /// Dropping it changes nothing but that nobody is woken; the call can be waited for again.
 #[must_use = "futures do nothing unless polled"]
-pub struct RemoteWait(JoinHandle<()>);
+pub struct RemoteWait(JoinHandle<bool>);
 
 impl fmt::Debug for RemoteWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -290,7 +309,8 @@ impl Future for RemoteWait {
     type Output = Result<(), CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|joined| joined.map_err(|_| CallError::gone()))
+        let known = core::task::ready!(Pin::new(&mut self.0).poll(cx));
+        Poll::Ready(if matches!(known, Ok(true)) { Ok(()) } else { Err(CallError::gone()) })
     }
 }
 
@@ -335,7 +355,9 @@ impl Remote {
         // [xcall K4]
         RemoteWait(self.spawn_on(ticket.home(), move || async move {
             let table = with_current(&*home.port, |executor| executor.xcalls().clone());
-            WaitHere::new(table.expect("a task runs on its core"), ticket).await;
+            let table = table.expect("a task runs on its core");
+            WaitHere::new(table.clone(), ticket).await;
+            table.knows(ticket)
         }))
     }
 }

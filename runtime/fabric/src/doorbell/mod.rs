@@ -24,6 +24,10 @@ pub(crate) enum State {
     Gone = 3,
     /// It has left; its rings belong to their sources.
     Drained = 4,
+    /// As `Drained`, and nothing of it is left: its seat may be given again.
+    Vacant = 5,
+    /// As `Drained`, for good.
+    Kept = 6,
 }
 
 impl State {
@@ -34,8 +38,16 @@ impl State {
             1 => Self::Parked,
             2 => Self::Kicked,
             3 => Self::Gone,
-            _ => Self::Drained,
+            4 => Self::Drained,
+            5 => Self::Vacant,
+            _ => Self::Kept,
         }
+    }
+
+    /// Whether the core has left.
+    #[inline(always)]
+    pub(crate) fn is_gone(self) -> bool {
+        self as u32 >= Self::Gone as u32
     }
 }
 
@@ -87,6 +99,9 @@ impl Ask {
     /// Served by the outermost loop alone, between polls.
     pub(crate) const AT_SAFE_POINTS: u64 =
         Self::Stop as u64 | Self::Deferred as u64 | Self::Update as u64 | Self::Slice as u64 | Self::Return as u64;
+    /// What a core that comes back looks at first: what was asked of nobody.
+    pub(crate) const ANEW: [Self; 6] =
+        [Self::Handlers, Self::Shootdown, Self::Prompt, Self::Update, Self::Urgent, Self::Answers];
     /// What long-running code should give way for.
     pub(crate) const TO_YIELD_FOR: u64 = !(Self::Return as u64);
 }
@@ -142,7 +157,7 @@ impl Doorbell {
         match State::from_bits(self.state.load(Ordering::Relaxed)) {
             State::Awake | State::Kicked => Rung::Avoided,
             State::Parked => self.exchange_parked(),
-            State::Gone | State::Drained => Rung::Gone,
+            _ => Rung::Gone,
         }
     }
 
@@ -157,7 +172,7 @@ impl Doorbell {
             Ok(_) => Rung::Kick,
             Err(_) if mutant!("doorbell-two-kicks") => Rung::Kick,
             Err(bits) => match State::from_bits(bits) {
-                State::Gone | State::Drained => Rung::Gone,
+                state if state.is_gone() => Rung::Gone,
                 _ => Rung::Avoided,
             },
         }
@@ -264,6 +279,20 @@ impl Doorbell {
     pub(crate) fn left(&self) {
         // [doorbell G1] release: the sources that take over (G2) see the last drain.
         self.state.store(State::Drained as u32, Ordering::Release);
+    }
+
+    /// [admission V2]
+    pub(crate) fn let_go(&self, kept: bool) {
+        let state = if kept { State::Kept } else { State::Vacant };
+        // [admission V2] release pairs with A4: the next life comes after all of this one.
+        self.state.store(state as u32, Ordering::Release);
+    }
+
+    /// [admission A4], of a vacant seat.
+    pub(crate) fn admit(&self) {
+        // [admission A4] by an exchange, although stops do not overlap: it acquires what V2 wrote.
+        let before = self.state.swap(State::Awake as u32, Ordering::AcqRel);
+        debug_assert_eq!(before, State::Vacant as u32, "one admission of a vacant seat");
     }
 }
 

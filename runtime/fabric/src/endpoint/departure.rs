@@ -8,6 +8,7 @@ use super::Core;
 use crate::doorbell::{Rung, State};
 use crate::handlers;
 use crate::message::Deliver;
+use crate::overflow::Outgoing;
 use crate::ring::Consumer;
 use crate::shootdown::{Board, Lane};
 use crate::sync::{Ordering, mutant};
@@ -21,19 +22,35 @@ impl Core {
     pub(super) fn take_back(&self, target: CoreId) {
         let mut waiting = self.wait_for(target, WaitKind::Departure);
         // [doorbell G2] acquire, in `state`: the target has let go of its end before this takes it.
-        while self.shared.core(target).doorbell.state() != State::Drained {
+        while self.shared.core(target).doorbell.state() == State::Gone {
             waiting.turn(false);
         }
         drop(waiting);
         // Everything is taken out before any of it runs: what it runs may send to the target again, and end here.
-        let leftover: Vec<_> = self.out(target).used().map_or_else(Vec::new, |(_, link)| {
-            // SAFETY: 1. the target's consumer was dropped, and had published, before `Drained` was stored; from then on
-            // only this core, the source, takes from the ring, and only here: nothing of a message runs while it does.
-            let consumer = unsafe { Consumer::new(link.ring.clone()) };
-            core::iter::from_fn(|| consumer.pop().map(|(message, _running)| message)).collect()
-        });
+        let Some(leftover) = self.shared.in_place_of(target, || self.empty_ring_to(target)) else {
+            return self.ring_again(target);
+        };
         leftover.into_iter().for_each(Message::take_back);
         self.give_up(target);
+    }
+
+    /// [admission T2], of `target`, which has let go of its end.
+    fn empty_ring_to(&self, target: CoreId) -> Vec<Message> {
+        self.out(target).used().map_or_else(Vec::new, |(_, link)| {
+            // SAFETY: 1. the target's consumer was dropped, and had published, before `Drained` was stored; from then on
+            // only this core, the source, takes from the ring, and only here, as a trustee: nothing of a message runs while it does, and
+            // the target's next life begins after it.
+            let consumer = unsafe { Consumer::new(link.ring.clone()) };
+            core::iter::from_fn(|| consumer.pop().map(|(message, _running)| message)).collect()
+        })
+    }
+
+    /// [admission T1]: `target` is back, and finds what was sent to it.
+    fn ring_again(&self, target: CoreId) {
+        // [doorbell S4]
+        if self.shared.core(target).doorbell.ring(self.id, self.shared.fence) == Rung::Kick {
+            self.kick_again(target);
+        }
     }
 
     /// Takes back what is not in the ring yet, and wakes who waits for space.
@@ -59,8 +76,8 @@ impl Core {
             core.injector.push(message);
             let rung = core.doorbell.ring_foreign();
             if rung == Rung::Gone {
-                // [doorbell G2] the injector may be drained by anyone.
-                while core.injector.pop().is_some() {}
+                // [doorbell G2]
+                self.shared.empty_injector(target);
             } else {
                 self.answer(target, &self.end(target).1, rung);
             }
@@ -129,6 +146,10 @@ impl Drop for Core {
             // [shootdown E2]
             shared.boards.iter().filter(|_| !mutant!("shootdown-leftover-kept")).for_each(Board::free_leftovers);
         }
+        // [admission V1]
+        self.outgoing.iter().for_each(Outgoing::leave);
+        // [admission V2] before the pool goes, and with it the count.
+        self.vacancy.keep_if(self.awaits_answers());
     }
 }
 

@@ -19,16 +19,19 @@ use core::cell::{Cell, OnceCell};
 use core::fmt;
 use core::marker::PhantomData;
 
+use crate::admission::Vacancy;
 use crate::block::{BlockList, BlockPool};
 use crate::cpusync;
+use crate::doorbell::Ask;
 use crate::fabric::{CoreShared, Shared};
-use crate::handlers::Local;
+use crate::handlers::{self, Local};
 use crate::overflow::{Link, Outgoing};
 use crate::port::Port;
 use crate::ring::{Consumer, Producer};
 use crate::shootdown::Shootdowns;
 use crate::sync::Arc;
 use crate::synchronize::Synchronizations;
+use crate::urgent;
 use crate::watch::{Awaited, CrumbWord};
 use crate::{CoreId, Fabric, MAX_CORES, Message};
 
@@ -78,7 +81,11 @@ pub struct Core {
     pub(crate) handlers: Local,
     pub(crate) cpusync: cpusync::Own,
     pub(crate) shootdowns: Shootdowns,
+    /// Which of the seat's, from 0.
+    life: u64,
     not_send: PhantomData<*const ()>,
+    /// Dropped last.
+    vacancy: Vacancy,
 }
 
 impl fmt::Debug for Core {
@@ -91,6 +98,7 @@ impl Core {
     pub(crate) fn new(shared: StdArc<Shared>, id: CoreId) -> Self {
         let cores = shared.cores.len();
         shared.port.entered(id);
+        let life = Self::begin_life(&shared, id);
         Self {
             id,
             outgoing: (0..cores).map(|_| Outgoing::default()).collect(),
@@ -100,7 +108,7 @@ impl Core {
             blocks: Rc::default(),
             departures: Cell::new(0),
             closing: Cell::new(false),
-            synchronizations: Synchronizations::default(),
+            synchronizations: Synchronizations::of_life(life),
             awaited: (0..cores).map(|_| Awaited::default()).collect(),
             tick: Cell::new(0),
             refusals: Cell::new(0),
@@ -110,9 +118,33 @@ impl Core {
             handlers: Local::default(),
             cpusync: cpusync::Own::default(),
             shootdowns: Shootdowns::default(),
-            shared,
+            life,
             not_send: PhantomData,
+            vacancy: Vacancy::new(shared.clone(), id),
+            shared,
         }
+    }
+
+    /// [admission E1], [admission E3]
+    fn begin_life(shared: &Shared, id: CoreId) -> u64 {
+        let own = shared.core(id);
+        // [admission E1]
+        let life = own.lives.get();
+        if life > 0 {
+            own.counts.resting.set(0);
+            // [admission E3]
+            handlers::arrive_anew(shared, id);
+            urgent::arrive_anew(shared, id);
+            // [doorbell A1] by the core itself.
+            Ask::ANEW.into_iter().for_each(|what| own.doorbell.ask_awake(what));
+        }
+        life
+    }
+
+    /// Which life of the core this is, from 0: how often it has left and come back.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.life
     }
 
     /// This core's id.

@@ -49,7 +49,7 @@ impl Frost {
     }
 
     /// By the lead.
-    pub(super) fn want(&self) {
+    pub(crate) fn want(&self) {
         // Relaxed: only the lead's own stores, and the target's that gave up, which kept the number.
         let last = Word(self.0.load(Ordering::Relaxed));
         // [freeze L2] release: a target that finds it in place of the last attempt's end sees what the body of that one wrote. That it is there when the bit is, is T2's affair.
@@ -77,7 +77,7 @@ impl Frost {
     }
 
     /// By the lead.
-    pub(super) fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         let word = Word(self.0.load(Ordering::Relaxed));
         // [freeze L5] release pairs with F3. A store: whatever the target makes of `Wanted` or `Frozen` meanwhile ends with it.
         let release = relaxed_if(mutant!("freeze-let-go-relaxed"), Ordering::Release);

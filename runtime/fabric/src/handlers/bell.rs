@@ -86,7 +86,7 @@ impl Bell {
         self.inner.rung.len()
     }
 
-    /// Notifies `target`, from any thread: a task there that waits, or the next that will. Never waits; a core that has left hears nothing.
+    /// Notifies `target`, from any thread: a task there that waits, or the next that will. Never waits; a core that has left hears nothing, unless it comes back.
     ///
     /// What was written before is visible to the task that takes the notification.
     ///

@@ -47,6 +47,11 @@ pub(crate) fn leave(shared: &Shared, core: CoreId) {
     unregister::leave(shared, core);
 }
 
+/// [admission E3], on the core's thread, before it makes a pass.
+pub(crate) fn arrive_anew(shared: &Shared, core: CoreId) {
+    serve::keep_live(shared, core);
+}
+
 /// [handlers L2]: what is or was registered may hold the fabric.
 pub(crate) fn all_have_left(shared: &StdArc<Shared>) {
     // [handlers L2]

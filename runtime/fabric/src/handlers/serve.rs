@@ -84,6 +84,16 @@ pub(super) fn set_pending(shared: &Shared, target: CoreId, bit: u64) -> bool {
     pending.fetch_or(bit, release) & bit == 0
 }
 
+/// [admission E3]
+pub(super) fn keep_live(shared: &Shared, core: CoreId) {
+    let pending = &shared.core(core).handlers.pending;
+    // [admission E3] acquire, with T2's release.
+    let stale = pending.fetch_and(!HANDLERS, Ordering::Acquire) & HANDLERS;
+    let live = bits(stale).filter(|&slot| shared.handlers.is_live_slot(slot)).fold(0, |live, slot| live | 1 << slot);
+    // [handlers T2] for those who have set them before.
+    pending.fetch_or(live, Ordering::Release);
+}
+
 /// Makes `target` pass, awake or asleep.
 #[cold]
 pub(super) fn ask(shared: &Shared, target: CoreId) -> Rung {

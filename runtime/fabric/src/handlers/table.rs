@@ -234,6 +234,11 @@ impl Table {
         self.slot(id).word().is_live(id.generation)
     }
 
+    /// Whether there is a live handler in `slot`.
+    pub(super) fn is_live_slot(&self, slot: usize) -> bool {
+        self.slots[slot].word().life() == Life::Live
+    }
+
     /// F1; the trigger is under way until what it returns is dropped.
     pub(super) fn enter_foreign(&self, id: HandlerId) -> Option<Foreign<'_>> {
         let slot = self.slot(id);

@@ -3,6 +3,7 @@
 //!
 //! Run with `--cfg loom`. `IPIQ_MUTANT=name` leaves a step out; [`mutants`] tells which model must fail then.
 
+mod admission;
 mod call;
 mod cpusync;
 mod doorbell;

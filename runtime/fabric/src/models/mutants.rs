@@ -38,6 +38,12 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("overflow-nested-hides-claimed", "overflow::two_cores_inside_each_others_messages_drain_each_other"),
     ("synchronize-nested-early", "synchronize::everything_sent_has_finished_also_what_drains_in_the_middle"),
     ("synchronize-departure-ignored", "synchronize::a_core_that_leaves_is_not_waited_for"),
+    ("admission-no-settle", FORMER_LIFE),
+    ("admission-no-trustee-wait", TRUSTEE),
+    ("admission-no-fence", TRUSTEE),
+    ("trustee-uncounted", TRUSTEE),
+    ("trustee-no-fence", TRUSTEE),
+    ("trustee-no-look", TRUSTEE),
     ("call-no-wake", "call::a_call_brings_its_value_to_a_caller_that_sleeps"),
     ("call-free-early", DROPPED),
     ("call-abandon-forgotten", DROPPED),
@@ -233,6 +239,9 @@ const CANCELLED: &str = "urgent_call::a_call_that_is_dropped_runs_only_if_the_dr
 const LEAVING_CALL: &str = "urgent_call::a_call_to_a_core_that_leaves_ends_run_or_not";
 const FOREIGN: &str = "urgent_call::a_foreign_call_ends_while_the_poll_goes_on";
 const FOREIGN_LEFT: &str = "urgent_call::a_foreign_call_to_a_core_that_leaves_ends_run_or_not_and_is_freed";
+const FORMER_LIFE: &str =
+    "admission::what_was_sent_to_the_former_life_does_not_reach_the_next_and_what_is_sent_to_it_does";
+const TRUSTEE: &str = "admission::a_message_of_a_thread_is_run_by_the_next_life_or_dropped_and_takes_no_other_with_it";
 const DROPPED: &str = "call::a_call_dropped_at_any_time_disturbs_no_later_one_and_leaks_nothing";
 
 #[test]

@@ -15,6 +15,8 @@ pub(crate) struct Link {
     wanted: Padded<AtomicBool>,
     pub(crate) sent: Padded<SentCounters>,
     pub(crate) received: Padded<Counter>,
+    /// The sequence of the last message that the source's lives so far have pushed.
+    left_at: Counter,
 }
 
 /// Counted by the source.
@@ -35,11 +37,14 @@ pub(crate) struct SentCounters {
 
 impl Link {
     pub(crate) fn new(capacity: u32, first: u32) -> Self {
+        let left_at = Counter::default();
+        left_at.set(u64::from(first));
         Self {
             ring: Arc::new(Ring::new(capacity, first)),
             wanted: Padded(AtomicBool::new(false)),
             sent: Padded::default(),
             received: Padded::default(),
+            left_at,
         }
     }
 
@@ -87,15 +92,26 @@ impl Outgoing {
 
     #[cold]
     fn make_end(&self, link: Arc<Link>) -> &(Producer<Message>, Arc<Link>) {
-        // SAFETY: 1. a link is made for `end` only, once per source and target, and each source has one `Outgoing` per target.
-        let producer = unsafe { Producer::new(link.ring.clone()) };
+        // [admission E2]
+        let left_at = link.left_at.get();
+        // SAFETY: 1. each life of a source has one `Outgoing` per target, and the one before has ended (`admission` A4). 2. V1 wrote it, or the link is new.
+        let producer = unsafe { Producer::new(link.ring.clone(), left_at) };
         let is_first = self.end.set((producer, link)).is_ok();
         // Not `get_or_init`: what that returns comes of an exclusive reference, which the next `get` would end while the first caller still uses
         // the cells in it.
         self.end.get().filter(|_| is_first).expect("each end is made once")
     }
 
-    /// The ring, if it was ever used.
+    /// [admission V1]
+    pub(crate) fn leave(&self) {
+        if let Some((producer, link)) = self.used() {
+            // [admission V1] relaxed: V2 and A4 order it.
+            link.left_at.set(producer.sequence());
+            link.sent.awaited_since.set(0);
+        }
+    }
+
+    /// The ring, if this life has used it.
     #[inline(always)]
     pub(crate) fn used(&self) -> Option<&(Producer<Message>, Arc<Link>)> {
         self.end.get()

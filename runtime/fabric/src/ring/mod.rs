@@ -24,7 +24,6 @@ struct Progress {
 pub(crate) struct Ring<T> {
     slots: Box<[Slot<T>]>,
     progress: Padded<Progress>,
-    first: u32,
 }
 
 // SAFETY: 1. the two ends are distinct types, each created once per core (`Producer` and `Consumer` hold `Cell`s and are
@@ -42,7 +41,6 @@ impl<T> Ring<T> {
         Self {
             slots: (0..capacity).map(slot).collect(),
             progress: Padded(Progress { read: AtomicU32::new(first), executed: AtomicU32::new(first) }),
-            first,
         }
     }
 
@@ -90,14 +88,15 @@ pub(crate) struct Producer<T> {
 }
 
 impl<T> Producer<T> {
-    /// The source's end of `ring`.
+    /// The source's end of `ring`, at the count `write`: the ring's first index, or where the last producer stopped.
     ///
     /// # Safety
     ///
-    /// 1. It is the only producer ever made of this ring.
-    pub(crate) unsafe fn new(ring: Arc<Ring<T>>) -> Self {
-        let first = ring.first;
-        Self { ring, write: Cell::new(u64::from(first)), read_seen: Cell::new(first) }
+    /// 1. It is the only producer of this ring, or the one before it is gone, and this comes after all it did. 2. `write` is the sequence of its
+    ///    last message.
+    pub(crate) unsafe fn new(ring: Arc<Ring<T>>, write: u64) -> Self {
+        let read = ring.progress.read.load(Ordering::Acquire);
+        Self { ring, write: Cell::new(write), read_seen: Cell::new(read) }
     }
 
     /// Messages in the ring, as far as the source has looked: never too few.
@@ -285,8 +284,8 @@ impl<T> Drop for Running<'_, T> {
 #[cfg(test)]
 pub(crate) fn ring<T>(capacity: u32, first: u32) -> (Producer<T>, Consumer<T>) {
     let ring = Arc::new(Ring::new(capacity, first));
-    // SAFETY: 1. the ring is new: it has no other producer.
-    let producer = unsafe { Producer::new(ring.clone()) };
+    // SAFETY: 1. the ring is new: it has no other producer. 2. nor a message.
+    let producer = unsafe { Producer::new(ring.clone(), u64::from(first)) };
     // SAFETY: 1. the ring is new: it has no other consumer.
     let consumer = unsafe { Consumer::new(ring) };
     (producer, consumer)

@@ -6,8 +6,8 @@ use core::ptr::NonNull;
 use super::ShootdownError;
 use super::operation::{Early, Shared};
 use super::prompt::InSection;
-use crate::CoreId;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering, Padded, UnsafeCell, mutant, relaxed_if};
+use crate::{CoreId, CoreSet};
 
 /// A slot that asks.
 const PENDING: u32 = 0;
@@ -182,22 +182,44 @@ impl Board {
         self.request(initiator).leftover.store(Box::into_raw(Box::new(op)), Ordering::Release);
     }
 
+    /// [admission A3]: nobody serves the column of `core` but those of `vacant` that would, and none of these does.
+    pub(crate) fn vacate(&self, core: CoreId, vacant: &CoreSet) {
+        let acknowledged = |target: CoreId, initiator: CoreId| {
+            let slot = self.slot(target, initiator);
+            if slot.load(Ordering::Acquire) == PENDING {
+                // [admission A3] whatever but pending; the next request stores that first (I3).
+                slot.store(1, Ordering::Relaxed);
+            }
+        };
+        vacant.iter().for_each(|other| {
+            acknowledged(other, core);
+            acknowledged(core, other);
+        });
+        if let Some(error) = self.failure(core) {
+            crate::contain(|| drop(error));
+        }
+        self.free_leftover(core);
+    }
+
     /// [shootdown E2]: every core has left, or the board goes.
     pub(crate) fn free_leftovers(&self) {
-        for initiator in (0..self.cores).map(CoreId::new) {
-            // [shootdown E2] two cores may leave as the last: an exchange.
-            let place = &self.request(initiator).leftover;
-            let leftover = if mutant!("shootdown-leftover-twice") {
-                place.load(Ordering::Acquire)
-            } else {
-                place.swap(core::ptr::null_mut(), Ordering::Acquire)
-            };
-            if !leftover.is_null() {
-                // SAFETY: 1. `keep` boxed it, once per initiator, and the swap took it out.
-                let op = unsafe { Box::from_raw(leftover) };
-                // SAFETY: 1. `keep` was given an own operation; targets that have gone execute nothing.
-                unsafe { op.free() };
-            }
+        (0..self.cores).map(CoreId::new).for_each(|initiator| self.free_leftover(initiator));
+    }
+
+    /// No target executes it any more.
+    fn free_leftover(&self, initiator: CoreId) {
+        // [shootdown E2] two cores may leave as the last: an exchange.
+        let place = &self.request(initiator).leftover;
+        let leftover = if mutant!("shootdown-leftover-twice") {
+            place.load(Ordering::Acquire)
+        } else {
+            place.swap(core::ptr::null_mut(), Ordering::Acquire)
+        };
+        if !leftover.is_null() {
+            // SAFETY: 1. `keep` boxed it, once per life of the initiator, and the swap took it out.
+            let op = unsafe { Box::from_raw(leftover) };
+            // SAFETY: 1. `keep` was given an own operation; targets that have gone execute nothing, and the others have executed it.
+            unsafe { op.free() };
         }
     }
 }

@@ -410,9 +410,12 @@ impl Core {
             if board.is_acknowledged(target, self.id(), flight.body.generation) {
                 flight.waiting.remove(target);
             } else if gone || mutant!("shootdown-gone-read-late") && self.is_gone(target) {
-                board.acknowledge_for_gone(target, self.id(), &flight.body);
-                flight.waiting.remove(target);
-                flight.executed -= 1;
+                // [admission T2] one that is back executes it itself.
+                let acknowledge = || board.acknowledge_for_gone(target, self.id(), &flight.body);
+                if self.shared.in_place_of(target, acknowledge).is_some() {
+                    flight.waiting.remove(target);
+                    flight.executed -= 1;
+                }
             }
         }
         if counts {

@@ -28,7 +28,7 @@ impl Fabric {
         match core.doorbell.state() {
             State::Parked => Progress::Asleep,
             State::Awake | State::Kicked => Progress::Turn(core.counts.ticks.get()),
-            State::Gone | State::Drained => Progress::Gone,
+            _ => Progress::Gone,
         }
     }
 

@@ -13,6 +13,9 @@ use crate::{Core, CoreId, CoreSet};
 
 type Ticket = u64;
 
+/// Below it tickets of one life are counted.
+const LIFE_SHIFT: u32 = 40;
+
 /// A core's part: the waits it has begun, and the answers it owes.
 #[derive(Default)]
 pub(crate) struct Synchronizations {
@@ -28,6 +31,11 @@ struct Pending {
 }
 
 impl Synchronizations {
+    /// Those of a core's life: tickets of earlier ones are not its.
+    pub(crate) fn of_life(life: u64) -> Self {
+        Self { next: Cell::new(life << LIFE_SHIFT), ..Self::default() }
+    }
+
     /// Takes out what `done` says of each wait's outstanding cores; wakes those that have ended.
     fn settle(&self, done: impl Fn(Ticket, CoreId) -> bool) {
         let mut ended = Vec::new();

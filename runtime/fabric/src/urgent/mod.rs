@@ -20,7 +20,7 @@ use crate::sync::{Ordering, fence, mutant};
 use crate::{Core, CoreId, CoreSet, Fabric};
 
 pub use gate::Gate;
-pub(crate) use serve::{Counts, Line, await_calls, leave, trigger_calls, trigger_freeze, trigger_section};
+pub(crate) use serve::{Counts, Line, arrive_anew, await_calls, leave, trigger_calls, trigger_freeze, trigger_section};
 pub(crate) use table::Table;
 pub use table::{MAX_URGENT, TableFull, UrgentId};
 

@@ -15,6 +15,8 @@ const CALLS: u64 = 1 << 63;
 const SECTION: u64 = 1 << 62;
 /// The bit of [freezes](crate::freeze).
 const FREEZE: u64 = 1 << 61;
+/// The bits of handlers.
+const SLOTS: u64 = !(CALLS | SECTION | FREEZE);
 
 /// Looks at the line of a core that is resting before it is interrupted: as long as a few lines take to move.
 const WATCH_TURNS: u32 = 256;
@@ -115,7 +117,7 @@ pub(super) fn mark(shared: &Shared, bit: u64, target: CoreId) -> Marked {
         State::Awake => Marked::Interrupt,
         // Who kicks it, or has asked it, is about to.
         State::Parked | State::Kicked => Marked::Done,
-        State::Gone | State::Drained => Marked::Gone,
+        _ => Marked::Gone,
     }
 }
 
@@ -212,7 +214,7 @@ fn round(shared: &Shared, core: CoreId) {
     if mutant!("urgent-clear-late") {
         clear_in_flight(line);
     }
-    for slot in bits(taken & !(CALLS | SECTION | FREEZE)) {
+    for slot in bits(taken & SLOTS) {
         // [urgent S4]
         // SAFETY: 1. the bit was taken by this round, which has not ended.
         unsafe { shared.urgent.run(slot, core) };
@@ -309,6 +311,16 @@ pub(crate) fn await_calls(shared: &Shared, core: CoreId, waker: &Waker) -> bool 
     }
     leave_waker_with(shared, core, waker);
     owed(shared, core, CALLS) != Owed::Interrupt || mutant!("urgent-foreign-wait-for-look")
+}
+
+/// [admission E3], on the core's thread, before it makes a round.
+pub(crate) fn arrive_anew(shared: &Shared, core: CoreId) {
+    let pending = &shared.core(core).urgent.pending;
+    // [admission E3] acquire, with T2's release.
+    let stale = pending.fetch_and(!SLOTS, Ordering::Acquire) & SLOTS;
+    let live = bits(stale).filter(|&slot| shared.urgent.is_live_slot(slot)).fold(0, |live, slot| live | 1 << slot);
+    // [urgent T2] for those who have set them before.
+    pending.fetch_or(live, Ordering::Release);
 }
 
 /// [urgent A3]: who waits for the core to look waits no more.

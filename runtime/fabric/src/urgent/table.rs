@@ -6,7 +6,7 @@ use core::fmt;
 use super::serve::is_over;
 use crate::fabric::Shared;
 use crate::handlers::{FOREIGN, GENERATION, Life, Unregistered, Word};
-use crate::sync::{AtomicU64, Ordering, UnsafeCell, mutant};
+use crate::sync::{AtomicU64, Ordering, UnsafeCell, fence, mutant};
 use crate::{CoreId, contain};
 
 /// Slots of the table.
@@ -133,6 +133,11 @@ impl Table {
         retired.map(drop).ok_or(Unregistered)
     }
 
+    /// Whether there is a live handler in `slot`.
+    pub(super) fn is_live_slot(&self, slot: usize) -> bool {
+        self.word(slot).life() == Life::Live
+    }
+
     /// U2's look.
     pub(super) fn is_being_triggered(&self, id: UrgentId) -> bool {
         self.word(id.slot()).has_foreign()
@@ -186,7 +191,12 @@ pub(super) fn advance(shared: &Shared, id: UrgentId) -> bool {
     if word.generation() != id.generation {
         return true;
     }
-    if word.life() != Life::Dying || word.has_foreign() || !is_over(shared, id.bit()) {
+    if word.life() != Life::Dying || word.has_foreign() {
+        return false;
+    }
+    // [admission E3] who comes back sees the slot dying, or is seen awake.
+    fence(Ordering::SeqCst);
+    if !is_over(shared, id.bit()) {
         return false;
     }
     let slot = shared.urgent.slot(id);

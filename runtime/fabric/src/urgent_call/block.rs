@@ -16,6 +16,8 @@ pub(super) struct Header {
     pub(super) next: AtomicPtr<Header>,
     pub(super) word: Word,
     pub(super) source: CoreId,
+    /// Which of the source's lives.
+    pub(super) life: u64,
     pub(super) waker: Cell<Option<Waker>>,
     run: unsafe fn(NonNull<Header>, CoreId),
     free: unsafe fn(NonNull<Header>, bool),
@@ -34,21 +36,21 @@ struct Block<F, R> {
     f: UnsafeCell<F>,
 }
 
-/// A new block, made by `source`.
-pub(super) fn make<F, R>(source: CoreId, f: F) -> NonNull<Answer<R>>
+/// A new block, made by `source` in its life `life`.
+pub(super) fn make<F, R>(source: CoreId, life: u64, f: F) -> NonNull<Answer<R>>
 where
     F: Fn(CoreId) -> R + Send,
     R: Send,
 {
-    make_with(Word::new(), source, f)
+    make_with(Word::new(), source, life, f)
 }
 
-/// A new block without a future, which `home` frees.
+/// A new block without a future, which `home` frees in whatever life.
 pub(super) fn make_detached(home: CoreId, f: impl Fn(CoreId) + Send) -> NonNull<Header> {
-    make_with(Word::detached(), home, f).cast()
+    make_with(Word::detached(), home, 0, f).cast()
 }
 
-fn make_with<F, R>(word: Word, source: CoreId, f: F) -> NonNull<Answer<R>>
+fn make_with<F, R>(word: Word, source: CoreId, life: u64, f: F) -> NonNull<Answer<R>>
 where
     F: Fn(CoreId) -> R + Send,
     R: Send,
@@ -57,6 +59,7 @@ where
         next: AtomicPtr::new(ptr::null_mut()),
         word,
         source,
+        life,
         waker: Cell::new(None),
         run: run::<F, R>,
         free: free::<F, R>,

@@ -106,10 +106,12 @@ impl Fabric {
         assert_core(target, shared.cores.len());
         let (place, f) = (Arc::new(Place::new()), f.into_inner());
         let filled = place.clone();
+        // Before it is sent: a block of an earlier life's is not the next one's.
+        let life = shared.core(target).lives.get();
         // [urgent_call E1]
         let block = block::make_detached(target, move |core| filled.fill(|| f(core)));
         super::send(shared, target, block);
-        ForeignUrgentCall { stage: Stage::Sent { shared: shared.clone(), target, place } }
+        ForeignUrgentCall { stage: Stage::Sent { shared: shared.clone(), target, life, place } }
     }
 }
 
@@ -134,6 +136,8 @@ enum Stage<R> {
     Sent {
         shared: StdArc<Shared>,
         target: CoreId,
+        /// The target's, when it was sent.
+        life: u64,
         place: Arc<Place<R>>,
     },
     /// Not sent at all.
@@ -184,12 +188,14 @@ impl<R> Drop for ForeignUrgentCall<R> {
 }
 
 /// E3's look.
-fn outcome<R>(shared: &Shared, target: CoreId, place: &Place<R>) -> Option<Outcome<R>> {
+fn outcome<R>(shared: &Shared, target: CoreId, life: u64, place: &Place<R>) -> Option<Outcome<R>> {
     // [urgent_call E3] before the place: what it holds then is the last word of a target that has gone.
     let gone = shared.is_gone(target) && !mutant!("urgent-foreign-gone-late");
     let value = place.take().map(Ok);
     let gone = gone || mutant!("urgent-foreign-gone-late") && shared.is_gone(target);
-    value.or_else(|| gone.then(|| Err(CallError::gone())))
+    // [urgent_call E3] back, it may have been away when the call came: it does not run it any more.
+    let gone = || gone || shared.core(target).lives.get() != life && place.give_up();
+    value.or_else(|| gone().then(|| Err(CallError::gone())))
 }
 
 impl<R> Future for ForeignUrgentCall<R> {
@@ -200,8 +206,8 @@ impl<R> Future for ForeignUrgentCall<R> {
     /// If polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<R>> {
         let found = match &self.stage {
-            Stage::Sent { shared, target, place } => {
-                let look = || outcome(shared, *target, place);
+            Stage::Sent { shared, target, life, place } => {
+                let look = || outcome(shared, *target, *life, place);
                 look().or_else(|| {
                     // [urgent_call E3]
                     let is_told = await_calls(shared, *target, cx.waker());

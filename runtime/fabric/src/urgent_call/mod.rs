@@ -72,7 +72,7 @@ impl Core {
             let value = self.gate().map_or_else(run, |gate| gate.critical(run));
             return UrgentCall { stage: Stage::Here(Some(value)), not_send: PhantomData };
         }
-        let block = block::make(self.id(), f);
+        let block = block::make(self.id(), self.life(), f);
         send(self.shared(), target, block.cast());
         UrgentCall { stage: Stage::Sent(block), not_send: PhantomData }
     }
@@ -81,8 +81,12 @@ impl Core {
     pub(crate) fn take_urgent_answers(&self) {
         for block in self.own().urgent_calls.answered.take() {
             // [urgent_call H4]
-            // SAFETY: 1. it was taken, at home.
-            unsafe { come_home(block, wake) };
+            // SAFETY: 1. it was taken, at home; the future may free it only once it has come home.
+            let life = unsafe { block.as_ref() }.life;
+            // [admission E1] the waker of an earlier life's is another thread's.
+            let tell = if life == self.life() { wake } else { |_| () };
+            // SAFETY: 1. as above.
+            unsafe { come_home(block, tell) };
         }
     }
 }
@@ -96,8 +100,12 @@ fn send(shared: &Shared, target: CoreId, block: NonNull<Header>) {
     edge();
     // [urgent_call H3]
     if !crate::urgent::trigger_calls(shared, target) && !mutant!("urgent-call-gone-kept") {
-        // [urgent_call L2]
-        send_all_home(shared, target);
+        // [urgent_call L2] [admission T2]
+        match shared.in_place_of(target, || shared.core(target).urgent_calls.called.take()) {
+            Some(blocks) => send_all_home(shared, blocks),
+            // [admission T1] it is back, and was asked by its entry (E3) at the latest.
+            None => _ = crate::urgent::trigger_calls(shared, target),
+        }
     }
 }
 
@@ -145,9 +153,9 @@ unsafe fn send_home(shared: &Shared, block: NonNull<Header>) {
     }
 }
 
-/// What was to run on `target`, which has left, goes home unrun. Not in an interrupt: it frees what has no future.
-fn send_all_home(shared: &Shared, target: CoreId) {
-    for block in shared.core(target).urgent_calls.called.take() {
+/// What was to run on a core that has left, and was taken, goes home unrun. Not in an interrupt: it frees what has no future.
+fn send_all_home(shared: &Shared, blocks: impl Iterator<Item = NonNull<Header>>) {
+    for block in blocks {
         // SAFETY: 1. it was taken here.
         let is_detached = unsafe { block.as_ref() }.word.is_detached();
         if is_detached && !mutant!("urgent-foreign-sent-home") {
@@ -165,7 +173,7 @@ fn send_all_home(shared: &Shared, target: CoreId) {
 pub(crate) fn leave(shared: &Shared, core: CoreId) {
     if !mutant!("urgent-call-leave-kept") {
         // [urgent_call L1]
-        send_all_home(shared, core);
+        send_all_home(shared, shared.core(core).urgent_calls.called.take());
     }
 }
 

@@ -29,6 +29,8 @@ struct Table {
     kept: bool,
     /// Whose values the keeper has dropped so far, while it empties the table.
     emptied: Vec<Arc<Number>>,
+    /// How many numbers were drawn before the core came back; 0: it has not left before.
+    since: u64,
 }
 
 /// How often the keeper drops values of one number before it lets none be made any more.
@@ -74,6 +76,18 @@ pub(crate) fn is_over(key: Key) -> bool {
     let rounds =
         |table: &mut Table| Some(table.emptied.iter().filter(|emptied| emptied.key() == key).count() >= ROUNDS);
     look(rounds).unwrap_or(true)
+}
+
+/// The calling thread's core has come back, and kept nothing of what it had.
+pub(crate) fn arrive_anew() {
+    // [home T8]
+    TABLE.with_borrow_mut(|table| table.since = number::drawn());
+}
+
+/// Whether the number that has `key` was drawn before the calling core came back: it had a value in an earlier life at most, unless its values were just being put.
+pub(crate) fn is_of_former_life(key: Key) -> bool {
+    // [home T8]
+    look(|table| Some(!key.is_after(table.since))).unwrap_or(false)
 }
 
 /// Takes the calling core's value of the number that has `key` out of its table.
@@ -182,7 +196,7 @@ impl Drop for Hidden {
 
 impl Table {
     const fn new() -> Self {
-        Self { numbered: Vec::new(), boxes: Slab::new(), next_box: 0, kept: false, emptied: Vec::new() }
+        Self { numbered: Vec::new(), boxes: Slab::new(), next_box: 0, kept: false, emptied: Vec::new(), since: 0 }
     }
 
     /// The place of the number that has `key`, with its value.

@@ -45,7 +45,17 @@ impl Drop for Number {
     }
 }
 
+/// How many were drawn until now, in the whole process.
+pub(super) fn drawn() -> u64 {
+    numbers().drawn
+}
+
 impl Key {
+    /// Whether it is of none of the first `draws`.
+    pub(super) fn is_after(self, draws: u64) -> bool {
+        self.0 >> PLACE_BITS >= draws
+    }
+
     fn place(self) -> u64 {
         self.0 & ((1 << PLACE_BITS) - 1)
     }
@@ -74,6 +84,7 @@ mod tests {
 
     #[test]
     fn a_number_that_is_drawn_again_has_another_key() {
+        let before = drawn();
         let kept = Number::draw();
         let key = Number::draw().key();
         // Others may draw meanwhile.
@@ -81,5 +92,6 @@ mod tests {
         let again = again.expect("the lowest one free");
         assert_ne!(again.key(), key);
         assert_ne!(again.key().place(), kept.key().place());
+        assert!(key.is_after(before) && again.key().is_after(before) && !key.is_after(drawn()));
     }
 }

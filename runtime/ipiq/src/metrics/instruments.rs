@@ -1,7 +1,7 @@
 //! Where the figures of a runtime are read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use ipiq_driver::{CountersReader, DriverCounters};
@@ -21,15 +21,22 @@ pub(crate) struct Instruments {
     blocking: BlockingReader,
     cores: Box<[OfCore]>,
     allowed: Cpus,
-    topology: OnceLock<Topology>,
 }
 
 #[derive(Default)]
 struct OfCore {
     driver: OnceLock<CountersReader>,
-    spot: OnceLock<Spot>,
+    /// `None`: it has not started.
+    spot: Mutex<Option<Spot>>,
     /// Written by the watcher.
     stalls: AtomicU64,
+}
+
+impl OfCore {
+    fn spot(&self) -> MutexGuard<'_, Option<Spot>> {
+        // Nothing under the lock can panic half-way.
+        self.spot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Instruments {
@@ -40,7 +47,7 @@ impl Instruments {
         allowed: Cpus,
     ) -> Self {
         let cores: Box<[_]> = (0..cores).map(|_| OfCore::default()).collect();
-        Self { started: Instant::now(), clock, blocking, cores, allowed, topology: OnceLock::new() }
+        Self { started: Instant::now(), clock, blocking, cores, allowed }
     }
 
     /// Once per core, before it runs.
@@ -53,17 +60,15 @@ impl Instruments {
         self.cores[core.index()].stalls.fetch_add(stalls, Ordering::Relaxed);
     }
 
-    /// Once per core, before it runs.
+    /// In each life of a core, before it runs.
     pub(crate) fn set_spot(&self, core: CoreId, spot: Spot) {
-        let _ = self.cores[core.index()].spot.set(spot);
+        *self.cores[core.index()].spot() = Some(spot);
     }
 
-    pub(crate) fn topology(&self) -> &Topology {
-        self.topology.get_or_init(|| {
-            // Every core has said so before anybody has a handle.
-            let spot = |core: &OfCore| core.spot.get().cloned().unwrap_or(Spot::Anywhere(WhyUnpinned::Asked));
-            Topology::new(self.allowed.clone(), self.cores.iter().map(spot).collect())
-        })
+    pub(crate) fn topology(&self) -> Topology {
+        // Every core has said so before anybody has a handle.
+        let spot = |core: &OfCore| core.spot().clone().unwrap_or(Spot::Anywhere(WhyUnpinned::Asked));
+        Topology::new(self.allowed.clone(), self.cores.iter().map(spot).collect())
     }
 
     pub(super) fn started(&self) -> Instant {

@@ -129,11 +129,21 @@ impl PausedClock {
         }
     }
 
+    /// [paused P7]
+    pub(crate) fn come_back(&self, core: CoreId) {
+        // [paused P7]
+        self.with_state(|state| {
+            state.quiet = false;
+            state.cores[core.index()].out = false;
+        });
+    }
+
     /// [paused P6]
-    fn leave(&self, core: CoreId) {
+    pub(crate) fn leave(&self, core: CoreId) {
         self.with_state(|state| {
             // [paused P6]
-            state.cores[core.index()] = Sleeper { out: true, ..Sleeper::default() };
+            let notifier = state.cores[core.index()].notifier.take();
+            state.cores[core.index()] = Sleeper { out: true, notifier, ..Sleeper::default() };
             state.quiet = false;
             if state.asleep > 0 && state.asleep == state.present() {
                 self.all_are_asleep(state);

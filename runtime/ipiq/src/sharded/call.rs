@@ -31,7 +31,7 @@ impl<T> On<'_, T> {
     ///
     /// # Errors
     ///
-    /// The future resolves to [`ShardError`] if the service has stopped, `f` panicked, or the core has left.
+    /// The future resolves to [`ShardError`] if the service has stopped, `f` panicked, or the core has left, or has been away since the service was started.
     ///
     /// # Cancel safety
     ///
@@ -76,7 +76,8 @@ impl<T> On<'_, T> {
     ///
     /// # Errors
     ///
-    /// The task resolves to [`ShardError`] if the service has stopped, `f` panicked, it was aborted, the current deadline has passed, or the core has left or is shutting down.
+    /// The task resolves to [`ShardError`] if the service has stopped, `f` panicked, it was aborted, the current deadline has passed, or the core has left, is shutting down, or
+    /// has been away since the service was started.
     ///
     /// # Panics
     ///
@@ -102,7 +103,7 @@ impl<T> On<'_, T> {
         let service = self.sharded.service.in_chains::<T>();
         let task = spawn_on_at(spawned_at, self.core, move || async move {
             // [sharded U1]
-            let shard = seat::find_open(key).map(Shard::new).ok_or(Stopped)?;
+            let shard = seat::find_open(key).map(Shard::new).ok_or_else(|| Stopped::here(key))?;
             Ok(calls::using(service, f(shard)).await)
         });
         ShardTask { task }
@@ -133,7 +134,7 @@ impl<T> On<'_, T> {
     ///
     /// # Errors
     ///
-    /// The future resolves to [`ShardError`] if the service has stopped, `f` panicked, the core has left or shuts down, the current deadline has passed, the limit refuses it, or calls
+    /// The future resolves to [`ShardError`] if the service has stopped, `f` panicked, the core has left or shuts down, or has been away since the service was started, the current deadline has passed, the limit refuses it, or calls
     /// inside of calls are too deep, as when they [go in a circle](ShardError::is_circular).
     ///
     /// # Cancel safety
@@ -158,7 +159,7 @@ impl<T> On<'_, T> {
         let (key, in_chains, limit) = (service.number.key(), service.in_chains::<T>(), service.limit.get());
         let with_shard = async move || {
             // [sharded U1]
-            let shard = seat::find_open(key).map(Shard::new).ok_or(Stopped)?;
+            let shard = seat::find_open(key).map(Shard::new).ok_or_else(|| Stopped::here(key))?;
             Ok(f(shard).await)
         };
         let call = on_core("On::call_async", |executor| {

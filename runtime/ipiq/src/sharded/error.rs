@@ -7,9 +7,22 @@ use ipiq_executor::time::Elapsed;
 use ipiq_executor::{CallError, JoinError};
 use ipiq_fabric::{CoreId, PanicPayload};
 
+use crate::home::{self, Key};
+
 /// The answer of a core whose seat is closed or not there.
 #[derive(Debug)]
-pub struct Stopped;
+pub struct Stopped {
+    /// The service is older than the core's life.
+    is_absent: bool,
+}
+
+impl Stopped {
+    /// Of the calling core, which has no open seat of `service`.
+    pub(super) fn here(service: Key) -> Self {
+        // [sharded L2]
+        Self { is_absent: home::is_of_former_life(service) }
+    }
+}
 
 /// Why a call to a shard has no value.
 #[derive(Debug)]
@@ -20,6 +33,8 @@ pub struct ShardError {
 #[derive(Debug)]
 enum Cause {
     Stopped,
+    /// The core has come back since the service was started.
+    Absent,
     Call(CallError),
     Task(JoinError),
 }
@@ -31,11 +46,17 @@ impl ShardError {
         matches!(self.cause, Cause::Stopped)
     }
 
+    /// Whether the core has [come back](crate::Handle::bring_back) since the service was started, and so has no shard of it, whether the service has stopped meanwhile or not. The closure did not run.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self.cause, Cause::Absent)
+    }
+
     /// Whether the core had [left](crate::Handle::leave), or was shutting down: a closure did not run, a task did not end. Also of a task that was [aborted](super::ShardTask::abort).
     #[must_use]
     pub fn is_gone(&self) -> bool {
         match &self.cause {
-            Cause::Stopped => false,
+            Cause::Stopped | Cause::Absent => false,
             Cause::Call(error) => error.is_gone(),
             Cause::Task(error) => error.is_cancelled(),
         }
@@ -45,7 +66,7 @@ impl ShardError {
     #[must_use]
     pub fn is_deadline(&self) -> bool {
         match &self.cause {
-            Cause::Stopped => false,
+            Cause::Stopped | Cause::Absent => false,
             Cause::Call(error) => error.is_deadline(),
             Cause::Task(error) => error.is_deadline(),
         }
@@ -67,7 +88,7 @@ impl ShardError {
     #[must_use]
     pub fn is_panic(&self) -> bool {
         match &self.cause {
-            Cause::Stopped => false,
+            Cause::Stopped | Cause::Absent => false,
             Cause::Call(error) => error.is_panic(),
             Cause::Task(error) => error.is_panic(),
         }
@@ -81,7 +102,7 @@ impl ShardError {
     pub fn try_into_panic(self) -> Result<PanicPayload, Self> {
         let unchanged = |cause| Self { cause };
         match self.cause {
-            Cause::Stopped => Err(unchanged(Cause::Stopped)),
+            cause @ (Cause::Stopped | Cause::Absent) => Err(unchanged(cause)),
             Cause::Call(error) => error.try_into_panic().map_err(|error| unchanged(Cause::Call(error))),
             Cause::Task(error) => error.try_into_panic().map_err(|error| unchanged(Cause::Task(error))),
         }
@@ -89,8 +110,8 @@ impl ShardError {
 }
 
 impl From<Stopped> for ShardError {
-    fn from(_: Stopped) -> Self {
-        Self { cause: Cause::Stopped }
+    fn from(stopped: Stopped) -> Self {
+        Self { cause: if stopped.is_absent { Cause::Absent } else { Cause::Stopped } }
     }
 }
 
@@ -125,6 +146,9 @@ impl fmt::Display for ShardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             Cause::Stopped => f.write_str("the service has stopped; the closure did not run"),
+            Cause::Absent => f.write_str(
+                "the core has come back since the service was started, and has no shard of it; the closure did not run",
+            ),
             Cause::Call(error) => error.fmt(f),
             Cause::Task(error) => error.fmt(f),
         }

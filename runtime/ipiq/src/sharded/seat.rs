@@ -61,7 +61,7 @@ pub(super) fn find_open<T: 'static>(service: Key) -> Option<Rc<Seat<T>>> {
 
 /// Runs `f` with the calling core's shard.
 pub(super) fn with<T: 'static, R>(service: Key, f: impl FnOnce(&T) -> R) -> Result<R, Stopped> {
-    find_open::<T>(service).map(|seat| f(&seat.value)).ok_or(Stopped)
+    find_open::<T>(service).map(|seat| f(&seat.value)).ok_or_else(|| Stopped::here(service))
 }
 
 /// Takes a seat out of the table, and drops the value unless it is used.

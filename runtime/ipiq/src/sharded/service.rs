@@ -113,14 +113,15 @@ impl<T> Sharded<T> {
     ///
     /// # Panics
     ///
-    /// On a thread that runs no core of the service's runtime; when the service has stopped: see [`try_local`](Self::try_local).
+    /// On a thread that runs no core of the service's runtime; when this core has no shard, as when the service has stopped: see [`try_local`](Self::try_local).
     #[must_use]
     #[track_caller]
     pub fn local(&self) -> Shard<T> {
-        self.try_local().expect("the service has stopped: it has no shard here")
+        self.try_local()
+            .expect("the service has no shard here: it has stopped, or this core has come back since it was started")
     }
 
-    /// The calling core's shard; `None` when the service has stopped, or is stopping, or this core has not made its shard yet.
+    /// The calling core's shard; `None` when the service has stopped, or is stopping, or this core has not made its shard yet, or has [come back](crate::Handle::bring_back) since.
     ///
     /// # Panics
     ///
@@ -144,7 +145,7 @@ impl<T> Sharded<T> {
     }
 
     /// Runs `f` with every shard, on its core between two polls, and brings the values back, in ascending order of cores. One that has
-    /// [left](crate::Handle::leave) has none, and is passed over.
+    /// [left](crate::Handle::leave) since the service was started has none, and is passed over, back or not.
     ///
     /// `f` should be short, and is sent at once; on this core, too, it runs when the caller has given way: [`xcall::high::broadcast`] says more.
     ///
@@ -174,7 +175,8 @@ impl<T> Sharded<T> {
                 .await
                 .into_iter()
                 .map(|(core, answer)| (core, flatten(answer)))
-                .filter(|(core, had)| is_of_here(*core, had, &handle))
+                // What is gone was cut by nothing but the core's departure.
+                .filter(|(_, had)| is_of_here(had, || true, &handle))
                 .map(|(_, had)| had)
                 .collect()
         }
@@ -210,7 +212,7 @@ impl<T> Sharded<T> {
     }
 
     /// Runs the async closure `f` with every shard, each as a task of its core, and brings the values back, in ascending order of cores: [`map`](Self::map) for what awaits. Cores that
-    /// have [left](crate::Handle::leave) are passed over.
+    /// have [left](crate::Handle::leave) since the service was started are passed over.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -309,13 +311,17 @@ impl<T> Sharded<T> {
     {
         self.assert_here(what);
         let spawned_at = Location::caller();
-        let tasks: Vec<_> = cores.map(|core| (core, self.on(core).spawn_at(spawned_at, f.clone()))).collect();
+        let life = |handle: &Handle, core| handle.remote().fabric().life(core);
         let handle = self.handle();
+        let spawn = |core| (core, life(&handle, core), self.on(core).spawn_at(spawned_at, f.clone()));
+        let tasks: Vec<_> = cores.map(spawn).collect();
         async move {
             let mut values = Ok(Vec::with_capacity(tasks.len()));
-            for (core, task) in tasks {
+            for (core, of_life, task) in tasks {
                 // All are waited for, and the first error stays.
-                let value = Some(task.await).filter(|had| is_of_here(core, had, &handle));
+                let had = task.await;
+                let has_left = || handle.remote().has_left(core) || life(&handle, core) != of_life;
+                let value = Some(had).filter(|had| is_of_here(had, has_left, &handle));
                 values = values.and_then(|mut values: Vec<R>| {
                     values.extend(value.transpose()?);
                     Ok(values)
@@ -326,9 +332,13 @@ impl<T> Sharded<T> {
     }
 }
 
-/// Whether it is the outcome of a core that is there: one that has left alone has no shard. A task may be cancelled on one that is there, too: by its deadline.
-fn is_of_here<R>(core: CoreId, outcome: &Result<R, ShardError>, handle: &Handle) -> bool {
-    let has_left = || handle.remote().has_left(core) && !handle.remote().is_stopping();
-    // [sharded L1]
-    !(outcome.as_ref().is_err_and(ShardError::is_gone) && has_left())
+/// Whether it is the outcome of a core that has a shard: one that `has_left` alone since it was asked has none, nor one that came back after the service was started. A task may be cancelled on one that is there,
+/// too: by its deadline.
+fn is_of_here<R>(outcome: &Result<R, ShardError>, has_left: impl FnOnce() -> bool, handle: &Handle) -> bool {
+    // [sharded L1] [sharded L2]
+    match outcome {
+        Ok(_) => true,
+        Err(error) if error.is_gone() => handle.remote().is_stopping() || !has_left(),
+        Err(error) => !error.is_absent(),
+    }
 }

@@ -341,12 +341,20 @@ impl Board {
         (state.services.range(from..).rev().map(|(_, service)| service.clone()).collect(), state.next_service)
     }
 
-    /// A core's loop begins.
+    /// A core that has left is about to come back, or it stays out: then [`stays_out`](Self::stays_out).
     pub(crate) fn began(&self, core: CoreId) {
         let mut state = lock(&self.state);
         let State { emptied, ended, .. } = &mut *state;
-        // It may have left, and be back.
         [emptied, ended].into_iter().for_each(|cores| cores.retain(|each| *each != core));
+    }
+
+    /// It does not come back.
+    pub(crate) fn stays_out(&self, core: CoreId) {
+        let mut state = lock(&self.state);
+        state.emptied.push(core);
+        state.ended.push(core);
+        drop(state);
+        self.ring();
     }
 
     /// A core has no tasks any more.

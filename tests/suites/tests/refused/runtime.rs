@@ -149,3 +149,31 @@ fn pinning_forbidden_leaves_cores_unpinned_unless_it_is_demanded() {
         assert!(error.to_string().contains("pin"), "{error}");
     });
 }
+
+#[test]
+fn pinning_forbidden_when_a_core_comes_back_leaves_it_unpinned_and_the_topology_says_so() {
+    let test = "runtime::pinning_forbidden_when_a_core_comes_back_leaves_it_unpinned_and_the_topology_says_so";
+    refusing(test, &[], || {
+        let away = |placement: Placement| {
+            let runtime = Runtime::builder().cores(2).placement(placement).build().expect("it may pin");
+            Runtime::wait(runtime.handle().leave(SECOND).expect("it may"));
+            runtime
+        };
+        let cpus = ipiq_linux::cpus::allowed().cpus;
+        if cpus.len() < 2 {
+            return;
+        }
+        let (taken, demanded) = (away(Placement::Auto), away(Placement::Pinned));
+        let before = taken.handle().topology().cores;
+        refuse_to_all_threads(&forbidden(&[libc::SYS_sched_setaffinity]));
+        Runtime::wait(taken.handle().bring_back(SECOND).expect("it may")).expect("it takes what it gets");
+        let after = taken.handle().topology().cores;
+        assert_eq!(after[0], before[0]);
+        assert!(after[1].to_string().starts_with("unpinned: the kernel refused it ("), "{}", after[1]);
+        assert_eq!(taken.info().cpus[1], before[1].cpu(), "of the start");
+        cores_call_spawn_and_echo(&taken);
+        let error = Runtime::wait(demanded.handle().bring_back(SECOND).expect("it may")).expect_err("refused");
+        assert!(error.to_string().contains("pin"), "{error}");
+        assert!(demanded.handle().has_left(SECOND));
+    });
+}

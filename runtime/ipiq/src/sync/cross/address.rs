@@ -12,6 +12,7 @@ use crate::sync::Closed;
 pub(crate) struct Address {
     remote: Remote,
     core: CoreId,
+    life: u64,
 }
 
 impl Address {
@@ -22,7 +23,10 @@ impl Address {
     /// On a thread that runs no core; `what` names the function that was called.
     #[track_caller]
     pub(crate) fn here(what: &str) -> Self {
-        on_core(what, |executor| Self { remote: executor.remote().clone(), core: executor.core().id() })
+        on_core(what, |executor| {
+            let core = executor.core();
+            Self { remote: executor.remote().clone(), core: core.id(), life: core.life() }
+        })
     }
 
     pub(crate) fn core(&self) -> CoreId {
@@ -31,6 +35,11 @@ impl Address {
 
     pub(crate) fn remote(&self) -> &Remote {
         &self.remote
+    }
+
+    /// Whether it has left since, and kept nothing, back or not.
+    pub(crate) fn has_left(&self) -> bool {
+        self.remote.has_left(self.core) || self.remote.fabric().life(self.core) != self.life
     }
 
     /// Which core of this runtime the caller is on.

@@ -85,7 +85,7 @@ impl<T: Send> Sender<T> {
     /// The value, if the receiver's core has left. One that it leaves behind when it leaves meanwhile is dropped here.
     pub fn send(mut self, value: T) -> Result<(), SendError<T>> {
         self.open = false;
-        if self.home.remote().has_left(self.home.core()) {
+        if self.home.has_left() {
             return Err(SendError::closed(value));
         }
         let name = self.name;

@@ -16,7 +16,8 @@ use crate::sync::waiters::WakerSlot;
 
 /// What has arrived and was not received, and what the cores are owed for what was.
 pub(super) struct Inbox<T: Send + 'static> {
-    queue: RefCell<VecDeque<(CoreId, T)>>,
+    /// With the core and the port that have sent it.
+    queue: RefCell<VecDeque<(CoreId, usize, T)>>,
     /// By core.
     accounts: RefCell<Vec<Account>>,
     /// So many credits go back together.
@@ -33,6 +34,8 @@ pub(super) struct Inbox<T: Send + 'static> {
 
 #[derive(Clone, Default)]
 struct Account {
+    /// The core's last port that was heard of; nobody waits for what an earlier one was owed.
+    port: usize,
     owed: usize,
     asked: bool,
 }
@@ -72,17 +75,17 @@ impl<T: Send> Inbox<T> {
     }
 
     /// A value has come.
-    pub(super) fn accept(&self, source: CoreId, value: T) {
+    pub(super) fn accept(&self, source: CoreId, port: usize, value: T) {
         // [cross M3]
-        self.queue.borrow_mut().push_back((source, value));
+        self.queue.borrow_mut().push_back((source, port, value));
         self.receiver.wake();
     }
 
     /// The next value; `Some(None)`: there will be none.
     pub(super) fn look(&self) -> Option<Option<(CoreId, T)>> {
         let first = self.queue.borrow_mut().pop_front();
-        if let Some((source, value)) = first {
-            self.account(source, |account| account.owed += 1);
+        if let Some((source, port, value)) = first {
+            self.account(source, port, |account| account.owed += 1);
             return Some(Some((source, value)));
         }
         // [cross M6]
@@ -99,25 +102,31 @@ impl<T: Send> Inbox<T> {
     }
 
     /// Changes a core's account, and pays if it is time to.
-    fn account(&self, core: CoreId, change: impl FnOnce(&mut Account)) {
+    fn account(&self, core: CoreId, port: usize, change: impl FnOnce(&mut Account)) {
         let credits = {
             let account = &mut self.accounts.borrow_mut()[core.index()];
-            change(account);
+            if port > account.port {
+                *account = Account { port, ..Account::default() };
+            }
             // [cross M4]
+            if port < account.port {
+                return;
+            }
+            change(account);
             if account.owed >= self.batch || (account.asked && account.owed > 0) {
-                std::mem::take(account).owed
+                std::mem::replace(account, Account { port, ..Account::default() }).owed
             } else {
                 return;
             }
         };
         let key = self.key;
-        let pay = move |_| port::find::<T>(key).iter().for_each(|port| port.credit(credits));
+        let pay = move |_| port::find::<T>(key).iter().for_each(|here| here.credit(port, credits));
         self.home.post_to(core, pay);
     }
 
     /// Somebody waits there.
-    pub(super) fn asked_by(&self, core: CoreId) {
-        self.account(core, |account| account.asked = true);
+    pub(super) fn asked_by(&self, core: CoreId, port: usize) {
+        self.account(core, port, |account| account.asked = true);
     }
 
     /// Has every port end; there are no new ones.

@@ -15,6 +15,8 @@ use crate::sync::{Notify, Semaphore};
 pub(super) struct Port<T: Send + 'static> {
     pub(super) credits: Semaphore,
     pub(super) ended: Notify,
+    /// Which of the queue's it is: a core that has left and come back makes another one.
+    number: usize,
     core: CoreId,
     home: Address,
     inbox: BoxName,
@@ -26,10 +28,11 @@ pub(super) struct Port<T: Send + 'static> {
 
 impl<T: Send> Port<T> {
     /// Of the calling core, `core`.
-    pub(super) fn new(core: CoreId, home: Address, inbox: BoxName, capacity: usize) -> Self {
+    pub(super) fn new(number: usize, core: CoreId, home: Address, inbox: BoxName, capacity: usize) -> Self {
         Self {
             credits: Semaphore::new(capacity),
             ended: Notify::new(),
+            number,
             core,
             home,
             inbox,
@@ -49,11 +52,11 @@ impl<T: Send> Port<T> {
             return Err(value);
         }
         // [cross M2]
-        let name = self.inbox;
+        let (name, port) = (self.inbox, self.number);
         self.home.post(move |source| {
             // Dropped here where there is nobody any more.
             if let Some(inbox) = Inbox::find(name) {
-                inbox.accept(source, value);
+                inbox.accept(source, port, value);
             }
         });
         Ok(())
@@ -62,14 +65,17 @@ impl<T: Send> Port<T> {
     /// Somebody waits.
     pub(super) fn ask(&self) {
         if !self.is_over() && !self.asked.replace(true) {
-            let (name, core) = (self.inbox, self.core);
+            let (name, core, port) = (self.inbox, self.core, self.number);
             // [cross M4]
-            self.home.post(move |_| Inbox::<T>::find(name).iter().for_each(|inbox| inbox.asked_by(core)));
+            self.home.post(move |_| Inbox::<T>::find(name).iter().for_each(|inbox| inbox.asked_by(core, port)));
         }
     }
 
-    /// The receiver has taken so many.
-    pub(super) fn credit(&self, credits: usize) {
+    /// The receiver has taken so many that port `number` of this core has sent.
+    pub(super) fn credit(&self, number: usize, credits: usize) {
+        if number != self.number {
+            return;
+        }
         // [cross M4]
         self.asked.set(false);
         self.credits.add_permits(credits);

@@ -20,17 +20,17 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// One more, unless the queue is closed.
-    fn add(&self, core: CoreId) -> bool {
+    /// One more, unless the queue is closed. Which one it is.
+    fn add(&self, core: CoreId) -> Option<usize> {
         // Nothing under the lock panics half-way.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         // [cross M1] under the lock, so that who closes counts it or it is not made.
         if self.is_closed() {
-            return false;
+            return None;
         }
         made.0.insert(core);
         made.1 += 1;
-        true
+        Some(made.1)
     }
 
     /// Lets no port be made any more. Where there are some, and how many there were; `None`: it was done before.
@@ -74,11 +74,9 @@ impl<T: Send> Shared<T> {
             return Some(port);
         }
         let core = self.home.caller(what);
-        if !self.ports.add(core) {
-            return None;
-        }
+        let number = self.ports.add(core)?;
         // [cross M1]
-        let port = Rc::new(Port::new(core, self.home.clone(), self.inbox, self.capacity));
+        let port = Rc::new(Port::new(number, core, self.home.clone(), self.inbox, self.capacity));
         home::put(&self.number, port.clone());
         Some(port)
     }

@@ -1,4 +1,6 @@
-//! Cores that leave while the others run: nothing hangs, nothing is lost, nothing is left.
+//! Cores that leave, and come back, while the others run: nothing hangs, nothing is lost, nothing is left.
+
+mod returning;
 
 use std::cell::Cell;
 use std::future::pending;
