@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use ipiq::{Builder, DriverKind, FenceChoice, Runtime};
+
+use crate::watchdog::with_watchdog;
 
 /// The drivers that this machine allows.
 #[must_use]
@@ -19,6 +23,27 @@ pub fn each_kind(scenario: impl Fn(Builder)) {
             scenario(Runtime::builder().driver(driver).fence(fence));
         }
     }
+}
+
+/// Runs `scenario` on core 0 of three, `rounds` times on every kind of runtime, each time until no token of its census is alive; under a watchdog.
+///
+/// # Panics
+///
+/// If the scenario does.
+pub fn on_three_cores<Fut: Future<Output = ()> + 'static>(what: &str, rounds: usize, scenario: fn(Census) -> Fut) {
+    with_watchdog(what, Duration::from_secs(120), || {
+        each_kind(|builder| {
+            let runtime = builder.cores(3).ring_capacity(4).build().expect("a runtime");
+            for _ in 0..rounds {
+                let census = Census::default();
+                let theirs = census.clone();
+                runtime.block_on(move || scenario(theirs));
+                while census.alive() > 0 {
+                    thread::yield_now();
+                }
+            }
+        });
+    });
 }
 
 /// Counts how many of its tokens are alive.

@@ -555,7 +555,8 @@ fn keys_nobody_asks_for_expire() {
 
 #[test]
 fn what_nobody_waits_for_runs_behind_the_requests() {
-    let kv = Kv::start("--cores 2");
+    let directory = Scratch::new();
+    let kv = Kv::start(&format!("--cores 2 --dir {}", directory.path().display()));
     let mut client = kv.connect();
     let polls = |client: &mut Client, class: &str| {
         let info = client.ask("info classes");

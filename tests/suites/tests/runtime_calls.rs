@@ -16,7 +16,7 @@ use ipiq::{
     spawn_on, time, yield_now,
 };
 use ipiq_suites::homebound::Homebound;
-use ipiq_suites::runtimes::{Census, each_kind};
+use ipiq_suites::runtimes::{Census, each_kind, on_three_cores};
 use ipiq_suites::scale::scaled;
 use ipiq_suites::watchdog::with_watchdog;
 
@@ -24,24 +24,6 @@ const LIMIT: Duration = Duration::from_secs(120);
 const A: CoreId = CoreId::new(0);
 const B: CoreId = CoreId::new(1);
 const C: CoreId = CoreId::new(2);
-
-/// On core 0 of three, of every kind of runtime, under a watchdog.
-fn on_three_cores<Fut: Future<Output = ()> + 'static>(what: &str, rounds: usize, scenario: fn(Census) -> Fut) {
-    with_watchdog(what, LIMIT, || {
-        each_kind(|builder| {
-            let runtime = builder.cores(3).ring_capacity(4).build().expect("a runtime");
-            for _ in 0..rounds {
-                let census = Census::default();
-                let theirs = census.clone();
-                runtime.block_on(move || scenario(theirs));
-                runtime.block_on({
-                    let census = census.clone();
-                    move || none_alive(census)
-                });
-            }
-        });
-    });
-}
 
 /// On core 0 of three whose clock is the test's.
 fn with_paused_clock<Fut: Future<Output = ()> + 'static>(what: &str, rounds: usize, scenario: fn() -> Fut) {

@@ -15,29 +15,12 @@ use ipiq::{
     yield_now,
 };
 use ipiq_suites::homebound::Homebound;
-use ipiq_suites::runtimes::{Census, each_kind};
+use ipiq_suites::runtimes::{Census, each_kind, on_three_cores};
 use ipiq_suites::scale::scaled;
 use ipiq_suites::watchdog::with_watchdog;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const B: CoreId = CoreId::new(1);
-
-/// On core 0 of three, of every kind of runtime, under a watchdog.
-fn on_three_cores<Fut: Future<Output = ()> + 'static>(what: &str, rounds: usize, scenario: fn(Census) -> Fut) {
-    with_watchdog(what, LIMIT, || {
-        each_kind(|builder| {
-            let runtime = builder.cores(3).ring_capacity(4).build().expect("a runtime");
-            for _ in 0..rounds {
-                let census = Census::default();
-                let theirs = census.clone();
-                runtime.block_on(move || scenario(theirs));
-                while census.alive() > 0 {
-                    std::thread::yield_now();
-                }
-            }
-        });
-    });
-}
 
 async fn until(condition: impl Fn() -> bool) {
     while !condition() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -107,52 +108,6 @@ impl Handler {
         self.trigger.clone()
     }
 
-    /// As [`Trigger::trigger`].
-    ///
-    /// # Errors
-    ///
-    /// [`TriggerError::Gone`] if `core` has left, [`TriggerError::Unregistered`] once all cores have.
-    ///
-    /// # Panics
-    ///
-    /// If there is no core `core`.
-    #[track_caller]
-    pub fn trigger(&self, core: CoreId) -> Result<(), TriggerError> {
-        self.trigger.trigger(core)
-    }
-
-    /// As [`Trigger::trigger_set`].
-    ///
-    /// # Errors
-    ///
-    /// [`Unregistered`] once every core has left, as after the drop of the [`Runtime`](crate::Runtime).
-    ///
-    /// # Panics
-    ///
-    /// If the set has a core that there is not.
-    #[track_caller]
-    pub fn trigger_set(&self, set: &CoreSet) -> Result<usize, Unregistered> {
-        self.trigger.trigger_set(set)
-    }
-
-    /// As [`Trigger::trigger_all`].
-    ///
-    /// # Errors
-    ///
-    /// [`Unregistered`] once every core has left, as after the drop of the [`Runtime`](crate::Runtime).
-    pub fn trigger_all(&self) -> Result<usize, Unregistered> {
-        self.trigger.trigger_all()
-    }
-
-    /// As [`Trigger::trigger_others`].
-    ///
-    /// # Errors
-    ///
-    /// [`Unregistered`] once every core has left, as after the drop of the [`Runtime`](crate::Runtime).
-    pub fn trigger_others(&self) -> Result<usize, Unregistered> {
-        self.trigger.trigger_others()
-    }
-
     /// Unregisters it: triggers are errors from here on. When the future is ready, every trigger that was accepted has had its run, the handler
     /// runs nowhere and never will again, and its function has been dropped.
     ///
@@ -163,6 +118,15 @@ impl Handler {
     /// Dropping the future leaves the rest to the cores, as dropping the handler does.
     pub fn unregister(self) -> Unregister {
         Unregister { under_way: self.trigger.remote.fabric().unregister_handler(self.trigger.id).ok() }
+    }
+}
+
+/// It is triggered as its triggers are.
+impl Deref for Handler {
+    type Target = Trigger;
+
+    fn deref(&self) -> &Trigger {
+        &self.trigger
     }
 }
 
