@@ -86,7 +86,8 @@ pub(crate) fn main(start: Start) {
         Err(Cause::Thread(id, io::Error::other(text)))
     });
     let Start { remote, spin, clock, blocking, call_limit, bell, inspect, board, threads, arrival, .. } = start;
-    let others = Others { remote: &remote, clock: clock.as_deref(), inspect: &inspect, board: &board };
+    let others =
+        Others { remote: &remote, clock: clock.as_deref(), inspect: &inspect, board: &board, threads: &threads };
     let Some((seat, Prepared { driver, interrupted, .. })) = arrive(id, others, arrival, prepared) else { return };
     calls::install_limit(call_limit);
     let installed = (blocking::install(blocking), stalls::install(inspect), threads::install(threads));
@@ -107,6 +108,7 @@ struct Others<'a> {
     clock: Option<&'a PausedClock>,
     inspect: &'a Inspect,
     board: &'a Board,
+    threads: &'a Threads,
 }
 
 /// Tells how far the core got, and takes its seat; `None`: it does not run.
@@ -128,12 +130,16 @@ fn arrive(
         }
         Arrival::Again(tell) => {
             let returned = others.bring_back(id, prepared);
-            let (told, returned) = match returned {
-                Ok(returned) => (Ok(()), Some(returned)),
-                Err(error) => (Err(error), None),
-            };
-            let _ = tell.send(told);
-            returned
+            match returned {
+                Ok(returned) => {
+                    let _ = tell.send(Ok(()));
+                    Some(returned)
+                }
+                Err(error) => {
+                    others.threads.refuse(id, tell, error);
+                    None
+                }
+            }
         }
     }
 }

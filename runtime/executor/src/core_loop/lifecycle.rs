@@ -224,12 +224,10 @@ impl Executor {
         }
         // Cut by whoever had it leave, which no end of all tells of.
         self.cuts().tell();
-        // [loop D2]
-        while self.core().awaits_answers() {
+        // [loop D2] [loop D3] what is dropped there may call.
+        while self.core().awaits_answers() || self.has_runnable() {
             self.serve(&mut turn);
         }
-        // [loop D3]
-        self.run_what_is_here();
         // [loop J3] for the next life, which begins after this one.
         self.counts().next_ticket.set(self.xcalls().next());
         self.departs();

@@ -67,7 +67,8 @@ impl Handle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The core is out when polls, closures and pauses that are under way elsewhere, and that it has called, have ended; it finishes its own poll first. One
+    /// The core is out when polls, closures and pauses that are under way elsewhere, and that it has called, have ended; it finishes its own poll first. It waits for ever for a call whose future is never dropped: one that was leaked, or lies
+    /// in a thread-local variable. It may [come back](Self::bring_back). One
     /// file descriptor, by which it was woken, is closed with the runtime.
     ///
     /// # Errors

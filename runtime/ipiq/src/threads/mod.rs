@@ -5,7 +5,7 @@ mod returning;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle as ThreadHandle, ThreadId};
 
 use futures_channel::oneshot;
@@ -58,12 +58,22 @@ struct State {
 struct OfCore {
     /// `None`: not started, or somebody joins it.
     thread: Option<ThreadHandle<()>>,
+    /// Whom that thread joins, if it does nothing else.
+    joined: Option<ThreadId>,
     /// Who waits for its end.
     waiting: Vec<oneshot::Sender<()>>,
+    /// Who waits for a return that has failed.
+    refused: Option<Refused>,
     /// Since the first life.
     former: Option<Former>,
     /// The thread of the last life has ended.
     is_over: bool,
+}
+
+/// A return that has failed, and whom to tell.
+struct Refused {
+    tell: oneshot::Sender<Result<(), ReturnError>>,
+    error: ReturnError,
 }
 
 impl Threads {
@@ -79,6 +89,12 @@ impl Threads {
 
     pub(crate) fn set_former(&self, core: CoreId, former: Former) {
         self.lock().cores[core.index()].former = Some(former);
+    }
+
+    /// The calling thread could not bring `core` back: it tells so when it has ended.
+    pub(crate) fn refuse(&self, core: CoreId, tell: oneshot::Sender<Result<(), ReturnError>>, error: ReturnError) {
+        // [threads R5]
+        self.lock().cores[core.index()].refused = Some(Refused { tell, error });
     }
 
     /// Whether a thread is one of them.
@@ -98,7 +114,10 @@ impl Threads {
         let mut state = self.lock();
         // [threads E1]
         let crew = state.crew.take();
-        let threads = state.cores.iter_mut().filter_map(|core| core.thread.take()).collect();
+        // A thread that is past its end, in a destructor of a thread-local variable, waits for nobody who joins it.
+        let this = thread::current().id();
+        let others = state.cores.iter_mut().filter(|core| core.joined != Some(this));
+        let threads = others.filter_map(|core| core.thread.take()).collect();
         drop(state);
         // It has a function of the user's, which may have a handle.
         drop(crew);
@@ -111,17 +130,23 @@ impl Threads {
             // It ends with the others, which the runtime joins.
             return;
         }
+        let (give, given) = mpsc::channel();
         let mut state = self.lock();
-        let thread = state.cores[core.index()].thread.take();
-        let crew = state.crew.clone();
-        drop(state);
-        // [threads L2]
-        let ending = Ending { threads: self.clone(), core, thread };
-        match crew {
-            // Refused: nobody joins it, and it ends by itself.
-            Some(crew) => drop(crew.blocking.push(Box::new(move || drop(ending)))),
-            None => drop(ending),
+        let interrupts = state.crew.as_ref().and_then(|crew| Some(crew.interrupts.as_ref()?.1.clone()));
+        let of_core = &mut state.cores[core.index()];
+        let ending = Ending { threads: self.clone(), core, thread: of_core.thread.take() };
+        if ending.thread.is_some() {
+            // [threads L2] one of its own: those for blocking closures may all wait for this end.
+            let joins = move || {
+                interrupts.iter().for_each(|interrupts| interrupts.keep_out());
+                drop(given.recv());
+            };
+            of_core.thread = thread::Builder::new().name("ipiq-leaving".into()).spawn(joins).ok();
+            of_core.joined = of_core.thread.as_ref().map(|_| thread::current().id());
         }
+        drop(state);
+        // Where no thread takes it it is dropped here: the runtime's end joins this one, or nobody does.
+        drop(give.send(ending));
     }
 }
 
@@ -155,8 +180,16 @@ impl Drop for Ending {
         // [threads L3]
         let of_core = &mut state.cores[self.core.index()];
         of_core.is_over = true;
+        // Of who joined it, if the runtime's end does not have it.
+        let joiner = of_core.thread.take();
+        of_core.joined = None;
         let waiting = std::mem::take(&mut of_core.waiting);
-        drop(state);
+        let refused = of_core.refused.take();
+        drop((state, joiner));
+        // [threads R5] the core may be brought back again.
+        if let Some(Refused { tell, error }) = refused {
+            let _ = tell.send(Err(error));
+        }
         // Told by the drop of their channels.
         drop(waiting);
     }

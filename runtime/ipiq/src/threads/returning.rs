@@ -18,7 +18,7 @@ use crate::{BuildError, Handle};
 ///
 /// # Errors
 ///
-/// [`ReturnError`]: its thread could not start, or the runtime has been told to stop. The core stays out.
+/// [`ReturnError`]: its thread could not start, or the runtime has been told to stop. The core stays out, and may be [brought back](Handle::bring_back) again at once.
 ///
 /// # Cancel safety
 ///
@@ -71,7 +71,7 @@ impl ReturnError {
         matches!(self.cause, Cause::Present)
     }
 
-    /// Whether the core is in the middle of leaving or coming back: await the one before the other.
+    /// Whether the core is in the middle of leaving or coming back: await the one before the other. One that left by [`leave`](crate::leave()), which tells nobody of its end, may be tried again.
     #[must_use]
     pub fn is_under_way(&self) -> bool {
         matches!(self.cause, Cause::Leaving)

@@ -113,19 +113,48 @@ fn a_thread_that_cannot_start_leaves_the_core_out() {
         let handle = runtime.handle();
         Runtime::wait(handle.leave(B).expect("it may"));
         refuses.store(true, Ordering::Relaxed);
-        let error = Runtime::wait(handle.bring_back(B).expect("it may")).expect_err("it panics");
-        assert!(error.to_string().contains("refused"), "{error}");
+        for _ in 0..scaled(50, 500) {
+            let back = handle.bring_back(B).expect("it may: the thread that could not has ended");
+            let error = Runtime::wait(back).expect_err("it panics");
+            assert!(error.to_string().contains("refused"), "{error}");
+        }
         refuses.store(false, Ordering::Relaxed);
-        // Its thread may still be ending.
-        let back = loop {
-            match handle.bring_back(B) {
-                Ok(back) => break back,
-                Err(error) => assert!(error.is_under_way()),
-            }
-            thread::yield_now();
-        };
+        let back = handle.bring_back(B).expect("it may");
         Runtime::wait(back).expect("it can");
         assert_eq!(Runtime::wait(handle.call_on(B, core_id)).expect("it runs"), B);
+    });
+}
+
+/// Calls, when it is dropped, the first of `cores`, with the rest of them to be dropped there.
+struct CallsAtItsEnd(Vec<CoreId>);
+
+impl Drop for CallsAtItsEnd {
+    fn drop(&mut self) {
+        let mut cores = std::mem::take(&mut self.0);
+        if let Some(core) = cores.pop() {
+            let rest = CallsAtItsEnd(cores);
+            drop(xcall::high::unicast(core, move || drop(rest)));
+        }
+    }
+}
+
+#[test]
+fn a_core_whose_destructors_call_as_it_leaves_comes_back() {
+    alone("returning::a_core_whose_destructors_call_as_it_leaves_comes_back", LIMIT, || {
+        each_kind(|builder| {
+            let runtime = runtime(&builder, 2);
+            let handle = runtime.handle();
+            for calls in [vec![A], vec![A, B], vec![A, B, A, B], vec![A, B, B, A, B, B]] {
+                let (enter, entered) = std::sync::mpsc::channel();
+                drop(handle.spawn_on(B, move || async move {
+                    let _calls = CallsAtItsEnd(calls);
+                    enter.send(()).expect("a listener");
+                    pending::<()>().await;
+                }));
+                entered.recv().expect("it runs");
+                cycle(&handle, B);
+            }
+        });
     });
 }
 
@@ -644,5 +673,20 @@ fn a_core_that_there_is_not_is_refused_at_the_callers_line() {
         let places = places.lock().expect("not poisoned").clone();
         assert_eq!(places, [1, 2].map(|next| (file!().to_owned(), line + next)));
         cycle(&handle, B);
+    });
+}
+
+#[test]
+fn a_closure_on_the_only_thread_for_such_has_a_core_leave_and_come_back() {
+    alone("returning::a_closure_on_the_only_thread_for_such_has_a_core_leave_and_come_back", LIMIT, || {
+        each_kind(|builder| {
+            let before = holdings();
+            let runtime = runtime(&builder.blocking_threads(1), 2);
+            let handle = runtime.handle();
+            let closure = move || (0..scaled(5, 50)).for_each(|_| cycle(&handle, B));
+            runtime.block_on(|| ipiq::spawn_blocking(closure)).expect("no panic");
+            drop(runtime);
+            wait_for(before);
+        });
     });
 }
