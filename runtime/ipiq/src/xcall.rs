@@ -333,7 +333,7 @@ pub fn barrier(class: Class) -> Barrier {
     on_core("xcall::barrier", |executor| executor.barrier(class))
 }
 
-/// What this core has counted of the calls that it issued; a [`high::broadcast`] of it collects those of all cores.
+/// What this core has counted of the calls that it issued, since it was started or [brought back](crate::Handle::bring_back); a [`high::broadcast`] of it collects those of all cores.
 ///
 /// # Panics
 ///
