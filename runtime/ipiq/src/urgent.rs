@@ -152,7 +152,7 @@ impl Handle {
     /// Runs `f` on `core` at once, in the middle of whatever that core does, as [`urgent::call_on`](call_on) does; no core's help is needed for it to run, nor for its value to come back. The future may be awaited
     /// anywhere, also by [`Runtime::wait`](crate::Runtime::wait) on a plain thread.
     ///
-    /// Its captured values are dropped on `core`, between two of its polls or as it leaves. While the interrupt is under way, which is for microseconds, or as long as `core` is in a [`critical`] section, the awaiting task
+    /// What it captures is dropped by who awaits it, with its end; if the future is dropped before that, on `core`, between two of its polls or as it leaves. While the interrupt is under way, which is for microseconds, or as long as `core` is in a [`critical`] section, the awaiting task
     /// is polled again and again, for nothing can be woken from within an interrupt. On `core`'s own thread `f` runs inside this call, where it can be interrupted and is in no such section.
     ///
     /// ```

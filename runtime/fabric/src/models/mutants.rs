@@ -184,10 +184,9 @@ const KILLED_BY: &[(&str, &str)] = &[
     ("urgent-call-no-answer", CALLED),
     ("urgent-call-leave-kept", LEAVING_CALL),
     ("urgent-call-gone-kept", LEAVING_CALL),
-    ("urgent-foreign-done-relaxed", FOREIGN),
+    ("urgent-foreign-home-relaxed", FOREIGN),
     ("urgent-foreign-wait-for-look", FOREIGN),
-    ("urgent-foreign-look-first", "urgent_call::a_foreign_call_that_is_dropped_runs_only_if_the_drop_says_so"),
-    ("urgent-foreign-gone-late", FOREIGN_LEFT),
+    ("urgent-foreign-kept", "urgent_call::a_foreign_call_that_is_dropped_runs_only_if_the_drop_says_so"),
     ("urgent-foreign-sent-home", FOREIGN_LEFT),
     ("urgent-call-last-kept", "urgent_call::what_two_cores_that_leave_have_called_on_each_other_is_freed"),
 ];

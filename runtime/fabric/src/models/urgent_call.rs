@@ -302,10 +302,8 @@ fn a_foreign_call_ends_while_the_poll_goes_on() {
             move || runs.get() == 1
         });
         assert!(await_foreign(call_from_elsewhere(&fabric, probe)));
-        let Ended(core) = target.join().expect("no panic");
-        assert_eq!((runs.get(), dropped.get()), (1, 0), "what it captures waits for a drain");
-        core.drain(8);
-        assert_eq!(dropped.get(), 1);
+        assert_eq!((runs.get(), dropped.get()), (1, 1), "what it captures waits for no drain");
+        drop(target.join().expect("no panic"));
     });
 }
 
@@ -344,6 +342,22 @@ fn a_foreign_call_to_a_core_that_leaves_ends_run_or_not_and_is_freed() {
         leaver.join().expect("no panic");
         // While the fabric lives: a function may hold it.
         assert_eq!((runs.get(), dropped.get()), (u64::from(answered), 1));
+        drop(fabric);
+    });
+}
+
+#[test]
+fn a_foreign_call_that_is_dropped_is_freed_as_its_target_leaves() {
+    explore(2, || {
+        let machine = Interrupting::new(1, 0);
+        let (fabric, mut seats) = machine.fabric();
+        let probe = Probe::new();
+        let (runs, dropped) = (probe.runs.clone(), probe.dropped.clone());
+        let leaver = leaver(&machine, seats.remove(0));
+        let prevented = call_from_elsewhere(&fabric, probe).cancel();
+        leaver.join().expect("no panic");
+        // While the fabric lives: a function may hold it.
+        assert_eq!((runs.get(), dropped.get()), (u64::from(!prevented), 1));
         drop(fabric);
     });
 }

@@ -15,6 +15,7 @@ use crate::unwind::contain;
 pub(super) struct Header {
     pub(super) next: AtomicPtr<Header>,
     pub(super) word: Word,
+    /// Its home, or the target of a foreign call.
     pub(super) source: CoreId,
     /// Which of the source's lives.
     pub(super) life: u64,
@@ -45,9 +46,13 @@ where
     make_with(Word::new(), source, life, f)
 }
 
-/// A new block without a future, which `home` frees in whatever life.
-pub(super) fn make_detached(home: CoreId, f: impl Fn(CoreId) + Send) -> NonNull<Header> {
-    make_with(Word::detached(), home, 0, f).cast()
+/// A new block of a thread that runs no core, for `target` in whatever life.
+pub(super) fn make_foreign<F, R>(target: CoreId, f: F) -> NonNull<Answer<R>>
+where
+    F: Fn(CoreId) -> R + Send,
+    R: Send,
+{
+    make_with(Word::foreign(), target, 0, f)
 }
 
 fn make_with<F, R>(word: Word, source: CoreId, life: u64, f: F) -> NonNull<Answer<R>>

@@ -3,95 +3,31 @@
 use alloc::sync::Arc as StdArc;
 use core::fmt;
 use core::future::Future;
-use core::mem::MaybeUninit;
 use core::pin::Pin;
+use core::ptr::NonNull;
 use core::task::{Context, Poll};
 
-use super::block;
+use super::block::{self, Answer};
+use super::word::Dropped;
+use super::{drop_block, outcome};
 use crate::call::{CallError, Outcome};
 use crate::fabric::Shared;
-use crate::sync::{Arc, AtomicU32, Ordering, UnsafeCell, edge, mutant, relaxed_if};
-use crate::unwind::contain;
 use crate::urgent::{InterruptSafe, await_calls};
 use crate::{CoreId, Fabric, assert_core};
 
-/// Not begun.
-const WAITING: u32 = 0;
-/// The function runs.
-const RUNNING: u32 = 1;
-/// The value is there.
-const DONE: u32 = 2;
-/// The function will not run, or the value was taken.
-const OVER: u32 = 3;
+/// The future's hold of a block.
+struct Held<R>(NonNull<Answer<R>>);
 
-/// The place for a value, which the function shares with the future; see the table of [fields](super#state-and-who-writes-it).
-struct Place<R> {
-    state: AtomicU32,
-    value: UnsafeCell<MaybeUninit<R>>,
-}
-
-// SAFETY: 1. the value is written by who has moved the state to `RUNNING`, and read by who has found `DONE`, the future or who drops the place; so it is sent.
-unsafe impl<R: Send> Send for Place<R> {}
-// SAFETY: as for `Send`.
-unsafe impl<R: Send> Sync for Place<R> {}
-
-impl<R> Place<R> {
-    fn new() -> Self {
-        Self { state: AtomicU32::new(WAITING), value: UnsafeCell::new(MaybeUninit::uninit()) }
-    }
-
-    /// E2.
-    fn fill(&self, f: impl FnOnce() -> R) {
-        let looks_only = mutant!("urgent-foreign-look-first");
-        // [urgent_call E2] relaxed: C1 has acquired the block; this only decides, together with E4.
-        let begins = if looks_only {
-            self.state.load(Ordering::Relaxed) == WAITING
-        } else {
-            self.state.compare_exchange(WAITING, RUNNING, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        };
-        edge();
-        if begins {
-            let value = f();
-            // SAFETY: 1. `RUNNING` is of this call alone, and nobody reads the value before `DONE`.
-            self.value.with_mut(|place| unsafe { place.cast::<R>().write(value) });
-            // [urgent_call E2] release, with E3's acquire.
-            self.state.store(DONE, relaxed_if(mutant!("urgent-foreign-done-relaxed"), Ordering::Release));
-        }
-    }
-
-    /// E3, by the future alone.
-    fn take(&self) -> Option<R> {
-        // [urgent_call E3] acquire, with E2's release.
-        if self.state.load(Ordering::Acquire) != DONE {
-            return None;
-        }
-        // Relaxed: the function is over, so nobody else writes it.
-        self.state.store(OVER, Ordering::Relaxed);
-        // SAFETY: 1. it is there, and `OVER` says that it was taken.
-        Some(self.value.with_mut(|place| unsafe { place.cast::<R>().read() }))
-    }
-
-    /// E4, by the future alone. `true`: the function has not begun, and will not run.
-    fn give_up(&self) -> bool {
-        // [urgent_call E4] relaxed: nothing is handed over; a value is taken by `take`.
-        self.state.compare_exchange(WAITING, OVER, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
-}
-
-impl<R> Drop for Place<R> {
-    /// A value that came when its future had gone.
-    fn drop(&mut self) {
-        if let Some(value) = self.take() {
-            contain(move || drop(value));
-        }
-    }
-}
+// SAFETY: 1. the value is written on the target, and taken, or dropped with the function, by who holds this; both were `Send` when the block was made.
+unsafe impl<R: Send> Send for Held<R> {}
+// SAFETY: 1. a shared reference gives nothing.
+unsafe impl<R: Send> Sync for Held<R> {}
 
 impl Fabric {
     /// As [`Core::call_urgent`](crate::Core::call_urgent), from any thread: runs `f` on `target` at once, and brings its value back. On a thread that is
     /// `target`'s own and accepts interrupts, it runs inside this call.
     ///
-    /// What `f` captures is dropped on `target`, in its next drain, or as it leaves.
+    /// What `f` captures is dropped by who polls the future to its end, or drops it after that; if it is dropped before, on `target`, in its next drain, or as it leaves.
     ///
     /// # Panics
     ///
@@ -104,14 +40,10 @@ impl Fabric {
     {
         let shared = self.shared();
         assert_core(target, shared.cores.len());
-        let (place, f) = (Arc::new(Place::new()), f.into_inner());
-        let filled = place.clone();
-        // Before it is sent: a block of an earlier life's is not the next one's.
-        let life = shared.core(target).lives.get();
         // [urgent_call E1]
-        let block = block::make_detached(target, move |core| filled.fill(|| f(core)));
-        super::send(shared, target, block);
-        ForeignUrgentCall { stage: Stage::Sent { shared: shared.clone(), target, life, place } }
+        let block = block::make_foreign(target, f.into_inner());
+        super::send(shared, target, block.cast());
+        ForeignUrgentCall { stage: Stage::Sent { shared: shared.clone(), target, block: Held(block) } }
     }
 }
 
@@ -136,9 +68,7 @@ enum Stage<R> {
     Sent {
         shared: StdArc<Shared>,
         target: CoreId,
-        /// The target's, when it was sent.
-        life: u64,
-        place: Arc<Place<R>>,
+        block: Held<R>,
     },
     /// Not sent at all.
     Refused,
@@ -169,11 +99,13 @@ impl<R> ForeignUrgentCall<R> {
     /// E4.
     fn let_go(&mut self) -> bool {
         match core::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Sent { place, .. } => {
+            Stage::Sent { block, shared, .. } => {
                 // [urgent_call E4]
-                let prevented = place.give_up();
-                contain(|| drop(place.take()));
-                prevented
+                // SAFETY: 1. it has forgotten the block, as it does when it takes the value.
+                let dropped = unsafe { drop_block(block.0.cast()) };
+                // After it: the fabric's end frees what is on its way.
+                drop(shared);
+                Dropped::is_prevented(dropped)
             }
             Stage::Refused => true,
             Stage::Over => false,
@@ -187,17 +119,6 @@ impl<R> Drop for ForeignUrgentCall<R> {
     }
 }
 
-/// E3's look.
-fn outcome<R>(shared: &Shared, target: CoreId, life: u64, place: &Place<R>) -> Option<Outcome<R>> {
-    // [urgent_call E3] before the place: what it holds then is the last word of a target that has gone.
-    let gone = shared.is_gone(target) && !mutant!("urgent-foreign-gone-late");
-    let value = place.take().map(Ok);
-    let gone = gone || mutant!("urgent-foreign-gone-late") && shared.is_gone(target);
-    // [urgent_call E3] back, it may have been away when the call came: it does not run it any more.
-    let gone = || gone || shared.core(target).lives.get() != life && place.give_up();
-    value.or_else(|| gone().then(|| Err(CallError::gone())))
-}
-
 impl<R> Future for ForeignUrgentCall<R> {
     type Output = Outcome<R>;
 
@@ -206,8 +127,9 @@ impl<R> Future for ForeignUrgentCall<R> {
     /// If polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<R>> {
         let found = match &self.stage {
-            Stage::Sent { shared, target, life, place } => {
-                let look = || outcome(shared, *target, *life, place);
+            Stage::Sent { shared, target, block } => {
+                // SAFETY: 1. it is not called again after an outcome, and the block is forgotten below.
+                let look = || unsafe { outcome(block.0) };
                 look().or_else(|| {
                     // [urgent_call E3]
                     let is_told = await_calls(shared, *target, cx.waker());

@@ -126,8 +126,24 @@ pub(crate) fn serve(shared: &Shared, core: CoreId) {
         }
         edge();
         // SAFETY: 1. as above.
-        unsafe { send_home(shared, block) };
+        unsafe { let_go(shared, block) };
     }
+}
+
+/// The end of a block's way on its target, in an interrupt.
+///
+/// # Safety
+///
+/// 1. `block` was taken by the caller, who does not touch it afterwards.
+unsafe fn let_go(shared: &Shared, block: NonNull<Header>) {
+    // SAFETY: 1. as required.
+    let word = &unsafe { block.as_ref() }.word;
+    // [urgent_call E2] the last touch, unless it was dropped: then it is freed where interrupts are over.
+    if word.is_foreign() && (word.come_home().is_none() || mutant!("urgent-foreign-kept")) {
+        return;
+    }
+    // SAFETY: 1. as required.
+    unsafe { send_home(shared, block) };
 }
 
 /// C4.
@@ -153,13 +169,13 @@ unsafe fn send_home(shared: &Shared, block: NonNull<Header>) {
     }
 }
 
-/// What was to run on a core that has left, and was taken, goes home unrun. Not in an interrupt: it frees what has no future.
+/// What was to run on a core that has left, and was taken, goes home unrun. Not in an interrupt: it frees foreign calls that were dropped.
 fn send_all_home(shared: &Shared, blocks: impl Iterator<Item = NonNull<Header>>) {
     for block in blocks {
         // SAFETY: 1. it was taken here.
-        let is_detached = unsafe { block.as_ref() }.word.is_detached();
-        if is_detached && !mutant!("urgent-foreign-sent-home") {
-            // [urgent_call L2] whose home is gone, too.
+        let is_foreign = unsafe { block.as_ref() }.word.is_foreign();
+        if is_foreign && !mutant!("urgent-foreign-sent-home") {
+            // [urgent_call L2] who called polls.
             // SAFETY: 1. it was taken here.
             unsafe { come_home(block, |_| ()) };
         } else {
@@ -175,6 +191,17 @@ pub(crate) fn leave(shared: &Shared, core: CoreId) {
         // [urgent_call L1]
         send_all_home(shared, shared.core(core).urgent_calls.called.take());
     }
+    // [urgent_call L1] foreign calls that were dropped have no other end while other cores are there.
+    end_all(shared, core);
+}
+
+/// Ends the ways of all that has come home to `core`, and wakes nobody.
+fn end_all(shared: &Shared, core: CoreId) {
+    for block in shared.core(core).urgent_calls.answered.take() {
+        // [urgent_call L1] [urgent_call L3]
+        // SAFETY: 1. it was taken here.
+        unsafe { come_home(block, |_| ()) };
+    }
 }
 
 /// [urgent_call L3]: what was called may hold the fabric.
@@ -182,13 +209,8 @@ pub(crate) fn all_have_left(shared: &Shared) {
     if mutant!("urgent-call-last-kept") {
         return;
     }
-    for core in &shared.cores {
-        for block in core.urgent_calls.answered.take() {
-            // [urgent_call L3]
-            // SAFETY: 1. it was taken here.
-            unsafe { come_home(block, |_| ()) };
-        }
-    }
+    // [urgent_call L3]
+    (0..shared.cores.len()).map(CoreId::new).for_each(|core| end_all(shared, core));
 }
 
 /// Ends a block's way: frees it if it was dropped, else `tell`s.
@@ -256,29 +278,54 @@ impl<R> UrgentCall<R> {
     /// Takes the call back. `true`: the function has not run and never will. `false`: it has run, or runs now; its value is dropped.
     #[must_use = "the function may have run"]
     pub fn cancel(mut self) -> bool {
-        match self.let_go() {
-            Some(found) => found == Dropped::BeforeRun || matches!(found, Dropped::Free { has_value: false }),
-            None => false,
-        }
+        self.let_go().is_some_and(Dropped::is_prevented)
     }
 
     /// H6.
     fn let_go(&mut self) -> Option<Dropped> {
         let Stage::Sent(block) = core::mem::replace(&mut self.stage, Stage::Here(None)) else { return None };
-        let block = block.cast::<Header>();
-        // SAFETY: 1. the future owns it until now.
-        let header = unsafe { block.as_ref() };
         // While it is owned, for a destructor may run a drain.
-        let waker = header.waker.take();
+        // SAFETY: 1. the future owns it until now.
+        let waker = unsafe { block.cast::<Header>().as_ref() }.waker.take();
         // [urgent_call H6]
-        let dropped = header.word.drop();
-        if let Dropped::Free { has_value } = dropped {
-            // SAFETY: 1. its way is over, and the future goes. 2. the future has not taken the value: it forgets the block when it does.
-            unsafe { block::free_block(block, has_value) };
-        }
+        // SAFETY: 1. as above; it has forgotten the block, as it does when it takes the value.
+        let dropped = unsafe { drop_block(block.cast()) };
         drop(waker);
         Some(dropped)
     }
+}
+
+/// H6, E4.
+///
+/// # Safety
+///
+/// 1. The caller is the block's future, which has not taken the value, and does not touch it afterwards.
+unsafe fn drop_block(block: NonNull<Header>) -> Dropped {
+    // SAFETY: 1. as required.
+    let dropped = unsafe { block.as_ref() }.word.drop();
+    if let Dropped::Free { has_value } = dropped {
+        // SAFETY: 1. its way is over, and the future goes. 2. as required.
+        unsafe { block::free_block(block, has_value) };
+    }
+    dropped
+}
+
+/// H5, E3: the outcome of a block that is at home, which is freed.
+///
+/// # Safety
+///
+/// 1. The caller is the block's future, which does not touch it after it has got the outcome.
+unsafe fn outcome<R>(block: NonNull<Answer<R>>) -> Option<Outcome<R>> {
+    // SAFETY: 1. as required.
+    let outcome = match unsafe { block.cast::<Header>().as_ref() }.word.look() {
+        Found::Away => return None,
+        // SAFETY: 1. it is at home with its value. 2. the block goes below.
+        Found::Answered => Ok(unsafe { block::value(block) }),
+        Found::Unrun => Err(CallError::gone()),
+    };
+    // SAFETY: 1. its way is over, and the future lets go of it. 2. the value was taken.
+    unsafe { block::free_block(block.cast(), false) };
+    Some(outcome)
 }
 
 impl<R> Drop for UrgentCall<R> {
@@ -305,16 +352,10 @@ impl<R> Future for UrgentCall<R> {
             drop(header.waker.replace(Some(fresh)));
         }
         // Waker's clones and drops run foreign code, in which the block may have come home: hence a look after them.
-        let outcome = match header.word.look() {
-            Found::Away => return Poll::Pending,
-            // [urgent_call H5]
-            // SAFETY: 1. it is at home with its value. 2. the block goes below.
-            Found::Answered => Ok(unsafe { block::value(block) }),
-            Found::Unrun => Err(CallError::gone()),
-        };
+        // [urgent_call H5]
+        // SAFETY: 1. it is forgotten below.
+        let Some(outcome) = (unsafe { outcome(block) }) else { return Poll::Pending };
         self.stage = Stage::Here(None);
-        // SAFETY: 1. its way is over, and the future has let go of it. 2. the value was taken.
-        unsafe { block::free_block(block.cast(), false) };
         Poll::Ready(outcome)
     }
 }

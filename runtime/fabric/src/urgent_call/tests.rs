@@ -213,8 +213,7 @@ fn a_foreign_call_is_polled_again_until_the_interrupt_has_brought_its_value() {
     arrive();
     assert_eq!((woken.times(), alive()), (1, 2), "the interrupt wakes nobody and frees nothing");
     let Poll::Ready(Ok((A, value))) = poll_foreign(&mut call, &waker) else { panic!("it has been run") };
-    cores[0].drain(64);
-    assert_eq!(alive(), 1, "a drain drops what was captured");
+    assert_eq!(alive(), 1, "what was captured does not wait for a drain of the target");
     drop((value, accepting));
     assert_eq!(alive(), 0);
 }
@@ -244,8 +243,9 @@ fn a_foreign_call_that_is_dropped_takes_its_function_back_or_drops_its_value() {
             assert_eq!(alive(), 2, "the function's and the value");
         }
         assert_eq!(call.cancel(), !run_first);
+        assert_eq!(alive(), usize::from(!run_first), "what has been run is the future's");
         arrive();
-        assert_eq!(alive(), 1);
+        assert_eq!(alive(), usize::from(!run_first), "not freed in the interrupt");
         cores[0].drain(64);
         assert_eq!(alive(), 0);
     }
@@ -253,19 +253,34 @@ fn a_foreign_call_that_is_dropped_takes_its_function_back_or_drops_its_value() {
 }
 
 #[test]
-fn a_target_that_leaves_frees_foreign_calls_whoever_holds_them() {
+fn a_foreign_call_that_was_dropped_is_freed_as_its_target_leaves_though_others_stay() {
+    let (_port, fabric, mut cores) = machine(2);
+    let accepting = cores[1].accept_interrupts();
+    let (token, alive) = captured();
+    drop(fabric.call_urgent(B, safe(move |_| Arc::strong_count(&token))));
+    arrive();
+    drop(accepting);
+    assert_eq!(alive(), 1, "not freed in the interrupt");
+    cores.truncate(1);
+    assert_eq!(alive(), 0);
+}
+
+#[test]
+fn a_target_that_leaves_ends_foreign_calls() {
     let (_port, fabric, mut cores) = machine(2);
     let (token, alive) = captured();
     let held = fabric.clone();
     let mut early = fabric.call_urgent(B, safe(move |_| (Arc::strong_count(&token), held.cores())));
+    let (token, alive_dropped) = captured();
+    drop(fabric.call_urgent(B, safe(move |_| Arc::strong_count(&token))));
     cores.truncate(1);
-    assert_eq!(alive(), 0, "it held the fabric");
+    assert_eq!(alive_dropped(), 0);
     let (token, alive_late) = captured();
     let mut late = fabric.call_urgent(B, safe(move |_| (Arc::strong_count(&token), 0)));
-    assert_eq!(alive_late(), 0);
     for call in [&mut early, &mut late] {
         assert!(matches!(poll_foreign(call, Waker::noop()), Poll::Ready(Err(error)) if error.is_gone()));
     }
+    assert_eq!((alive(), alive_late()), (0, 0), "with their ends");
     let mut refused = ForeignUrgentCall::<u32>::refused();
     assert!(matches!(poll_foreign(&mut refused, Waker::noop()), Poll::Ready(Err(error)) if error.is_gone()));
 }
@@ -279,7 +294,7 @@ fn what_a_core_has_run_before_it_leaves_is_answered() {
     arrive();
     drop(accepting);
     cores.clear();
-    assert_eq!(alive(), 1, "the value");
+    assert_eq!(alive(), 2, "the function's and the value");
     let mut call = call;
     assert!(matches!(poll_foreign(&mut call, Waker::noop()), Poll::Ready(Ok(_))), "it ran before its core left");
     assert_eq!(alive(), 0);
