@@ -52,7 +52,8 @@ pub fn shootdown<F: Fn() + Send + Sync + 'static>(f: F) -> PendingShootdown {
 /// the caller waiting until the section ends.
 ///
 /// `f` is given the core that it runs on. Outside of sections it runs as a shootdown's function does, where the core looks at its messages; [`xcall::urgent::broadcast`](crate::xcall::urgent::broadcast) interrupts polls, too.
-/// Prompt shootdowns of one core are carried out in order, and wait for none that are not prompt. What `f` captures is dropped on the core that initiates it, outside of interrupts. A panic in `f` ends the process.
+/// Prompt shootdowns of one core are carried out in order, and wait for none that are not prompt: one that waits for the end of a long poll holds up those after it, and the core's invalidations of a
+/// [`CoreCache`](crate::CoreCache). What `f` captures is dropped on the core that initiates it, outside of interrupts. A panic in `f` ends the process.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -104,7 +105,7 @@ pub fn shootdown_prompt<F: Fn(CoreId) + Send + Sync + 'static>(f: InterruptSafe<
 }
 
 impl Handle {
-    /// Runs `f` on every core, in the middle of its [`preemptible`](crate::preemptible()) sections too: [`shootdown_prompt`] for threads that run no core. One of the cores initiates it, when it looks at its
+    /// Runs `f` on every core, in the middle of its [`preemptible`](crate::preemptible()) sections too: [`shootdown_prompt`] for threads that run no core. One of the cores initiates it, for all such threads the same one, when it looks at its
     /// messages; [`broadcast_urgent`](Self::broadcast_urgent) needs none for that. The future may be awaited anywhere.
     ///
     /// # Errors
