@@ -1,6 +1,7 @@
 //! What the calling process holds and has used, from `/proc`.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 /// What a process holds.
@@ -48,26 +49,31 @@ pub struct Usage {
 ///
 /// # Panics
 ///
-/// If `/proc` is not mounted, or a thread ends meanwhile.
+/// If `/proc` is not mounted.
 #[must_use]
 pub fn usage(prefix: &str) -> Usage {
     let tasks = fs::read_dir("/proc/self/task").expect("/proc is mounted");
     let mut usage = Usage::default();
     for task in tasks {
-        let task = task.expect("an entry").path();
-        let read = |file| fs::read_to_string(task.join(file)).expect("a living thread");
-        if !read("comm").starts_with(prefix) {
-            continue;
+        // One that has ended since it was listed is none.
+        if let Some((switches, cpu)) = of_thread(&task.expect("an entry").path(), prefix) {
+            usage.threads += 1;
+            usage.switches += switches;
+            usage.most_switches = usage.most_switches.max(switches);
+            usage.cpu += cpu;
         }
-        let status = read("status");
-        let switches = field(&status, "voluntary_ctxt_switches:") + field(&status, "nonvoluntary_ctxt_switches:");
-        let on_cpu_ns = read("schedstat").split(' ').next().and_then(|ns| ns.parse().ok()).expect("nanoseconds");
-        usage.threads += 1;
-        usage.switches += switches;
-        usage.most_switches = usage.most_switches.max(switches);
-        usage.cpu += Duration::from_nanos(on_cpu_ns);
     }
     usage
+}
+
+/// Switches and CPU time of a thread that lives and whose name begins with `prefix`.
+fn of_thread(task: &Path, prefix: &str) -> Option<(u64, Duration)> {
+    let read = |file| fs::read_to_string(task.join(file)).ok();
+    read("comm").filter(|name| name.starts_with(prefix))?;
+    let (status, schedstat) = (read("status")?, read("schedstat")?);
+    let switches = field(&status, "voluntary_ctxt_switches:") + field(&status, "nonvoluntary_ctxt_switches:");
+    let on_cpu_ns = schedstat.split(' ').next().and_then(|ns| ns.parse().ok()).expect("nanoseconds");
+    Some((switches, Duration::from_nanos(on_cpu_ns)))
 }
 
 /// The number after `name` at the start of a line.
