@@ -168,9 +168,10 @@ impl Crumb {
         Self(self.0 & !mask | (target.index() as u64) << Self::KIND_BITS)
     }
 
+    /// The unit that `now_ns` is in, plus one: zero says that no clock has been looked at, and a clock may begin with the wait.
     fn since(self, now_ns: u64) -> Self {
         let shift = Self::KIND_BITS + Self::TARGET_BITS;
-        Self(self.0 & ((1 << shift) - 1) | (now_ns >> Self::UNIT_BITS).max(1) << shift)
+        Self(self.0 & ((1 << shift) - 1) | ((now_ns >> Self::UNIT_BITS) + 1) << shift)
     }
 
     /// The wait of `core`, if the word says one.
@@ -179,7 +180,7 @@ impl Crumb {
         let target = CoreId::new((self.0 >> Self::KIND_BITS) as usize & ((1 << Self::TARGET_BITS) - 1));
         let since_ns = match self.0 >> (Self::KIND_BITS + Self::TARGET_BITS) {
             0 => now_ns,
-            units => units << Self::UNIT_BITS,
+            units => (units - 1) << Self::UNIT_BITS,
         };
         Some(Wait { core, target, kind, elapsed: Duration::from_nanos(now_ns.saturating_sub(since_ns)) })
     }

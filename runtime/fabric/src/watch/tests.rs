@@ -84,6 +84,16 @@ fn a_crumb_keeps_reason_target_and_time() {
 }
 
 #[test]
+fn a_wait_is_told_no_shorter_than_it_was_also_if_the_clock_began_with_it() {
+    for since_ns in [0, 1, 500, 1_023, 1_024, 1_025, 1 << 40] {
+        let wait =
+            Crumb::new(WaitKind::Send, B).since(since_ns).wait(A, since_ns + 20_000_000).expect("it says a wait");
+        let longest = Duration::from_nanos(20_000_000 + 1_023);
+        assert!((Duration::from_millis(20)..=longest).contains(&wait.elapsed), "{since_ns}: {:?}", wait.elapsed);
+    }
+}
+
+#[test]
 fn a_stall_names_both_cores_the_time_and_the_reason() {
     let elapsed = Duration::from_millis(1_234);
     let wait = Wait { core: B, target: CoreId::new(3), kind: WaitKind::Call, elapsed };
